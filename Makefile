@@ -1,0 +1,43 @@
+# `make demo` and `make test` are the two commands of the README; the rest is for those who change the code.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+
+.PHONY: help demo test test-long lint format docs clean
+help:            ## show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "fairdx needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: nothing is installed twice, and pyproject.toml is the only list of packages.
+$(STAMPS)/%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@mkdir -p $(STAMPS) && touch $@
+
+demo: $(STAMPS)/train  ## the whole way on the built-in phantom; leaves demo/report.html
+	$(BIN)/fairdx demo --out demo
+
+test: $(STAMPS)/train,test  ## every test but the long studies
+	$(BIN)/python -m pytest
+
+test-long: $(STAMPS)/train,test  ## the long studies: coverage of intervals, training at full size
+	$(BIN)/python -m pytest -m long
+
+lint: $(STAMPS)/train,test,lint  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMPS)/train,test,lint  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMPS)/docs  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+clean:           ## remove what the targets above made
+	rm -rf $(VENV) demo site build .pytest_cache .mypy_cache .ruff_cache .hypothesis

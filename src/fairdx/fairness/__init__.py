@@ -1,0 +1,1 @@
+"""Fairness of predictions: metrics, effects, their uncertainty, and the audit that reports all of it."""

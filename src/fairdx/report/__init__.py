@@ -1,0 +1,1 @@
+"""What people read: plots, tables and self-contained HTML pages."""
