@@ -309,11 +309,11 @@ class PreparedDataset:
         import pandas as pd
 
         values, names = self.table[attribute], self.meta.attributes[attribute]
-        codes = np.asarray(pd.Index(names).get_indexer(values), np.int64)
+        codes = np.asarray(pd.Index(names).get_indexer(pd.Index(values)), np.int64)
         strange = values[(codes < 0) & values.notna().to_numpy()]
         if not strange.empty:
             raise InputError(
-                f"{self.root / TABLE} has the group {strange.iloc[0]!r} of {attribute!r}, which {META} does not list"
+                f"{self.root / TABLE} has the group {strange.iloc[0]!r} of {attribute!r}, not listed in {META}"
             )
         return codes
 
