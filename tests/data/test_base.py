@@ -118,7 +118,7 @@ def test_empty_group(tmp_path):
 
 def test_group_that_meta_does_not_list(tmp_path):
     write(tmp_path, attributes={"sex": ["male"]})
-    with pytest.raises(InputError, match=r"has the group 'female' of 'sex', not listed in meta\.json"):
+    with pytest.raises(InputError, match=r"has the group 'female' of 'sex', not in meta\.json"):
         PreparedDataset.open(tmp_path).task()
 
 

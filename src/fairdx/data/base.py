@@ -313,7 +313,7 @@ class PreparedDataset:
         strange = values[(codes < 0) & values.notna().to_numpy()]
         if not strange.empty:
             raise InputError(
-                f"{self.root / TABLE} has the group {strange.iloc[0]!r} of {attribute!r}, not listed in {META}"
+                f"{self.root / TABLE} has the group {strange.iloc[0]!r} of {attribute!r}, not in {META}"
             )
         return codes
 
