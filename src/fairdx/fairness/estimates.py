@@ -1,0 +1,85 @@
+"""From a value and its replicates to an `Estimate`, by kind of quantity."""
+
+import numpy as np
+
+from fairdx.fairness import counts as tables
+from fairdx.fairness.inputs import Floats
+from fairdx.fairness.uncertainty import (
+    Estimate,
+    bca_interval,
+    length_interval,
+    percentile_interval,
+)
+
+
+def signed_estimate(
+    value: float, replicates: Floats, n: int, level: float, acceleration: float | None = None
+) -> Estimate:
+    """Estimate of a quantity of either sign, or of a rate.
+
+    Args:
+        value: The estimate on the sample.
+        replicates: Shape (B,).
+        n: Number of images it rests on.
+        level: Nominal coverage.
+        acceleration: For a BCa interval; percentile if None.
+
+    Returns:
+        The estimate; ends nan where the value is.
+    """
+    if np.isnan(value):
+        interval = percentile_interval(np.array([]), level)
+    elif acceleration is None:
+        interval = percentile_interval(replicates, level)
+    else:
+        interval = bca_interval(value, replicates, acceleration, level)
+    return Estimate.of(value, interval, n)
+
+
+def gap_estimate(rates: Floats, replicates: Floats, n: int, level: float) -> Estimate:
+    """Estimate of the largest gap between groups.
+
+    Args:
+        rates: Shape (S, R).
+        replicates: Shape (B, S, R).
+        n: Number of images it rests on.
+        level: Nominal coverage.
+
+    Returns:
+        The estimate, with an interval by test inversion.
+    """
+    interval = length_interval(rates, replicates, tables.largest_gap, level)
+    return Estimate.of(float(tables.largest_gap(rates)), interval, n)
+
+
+def information_length(root: Floats) -> Floats:
+    """Length of `fairdx.fairness.counts.information_root`: the root of the information; (B, ...) to (B,)."""
+    length: Floats = np.sqrt((root**2).reshape(len(root), -1).sum(1))
+    return length
+
+
+def information_estimates(
+    counts: Floats, replicates: Floats, design_effect: float, n: int, level: float
+) -> tuple[Estimate, Estimate]:
+    """Plug-in and bias-corrected estimates of I(S; D | Y), with one interval.
+
+    Args:
+        counts: Shape (S, Y, D).
+        replicates: Shape (B, S, Y, D).
+        design_effect: From `fairdx.fairness.counts.design_effect`.
+        n: Number of images.
+        level: Nominal coverage.
+
+    Returns:
+        Both estimates in nats. The interval is one for the true information, so it belongs to both: it
+        allows for the bias, which is why the plug-in estimate may lie above it.
+    """
+    plug_in = float(tables.mutual_information(counts))
+    bias = float(tables.information_bias(counts, sample_size=float(n), design_effect=design_effect))
+    root = length_interval(
+        tables.information_root(counts), tables.information_root(replicates), information_length, level
+    )
+    ends = (root.low**2, root.high**2)
+    return tuple(  # type: ignore[return-value]
+        Estimate(value, *ends, level, root.method, n) for value in (plug_in, max(0.0, plug_in - bias))
+    )

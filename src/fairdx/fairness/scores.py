@@ -1,0 +1,389 @@
+"""Metrics of scores: discrimination, calibration, and what the score tells about the group.
+
+All of them are computed from a histogram of the scores by group and label, so that they too can be resampled
+from counts. On its distinct values the histogram is exact; the bootstrap uses a few hundred bins.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fairdx.errors import InputError
+from fairdx.fairness import counts as tables
+from fairdx.fairness.inputs import (
+    Floats,
+    Ints,
+    same_length,
+    to_codes,
+    to_numpy,
+    to_scores,
+    to_weights,
+)
+from fairdx.fairness.metrics import UndefinedMetricWarning, warn_undefined
+
+INFORMATION_BINS = 10
+"""Bins of equal frequency within each label for I(S; score | Y)."""
+
+CALIBRATION_BINS = 10
+"""Bins of equal frequency for the expected calibration error and the calibration plot."""
+
+_SCORE_MARGIN = 1e-6  # logit of a score of exactly 0 or 1 is infinite; pull it in this far
+
+
+def binary_truth(y_true: ArrayLike) -> Ints:
+    """Encode a truth of two classes as 0 and 1.
+
+    Args:
+        y_true: Shape (n,); of two classes the later in sorted order is positive, and 1 always is.
+
+    Returns:
+        Codes, shape (n,).
+
+    Raises:
+        InputError: If there are more than two classes, or one that is neither 0 nor 1.
+    """
+    column = to_codes(y_true, "y_true")
+    if set(column.values) <= {0, 1}:
+        return np.array([int(v) for v in column.values], dtype=np.int64)[column.codes]
+    if len(column.names) != 2:
+        raise InputError(
+            f"y_true has {len(column.names)} classes ({', '.join(column.names[:5])}); this needs two."
+        )
+    return column.codes
+
+
+def auc_from_histogram(histogram: Floats) -> Floats:
+    """AUC by group from a histogram over ascending scores; scores in one bin count as ties.
+
+    Args:
+        histogram: Counts by label and bin, shape (..., 2, K).
+
+    Returns:
+        Shape (...); nan where a label does not occur.
+    """
+    negative, positive = histogram[..., 0, :], histogram[..., 1, :]
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    wins = (positive * below).sum(-1)
+    return tables.ratio(wins, negative.sum(-1) * positive.sum(-1))
+
+
+def score_histogram(
+    group: Ints, label: Ints, bin_index: Ints, shape: tuple[int, int, int], weight: Floats | None = None
+) -> Floats:
+    """Histogram of shape (S, 2, K) from codes; see `fairdx.fairness.counts.weighted_table`."""
+    return tables.weighted_table(group, label, bin_index, shape, weight)
+
+
+def auroc(y_true: ArrayLike, y_score: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    """Area under the ROC curve, from one sort; ties count half.
+
+    Args:
+        y_true: Labels, shape (n,).
+        y_score: Scores of any range, shape (n,); or (n, K), one column per class in sorted order, for the
+            mean over classes of one against the rest.
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        The area, in [0, 1]; nan with a warning if a class does not occur, or is alone.
+
+    Example:
+        >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+        0.75
+    """
+    values = group_auroc(y_true, y_score, np.zeros(len(to_numpy(y_true, "y_true")), int), sample_weight)[0]
+    if np.isnan(values[0]):
+        warnings.warn(
+            "auroc is undefined: the truth has a single class.", UndefinedMetricWarning, stacklevel=2
+        )
+    return float(values[0])
+
+
+def group_auroc(
+    y_true: ArrayLike, y_score: ArrayLike, sensitive_features: Any, sample_weight: ArrayLike | None = None
+) -> tuple[Floats, tuple[str, ...]]:
+    """AUC within every group.
+
+    Args:
+        y_true: Labels, shape (n,).
+        y_score: Scores of any range, shape (n,) or (n, K).
+        sensitive_features: Groups, shape (n,).
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        AUCs of shape (S,), nan where undefined, and the names of the groups.
+    """
+    group = to_codes(sensitive_features, "sensitive_features")
+    scores = to_scores(y_score, bounded=False)
+    n = same_length(y_true=to_numpy(y_true, "y_true"), y_score=scores, sensitive_features=group.codes)
+    weight = None if sample_weight is None else to_weights(sample_weight, n)
+    if scores.ndim == 1:
+        truths, columns = [binary_truth(y_true)], [scores]
+    else:
+        codes = class_codes(y_true, scores.shape[1])
+        truths, columns = [(codes == k).astype(np.int64) for k in range(scores.shape[1])], list(scores.T)
+    areas = []
+    for truth, column in zip(truths, columns, strict=True):
+        values, place = np.unique(column, return_inverse=True)
+        shape = (len(group.names), 2, len(values))
+        areas.append(auc_from_histogram(score_histogram(group.codes, truth, place, shape, weight)))
+    return np.mean(areas, axis=0), group.names
+
+
+def class_codes(y_true: ArrayLike, n_classes: int) -> Ints:
+    """Codes 0 to K - 1 of a truth that goes with K columns of scores.
+
+    Args:
+        y_true: Shape (n,): whole numbers 0 to K - 1, or K names, whose sorted order is that of the columns.
+        n_classes: K.
+
+    Returns:
+        Codes, shape (n,).
+
+    Raises:
+        InputError: If it can be neither.
+    """
+    column = to_codes(y_true, "y_true")
+    if all(isinstance(v, int) and 0 <= v < n_classes for v in column.values):
+        return np.array(column.values, dtype=np.int64)[column.codes]
+    if len(column.names) != n_classes:
+        raise InputError(
+            f"y_true has {len(column.names)} classes but y_score {n_classes} columns; "
+            f"number the classes 0 to {n_classes - 1} in the order of the columns."
+        )
+    return column.codes
+
+
+def auroc_gap(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    sensitive_features: Any,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Largest difference between two groups in their AUC within group, in [0, 1]; 0 is fair.
+
+    Args:
+        y_true: Labels, shape (n,).
+        y_score: Scores of any range, shape (n,) or (n, K).
+        sensitive_features: Groups, shape (n,).
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        The gap; nan with a warning if a group has one class only.
+    """
+    areas, names = group_auroc(y_true, y_score, sensitive_features, sample_weight)
+    warn_undefined(areas, names, "auroc")
+    return float(areas.max() - areas.min())
+
+
+def equity_scaled(overall: Floats, by_group: Floats) -> Floats:
+    """AUC / (1 + sum over groups of |AUC of the group - AUC|): shapes (...) and (..., S) to (...)."""
+    scaled: Floats = overall / (1.0 + np.abs(by_group - overall[..., None]).sum(-1))
+    return scaled
+
+
+def equity_scaled_auroc(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    sensitive_features: Any,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Equity-scaled AUC (FairVision, Luo et al. 2024), in [0, 1]; higher is better.
+
+    Args:
+        y_true: Labels, shape (n,).
+        y_score: Scores of any range, shape (n,) or (n, K).
+        sensitive_features: Groups, shape (n,).
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        AUC / (1 + sum over groups of |AUC of the group - AUC|).
+    """
+    areas, names = group_auroc(y_true, y_score, sensitive_features, sample_weight)
+    warn_undefined(areas, names, "auroc")
+    overall = auroc(y_true, y_score, sample_weight=sample_weight)
+    return float(equity_scaled(np.array(overall), areas))
+
+
+def brier_score(y_true: ArrayLike, y_score: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    """Mean of (score - Y)^2, in [0, 1]; lower is better.
+
+    Args:
+        y_true: Labels of two classes, shape (n,).
+        y_score: P(Y=1), shape (n,).
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        The score.
+    """
+    scores, truth = to_scores(y_score), binary_truth(y_true)
+    n = same_length(y_true=truth, y_score=scores)
+    return float(np.average((scores - truth) ** 2, weights=to_weights(sample_weight, n)))
+
+
+def logit(scores: Floats) -> Floats:
+    """log(p / (1 - p)), scores of 0 and 1 pulled in by 1e-6."""
+    inside = np.clip(scores, _SCORE_MARGIN, 1 - _SCORE_MARGIN)
+    return np.log(inside / (1 - inside))
+
+
+def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[float, float]:
+    """Slope of the logistic regression of Y on x, and its intercept with the slope held at 1.
+
+    Args:
+        x: Logits of the scores (or of bins), shape (K,).
+        positive: Weight of Y=1 at each, shape (K,).
+        negative: Weight of Y=0 at each, shape (K,).
+
+    Returns:
+        (slope, intercept); nan if a class is absent, the slope nan too if the classes are separated.
+    """
+    from scipy.special import expit
+
+    total = positive + negative
+    if positive.sum() == 0 or negative.sum() == 0:
+        return float("nan"), float("nan")
+    intercept = 0.0
+    for _ in range(100):
+        p = expit(x + intercept)
+        step = (positive - total * p).sum() / max((total * p * (1 - p)).sum(), 1e-300)
+        intercept += float(np.clip(step, -2, 2))
+        if abs(step) < 1e-10:
+            break
+    return _slope(x, positive, total), intercept
+
+
+def _slope(x: Floats, positive: Floats, total: Floats) -> float:
+    """Newton's method for two parameters, halving steps; nan where there is no maximum."""
+    from scipy.special import expit, log_expit
+
+    design = np.stack([np.ones_like(x), x])
+    negative, beta = total - positive, np.zeros(2)
+
+    def log_likelihood(b: Floats) -> float:
+        linear = b @ design
+        return float(positive @ log_expit(linear) + negative @ log_expit(-linear))
+
+    current = log_likelihood(beta)
+    for _ in range(100):
+        p = expit(beta @ design)
+        information = (design * (total * p * (1 - p))) @ design.T
+        if np.linalg.cond(information) > 1e12:
+            return float("nan")
+        step = np.linalg.solve(information, design @ (positive - total * p))
+        while (proposed := log_likelihood(beta + step)) < current - 1e-9:
+            step = step / 2
+        beta, current = beta + step, proposed
+        if np.abs(step).max() < 1e-10:
+            return float(beta[1])
+    return float("nan")
+
+
+def calibration(
+    y_true: ArrayLike, y_score: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> dict[str, float]:
+    """Calibration of P(Y=1): slope, intercept and expected calibration error (Van Calster et al. 2019).
+
+    Args:
+        y_true: Labels of two classes, shape (n,).
+        y_score: P(Y=1), shape (n,), in [0, 1].
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        calibration_slope (ideal 1), calibration_intercept (ideal 0, at slope 1), and
+        expected_calibration_error (ideal 0, ten bins of equal frequency); nan where undefined.
+    """
+    scores, truth = to_scores(y_score), binary_truth(y_true)
+    weight = to_weights(sample_weight, same_length(y_true=truth, y_score=scores))
+    slope, intercept = fit_calibration(logit(scores), weight * truth, weight * (1 - truth))
+    values, place = np.unique(scores, return_inverse=True)
+    histogram = score_histogram(np.zeros_like(truth), truth, place, (1, 2, len(values)), weight)[0]
+    bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)
+    table = calibration_table(histogram, values, bins)
+    error = np.abs(table["residual"]).sum(-1) / weight.sum()
+    return {
+        "calibration_slope": slope,
+        "calibration_intercept": intercept,
+        "expected_calibration_error": float(error),
+    }
+
+
+def equal_frequency(counts: Floats, n_bins: int) -> Ints:
+    """Group consecutive values into bins of nearly equal weight; equal values stay together.
+
+    Args:
+        counts: Weight of each value in ascending order, shape (K,).
+        n_bins: Most bins to make.
+
+    Returns:
+        The bin of each value, shape (K,), ascending from 0 without holes.
+    """
+    middle = np.cumsum(counts) - counts / 2
+    bins = np.minimum((middle / max(counts.sum(), 1e-300) * n_bins).astype(int), n_bins - 1)
+    return np.unique(bins, return_inverse=True)[1].astype(np.int64)
+
+
+def calibration_table(histogram: Floats, mean_score: Floats, bins: Ints) -> dict[str, Floats]:
+    """Sums by calibration bin.
+
+    Args:
+        histogram: Counts by label and fine bin, shape (..., 2, K).
+        mean_score: Mean score in each fine bin, shape (K,).
+        bins: Calibration bin of each fine bin, shape (K,).
+
+    Returns:
+        count, positive, score (the sum of scores) and residual = positive - score, each (..., bins).
+    """
+    member = np.eye(int(bins.max()) + 1)[bins]
+    total = histogram.sum(-2)
+    score = (total * mean_score) @ member
+    positive = histogram[..., 1, :] @ member
+    return {"count": total @ member, "positive": positive, "score": score, "residual": positive - score}
+
+
+def information_bins(histogram: Floats) -> Ints:
+    """Bins for I(S; score | Y): ten of equal frequency within each label.
+
+    Args:
+        histogram: Counts, shape (S, 2, K).
+
+    Returns:
+        Bin of each fine bin for each label, shape (2, K).
+    """
+    return np.stack([equal_frequency(by_label, INFORMATION_BINS) for by_label in histogram.sum(0)])
+
+
+def score_table(histogram: Floats, bins: Ints) -> Floats:
+    """Counts by group, label and information bin: (..., S, 2, K) to (..., S, 2, B)."""
+    members = np.eye(int(bins.max()) + 1)[bins]
+    return np.stack([histogram[..., y, :] @ members[y] for y in range(len(bins))], axis=-2)
+
+
+def score_mutual_information(y_true: ArrayLike, y_score: ArrayLike, *, sensitive_features: Any) -> float:
+    """I(S; score | Y) in nats: ADF without a threshold; 0 is fair.
+
+    The score enters in ten bins of equal frequency within each label, pooled over groups: fine enough to see
+    shifts of location and shape, coarse enough for an estimate from some hundred images. By the data
+    processing inequality the binned information is at most the full one. The plug-in estimate is corrected
+    for its first-order bias (Miller 1955) and truncated at 0; rows must be independent.
+
+    Args:
+        y_true: Labels of two classes, shape (n,).
+        y_score: Scores of any range, shape (n,).
+        sensitive_features: Groups, shape (n,).
+
+    Returns:
+        The information, at least 0.
+    """
+    scores, truth = to_scores(y_score, bounded=False), binary_truth(y_true)
+    group = to_codes(sensitive_features, "sensitive_features")
+    n = same_length(y_true=truth, y_score=scores, sensitive_features=group.codes)
+    values, place = np.unique(scores, return_inverse=True)
+    histogram = score_histogram(group.codes, truth, place, (len(group.names), 2, len(values)))
+    table = score_table(histogram, information_bins(histogram))
+    return max(
+        0.0, float(tables.mutual_information(table) - tables.information_bias(table, sample_size=float(n)))
+    )
