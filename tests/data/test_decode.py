@@ -47,8 +47,10 @@ def test_sixteen_bits_are_scaled_by_their_range():
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     assert np.abs(decode_bytes(encode(ramp), Form(size=64))[0] - ramp / 257).max() <= 0.51
     twelve = (ramp >> 4).astype(np.uint16)
-    assert np.abs(decode_bytes(encode(twelve), Form(size=64, bits=12))[0] - twelve * (255 / 4095)).max() <= 0.51
-    with pytest.raises(InputError, match="has the value 65535, which is more than bits=12"):
+    assert (
+        np.abs(decode_bytes(encode(twelve), Form(size=64, bits=12))[0] - twelve * (255 / 4095)).max() <= 0.51
+    )
+    with pytest.raises(InputError, match=r"has larger values than bits=12 can hold .65535"):
         decode_bytes(encode(ramp), Form(size=64, bits=12))
 
 
@@ -176,7 +178,7 @@ def test_files_that_are_no_images(tmp_path):
         ("none.png", "does not exist"),
         ("empty.png", "is empty"),
         ("text.png", "is neither PNG nor JPEG"),
-        ("", "cannot be read: Is a directory"),
+        ("", "cannot be read .Is a directory"),
     ]:
         with pytest.raises(InputError, match=message):
             decode_file(tmp_path / name, Form())
@@ -185,7 +187,7 @@ def test_files_that_are_no_images(tmp_path):
 def test_claimed_size_is_checked_before_decoding():
     body = b"IHDR" + (60000).to_bytes(4, "big") * 2 + PNG[24:29]
     bomb = PNG[:12] + body + zlib.crc32(body).to_bytes(4, "big") + PNG[33:]
-    with pytest.raises(InputError, match="pixels"):
+    with pytest.raises(InputError, match=r"pixels"):
         decode_bytes(bomb, Form())
 
 

@@ -12,6 +12,7 @@ import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
@@ -21,8 +22,7 @@ from fairdx.data.checks import require_choice
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,15 +72,20 @@ def decode_file(path: Path, form: Form) -> NDArray[np.uint8]:
         InputError: The file is missing, empty, damaged or of another kind; the message names it.
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return decode_bytes(data, form)
+        return _read(path, form)
     except InputError as error:
         raise InputError(f"{path} {error}") from error
+
+
+def _read(path: Path, form: Form) -> NDArray[np.uint8]:
+    """As `decode_file`, with messages that lack the path."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("does not exist") from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error
+    return decode_bytes(data, form)
 
 
 def decode_bytes(data: bytes, form: Form) -> NDArray[np.uint8]:
@@ -153,7 +158,7 @@ def _decode_deep(image: Image.Image, form: Form) -> NDArray[np.uint8]:
     top = 2**form.bits - 1
     values = np.asarray(image).astype(np.float32)
     if values.max() > top:
-        raise InputError(f"has the value {values.max():.0f}, which is more than bits={form.bits} can hold")
+        raise InputError(f"has larger values than bits={form.bits} can hold ({values.max():.0f})")
     grey = _shape(Image.fromarray(values * np.float32(255 / top)), form)
     return np.repeat(grey, form.channels, axis=0)
 
@@ -166,7 +171,9 @@ def _open(data: bytes, kind: str) -> Iterator[Image.Image]:
         image = Image.open(io.BytesIO(data), formats=[kind])
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            raise InputError(
+                f"is too large ({image.width} x {image.height}, more than {MAX_PIXELS:,} pixels)"
+            )
         yield image
 
 
@@ -207,3 +214,24 @@ def _shape(image: Image.Image, form: Form) -> NDArray[np.uint8]:
     left, top = (form.size - width) // 2, (form.size - height) // 2
     out[:, top : top + height, left : left + width] = planes
     return out
+
+
+def decode_files(paths: Sequence[str], form: Form) -> tuple[NDArray[np.uint8], list[tuple[int, str]]]:
+    """Read several image files, going on after those that cannot be used.
+
+    Args:
+        paths: k image files.
+        form: What to bring them to.
+
+    Returns:
+        The images that could be read, uint8 of shape (up to k, channels, size, size), and for each of the
+        others its place in `paths` and what is wrong with it, in words that follow its path.
+    """
+    images, failures = [], []
+    for place, path in enumerate(paths):
+        try:
+            images.append(_read(Path(path), form))
+        except InputError as error:
+            failures.append((place, str(error)))
+    shape = (len(images), form.channels, form.size, form.size)
+    return np.array(images, dtype=np.uint8).reshape(shape), failures

@@ -1,0 +1,291 @@
+"""From a source to a prepared data set: split, decode, write; resumable, checked and counted."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from fairdx import __version__
+from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset
+from fairdx.data.checks import require_choice
+from fairdx.data.decode import Form, Geometry, decode_files
+from fairdx.data.pool import available_cpus, ordered_map
+from fairdx.data.progress import progress
+from fairdx.data.source import PathFinder, Source, check_source
+from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
+from fairdx.data.writer import JOURNAL, ImageWriter, locked, write_whole
+from fairdx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Block = tuple[int, NDArray[np.uint8], list[tuple[int, str]]]
+
+OnError = Literal["stop", "skip"]
+
+_BLOCK_BYTES = 4 << 20
+_BLOCK_ROWS = 64
+_SKIP = " (with on-error skip such images are left out, listed and counted)"
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a source becomes a prepared data set."""
+
+    size: int | None = None
+    """Height and width of the images, in pixels; 224 (the paper's), or the source's own if rendered."""
+    channels: int | None = None
+    """1 (grey) or 3 (RGB); what the source is by nature by default."""
+    geometry: Geometry = "pad"
+    """What becomes of images that are not square: black bars, the centre alone, or stretched."""
+    bits: int = 16
+    """Significant bits of 16-bit grey PNGs."""
+    seed: int = 0
+    """Seed of the split."""
+    test: float = 0.1
+    """Fraction of patients in the test split (the paper's), where the source supplies no split."""
+    validation: float = 0.1
+    """Fraction of training patients cut off for validation, where the source supplies no validation."""
+    on_error: OnError = "stop"
+    """Stop at the first file that cannot be used, or leave it out, list and count it."""
+    workers: int | None = None
+    """Number of processes; one per processor by default."""
+    outside: bool = False
+    """Whether paths may lead out of the root."""
+
+    def form(self, source: Source) -> Form:
+        """Settle what images are brought to.
+
+        Args:
+            source: Whose images.
+
+        Returns:
+            The form, with the source's own size and channels where none were given.
+
+        Raises:
+            InputError: An impossible value, or another than the one that the source renders.
+        """
+        size, channels = self.size or source.size or 224, self.channels or source.channels
+        if source.render and (size, channels) != (source.size, source.channels):
+            raise InputError(
+                f"{source.name} is rendered at size {source.size} with {source.channels} channels, "
+                f"not at {size} with {channels}: change its settings instead"
+            )
+        return Form(size=size, channels=channels, geometry=self.geometry, bits=self.bits)
+
+
+def prepare(source: Source, out: str | Path, options: PrepareOptions | None = None) -> PreparedDataset:
+    """Split, decode and cache a source.
+
+    The work is spread over fresh processes, which import the calling script: a script must call this below
+    `if __name__ == "__main__":`. Stopped at any moment, even by `kill -9`, the same call goes on where it was
+    and ends with the same bytes; repeated after it has finished, it opens what is there.
+
+    Args:
+        source: What a reader returned.
+        out: Folder to write to; made if missing.
+        options: How; the defaults of `PrepareOptions` if left out.
+
+    Returns:
+        The finished data set, opened.
+
+    Raises:
+        InputError: The source contradicts itself, a patient is in two splits, a file cannot be used (unless
+            these are skipped), the folder is in use, holds something else or cannot be written.
+    """
+    chosen = options or PrepareOptions()
+    require_choice("on_error", chosen.on_error, get_args(OnError))
+    form = chosen.form(source)
+    check_source(source)
+    table = _with_split(source.table.reset_index(drop=True), chosen)
+    folder = Path(out)
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            meta = _describe(source, table, form, chosen)
+            if (folder / META).exists():
+                return _reopen(folder, meta)
+            _require_space(folder, len(table) * form.channels * form.size**2)
+            _write(source, table, folder, meta, chosen)
+            (folder / JOURNAL).unlink()
+    return PreparedDataset.open(folder)
+
+
+def _with_split(table: pd.DataFrame, options: PrepareOptions) -> pd.DataFrame:
+    """Check the split that the source supplies, or make one."""
+    seed, validation = options.seed, options.validation
+    if "split" not in table:
+        split = split_patients(table["patient"], seed=seed, test=options.test, validation=validation)
+        return table.assign(split=split)
+    check_disjoint(table)
+    if validation and not (table["split"] == "validation").any():
+        split = cut_validation(table["patient"], table["split"], seed=seed, validation=validation)
+        return table.assign(split=split)
+    return table
+
+
+def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareOptions) -> Meta:
+    """What is known before the first image is decoded; counts and hash follow."""
+    policies: dict[str, Any] = {
+        **source.policies,
+        "split": "supplied" if "split" in source.table else "by patient",
+        "test": options.test,
+        "validation": options.validation,
+    }
+    if source.render is None:
+        policies |= {"geometry": form.geometry, "bits": form.bits}
+    meta = Meta(
+        source=source.name,
+        version=__version__,
+        created="",
+        size=form.size,
+        channels=form.channels,
+        labels={label: list(names) for label, names in source.labels.items()},
+        attributes={attribute: list(names) for attribute, names in source.attributes.items()},
+        policies=policies,
+        counts={},
+        exclusions={},
+        seed=options.seed,
+        settings=dict(source.settings),
+        fingerprint="",
+        hash="",
+    )
+    digest = hashlib.sha256(meta.model_dump_json().encode())
+    digest.update(_content(table))
+    digest.update(_content(source.exclusions))
+    return meta.model_copy(update={"fingerprint": digest.hexdigest()})
+
+
+def _content(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False).encode()
+
+
+def _reopen(folder: Path, meta: Meta) -> PreparedDataset:
+    """Open a finished data set if the same command made it."""
+    dataset = PreparedDataset.open(folder)
+    if dataset.meta.fingerprint != meta.fingerprint:
+        raise InputError(
+            f"{folder} already holds a prepared data set made from another source, with other options or by "
+            "another version: delete it or choose another output"
+        )
+    (folder / JOURNAL).unlink(missing_ok=True)
+    return dataset
+
+
+def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, options: PrepareOptions) -> None:
+    """Write the four files, meta.json last."""
+    shape = (meta.channels, meta.size, meta.size)
+    paths = table["path" if source.render is None else "image"]
+    with ImageWriter(folder, meta.fingerprint, shape) as writer, progress(source.name, len(table)) as advance:
+        _stop_at(writer.failures, source, paths, options)
+        advance(writer.rows)
+        for rows, images, failed in _blocks(source, table, writer.rows, meta, options):
+            _stop_at([(writer.rows + place, problem) for place, problem in failed], source, paths, options)
+            writer.add(rows, images, failed)
+            advance(writer.rows)
+        lost = [row for row, _ in writer.failures]
+        kept = table.drop(index=lost).drop(columns="path", errors="ignore").reset_index(drop=True)
+        if kept.empty:
+            row, problem = writer.failures[0]
+            raise InputError(f"not one image could be used: {source.root / paths.iloc[row]} {problem}")
+        exclusions = pd.concat([source.exclusions, _failed(table, paths, writer.failures)], ignore_index=True)
+        write_whole(folder / TABLE, kept.to_parquet())
+        write_whole(folder / EXCLUSIONS, _content(exclusions))
+        writer.finish()
+        writer.digest.update(_content(kept))
+        final = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "counts": _counts(kept),
+            "exclusions": {str(k): int(v) for k, v in exclusions["reason"].value_counts().items()},
+            "hash": writer.digest.hexdigest(),
+        }
+        text = json.dumps(meta.model_copy(update=final).model_dump(), indent=2, ensure_ascii=False)
+        write_whole(folder / META, text.encode() + b"\n")
+
+
+def _counts(table: pd.DataFrame) -> dict[str, int]:
+    splits: dict[str, int] = {split: int((table["split"] == split).sum()) for split in SPLITS}
+    return {"images": len(table), "patients": int(table["patient"].nunique()), **splits}
+
+
+def _stop_at(
+    failed: list[tuple[int, str]], source: Source, paths: pd.Series[str], options: PrepareOptions
+) -> None:
+    if failed and options.on_error == "stop":
+        row, problem = failed[0]
+        raise InputError(f"{source.root / paths.iloc[row]} {problem}{_SKIP}")
+
+
+def _failed(table: pd.DataFrame, paths: pd.Series[str], failures: list[tuple[int, str]]) -> pd.DataFrame:
+    """List files that could not be used; the reason is the problem without its details."""
+    rows = [row for row, _ in failures]
+    return pd.DataFrame(
+        {
+            "image": table["image"].iloc[rows].tolist(),
+            "reason": [f"file {problem.partition(' (')[0]}" for _, problem in failures],
+            "detail": [f"{paths.iloc[row]} {problem}" for row, problem in failures],
+        },
+        dtype=str,
+    )
+
+
+def _blocks(
+    source: Source, table: pd.DataFrame, done: int, meta: Meta, options: PrepareOptions
+) -> Iterator[Block]:
+    """Make the images that are not done yet, in order: rows covered, images, failures."""
+    length = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (meta.channels * meta.size**2)))
+    spans = [(start, min(start + length, len(table))) for start in range(done, len(table), length)]
+    workers = min(options.workers or available_cpus(), max(1, len(spans) // 4))
+    if source.render is not None:
+        rows = [np.arange(*span) for span in spans]
+        for images in ordered_map(source.render, rows, workers=workers):
+            yield len(images), images, []
+        return
+    finder = PathFinder(source.root, outside=options.outside)
+    paths = [finder.find(path) for path in table["path"]]
+    if options.on_error == "stop":
+        _require_files(paths)
+    decode = partial(decode_files, form=options.form(source))
+    results = ordered_map(decode, (paths[start:end] for start, end in spans), workers=workers)
+    for (start, end), (images, failed) in zip(spans, results, strict=True):
+        yield end - start, images, failed
+
+
+def _require_files(paths: list[str]) -> None:
+    """Look for every file before hours of decoding, not after."""
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        others = f" and {len(missing) - 1} other files do" if len(missing) > 1 else " does"
+        raise InputError(f"{missing[0]}{others} not exist{_SKIP}")
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+    if needed > free:
+        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a disk's refusal into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        place, what = error.filename or folder, error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what += "; free some space and run the same command again, it goes on where it stopped"
+        raise InputError(f"{place} cannot be written: {what}") from error

@@ -1,0 +1,164 @@
+"""What every reader hands to `prepare`: a table of images and what is known of each, checked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from fairdx.data.split import SPLITS
+from fairdx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+
+def no_exclusions() -> pd.DataFrame:
+    """An empty list of what was left out: the columns `image`, `reason` and `detail`."""
+    return pd.DataFrame({"image": [], "reason": [], "detail": []}, dtype=str)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as its owner keeps it, read but not yet decoded."""
+
+    name: str
+    """Name of the reader."""
+    table: pd.DataFrame
+    """One row per image. Columns: `image` (unique), `path` (relative to root; not for rendered sources),
+    `patient`, `split` where the source supplies one, an Int16 column of codes for each label, a column of
+    group names for each attribute (both null where unknown), and whatever else is worth keeping."""
+    labels: Mapping[str, tuple[str, ...]]
+    """Class names of each label column, in the order of their codes; the main label first."""
+    attributes: Mapping[str, tuple[str, ...]]
+    """Group names of each attribute column, in the order of their codes; the main attribute first."""
+    root: Path = Path()
+    """Folder that the paths start from."""
+    policies: Mapping[str, Any] = field(default_factory=dict)
+    """The choices that the reader made or was given."""
+    exclusions: pd.DataFrame = field(default_factory=no_exclusions)
+    """Images that the reader left out: the columns `image`, `reason` (few, short) and `detail`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else is to be remembered in meta.json."""
+    channels: int = 1
+    """1 (grey) or 3 (RGB) by nature."""
+    size: int | None = None
+    """Height and width of rendered images, in pixels."""
+    render: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
+    """Makes the images of the given rows, uint8 of shape (k, C, H, W), where there are no files."""
+
+
+def exclude(image: pd.Series[str], reason: str, detail: str = "") -> pd.DataFrame:
+    """List images that are left out for one reason.
+
+    Args:
+        image: Their names.
+        reason: A few words, the same for all of them: it is what is counted.
+        detail: More about it.
+
+    Returns:
+        The columns `image`, `reason` and `detail`.
+    """
+    return pd.DataFrame({"image": image.astype(str), "reason": reason, "detail": detail})
+
+
+def check_source(source: Source) -> None:
+    """Check what a reader read.
+
+    Args:
+        source: As the reader made it.
+
+    Raises:
+        InputError: No image at all, an image listed twice, a row without a patient, or a label or group that
+            has no name.
+    """
+    table, name = source.table, source.name
+    if table.empty:
+        left = source.exclusions["reason"].value_counts()
+        why = ", ".join(f"{count} left out: {reason}" for reason, count in left.items())
+        raise InputError(f"{name}: no image is left to prepare ({why or 'the table is empty'})")
+    twice = table["image"].duplicated()
+    if twice.any():
+        raise InputError(f"{name}: image {table.loc[twice, 'image'].iloc[0]!r} is listed twice")
+    patient = table["patient"]
+    nameless = patient.isna() | (patient.astype(str).str.strip() == "")
+    if nameless.any():
+        raise InputError(f"{name}: image {table.loc[nameless, 'image'].iloc[0]!r} has no patient")
+    _check_names(source)
+
+
+def _check_names(source: Source) -> None:
+    """Check that every code and group has a name, and every split is one of three."""
+    columns = {label: list(range(len(names))) for label, names in source.labels.items()}
+    checked: dict[str, list[Any]] = {**columns, **{a: list(names) for a, names in source.attributes.items()}}
+    reserved = {"image", "path", "patient", "split"} & set(checked)
+    if reserved or len(checked) < len(source.labels) + len(source.attributes):
+        twice = next(iter(reserved or set(source.labels) & set(source.attributes)))
+        raise InputError(f"{source.name}: {twice!r} cannot be the name of a label or attribute, it is taken")
+    if "split" in source.table:
+        checked["split"] = list(SPLITS)
+    for column, valid in checked.items():
+        values = source.table[column]
+        wrong = ~values.isin(valid) & (values.notna() | (column == "split"))
+        if wrong.any():
+            row = source.table[wrong].iloc[0]
+            raise InputError(
+                f"{source.name}: image {row['image']!r} has '{row[column]}' in column {column!r}, not one of "
+                f"{', '.join(map(str, valid))}"
+            )
+
+
+class PathFinder:
+    """Turns paths of a table into files below a root, and refuses those that lead out of it."""
+
+    def __init__(self, root: Path, *, outside: bool) -> None:
+        self._given = root
+        self._root = os.path.realpath(root)
+        self._outside = outside
+        self._folders: dict[str, str] = {}
+
+    def find(self, path: str) -> str:
+        """Find the file of a path.
+
+        Args:
+            path: Relative to the root; absolute only where paths may lead outside.
+
+        Returns:
+            The absolute path; the file itself may be missing.
+
+        Raises:
+            InputError: The path is absolute, or climbs or links out of the root.
+        """
+        joined = os.path.join(self._root, path)
+        if self._outside:
+            return joined
+        if os.path.isabs(path) or "\0" in path:
+            raise self._refused(path)
+        folder, name = os.path.split(joined)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)
+        if name in ("", ".", "..") or _is_link(real):
+            real = os.path.realpath(real)
+        if os.path.commonpath((self._root, real)) != self._root:
+            raise self._refused(path)
+        return real
+
+    def _refused(self, path: str) -> InputError:
+        return InputError(
+            f"path {path!r} leads out of {self._given}: correct it, or allow outside paths if it is meant"
+        )
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,206 @@
+"""An images.npy that grows on disk and survives `kill -9`.
+
+Images are appended to a file under a temporary name; after each block a line in a journal says how many rows
+of the source it covers, which of them failed, and the checksum of its bytes. A writer that finds such a pair
+verifies it block by block, cuts off what was not finished, and goes on: the result is bit-identical.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import zlib
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from fairdx.data.base import IMAGES
+from fairdx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+PARTIAL: Final = f"{IMAGES}.partial"
+JOURNAL: Final = "progress.jsonl"
+LOCK: Final = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes; the lock goes with the process, however that ends.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            # Not flock: a killed parent's workers would inherit that lock and hold it a moment longer.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise InputError(
+                f"{folder} is being written by process {file.read().strip() or 'unknown'}: "
+                "wait for it to end or choose another output"
+            ) from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that its name never shows half of it.
+
+    Args:
+        path: Where; replaced if it exists.
+        data: Its content.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+class ImageWriter:
+    """Appends blocks of images to a folder's unfinished images.npy, from where an earlier run stopped."""
+
+    def __init__(self, folder: Path, fingerprint: str, shape: tuple[int, int, int]) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._stride = int(np.prod(shape))
+        self._images: IO[bytes]
+        self._journal: IO[bytes]
+        self.rows = 0
+        """Rows of the source that are done, those that failed included."""
+        self.kept = 0
+        """Images written."""
+        self.failures: list[tuple[int, str]] = []
+        """Row of the source and what is wrong with it, for each image that could not be used."""
+        self.digest = hashlib.sha256()
+        """Of the pixels written."""
+        self._header = _header(0, shape)
+        self._open(fingerprint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._images.close()
+        self._journal.close()
+
+    def _open(self, fingerprint: str) -> None:
+        partial, journal = self._folder / PARTIAL, self._folder / JOURNAL
+        first, *lines = _journal_lines(journal)
+        if first is not None and first.get("fingerprint") != fingerprint:
+            raise InputError(
+                f"{self._folder} holds an unfinished data set made from another source, with other options "
+                f"or by another version: delete it or choose another output"
+            )
+        if (self._folder / IMAGES).exists():
+            if first is None or partial.exists():
+                raise InputError(f"{self._folder} holds an {IMAGES} of something else: choose another output")
+            (self._folder / IMAGES).rename(partial)  # stopped just before meta.json
+        self._images = partial.open("r+b" if partial.exists() else "w+b", buffering=0)
+        self._journal = journal.open("r+b" if journal.exists() else "w+b", buffering=0)
+        self._images.seek(len(self._header))
+        _write(self._journal, _line({"fingerprint": fingerprint}))
+        for line in lines:
+            if line is None or not self._verified(line):
+                break
+        self._journal.truncate()
+        self._images.seek(len(self._header) + self.kept * self._stride)
+        self._images.truncate()
+        if self.rows:
+            log.info("%s: going on after %d images", self._folder, self.rows)
+
+    def _verified(self, line: dict[str, Any]) -> bool:
+        """Take over a block of an earlier run if its bytes are what the journal says."""
+        data = self._images.read(line["kept"] * self._stride)
+        if zlib.crc32(data) != line["crc"] or len(data) != line["kept"] * self._stride:
+            return False
+        _write(self._journal, _line(line))
+        self._count(line, data)
+        return True
+
+    def _count(self, line: dict[str, Any], data: bytes) -> None:
+        self.failures += [(self.rows + place, message) for place, message in line["failed"]]
+        self.rows += line["rows"]
+        self.kept += line["kept"]
+        self.digest.update(data)
+
+    def add(self, rows: int, images: NDArray[np.uint8], failed: Sequence[tuple[int, str]]) -> None:
+        """Append a block.
+
+        Args:
+            rows: How many rows of the source it covers.
+            images: Those that could be used, of shape (rows - len(failed), C, H, W).
+            failed: Place in the block and what is wrong, for each of the others.
+        """
+        if images.shape != (rows - len(failed), *self._shape) or images.dtype != np.uint8:
+            raise RuntimeError(f"a block of {rows} rows came as {images.dtype} of shape {images.shape}")
+        data = images.tobytes()
+        line = {
+            "rows": rows,
+            "kept": len(images),
+            "crc": zlib.crc32(data),
+            "failed": [list(f) for f in failed],
+        }
+        _write(self._images, data)
+        _write(self._journal, _line(line))
+        self._count(line, data)
+
+    def finish(self) -> None:
+        """Give the file its header and its name."""
+        self._images.seek(0)
+        _write(self._images, _header(self.kept, self._shape))
+        os.fsync(self._images.fileno())
+        (self._folder / PARTIAL).replace(self._folder / IMAGES)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    """Write all of it: an unbuffered write may stop half-way when the disk fills."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+def _journal_lines(path: Path) -> list[dict[str, Any] | None]:
+    """Read a journal; None stands for what cannot be read, at the latest at the end."""
+    lines: list[dict[str, Any] | None] = []
+    for text in (path.read_bytes() if path.exists() else b"").split(b"\n"):
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = None
+        lines.append(content if isinstance(content, dict) else None)
+    return lines
+
+
+def _header(images: int, shape: tuple[int, int, int]) -> bytes:
+    """The header of an .npy file; NumPy leaves room in it for the first axis to grow."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
+    )
+    return buffer.getvalue()

@@ -1,0 +1,375 @@
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fairdx.data import writer as writer_module
+from fairdx.data.base import PreparedDataset
+from fairdx.data.prepare import PrepareOptions, prepare
+from fairdx.data.source import Source, exclude
+from fairdx.errors import InputError
+
+OPTIONS = PrepareOptions(size=16, workers=1)
+
+
+def pictures(root, count, seed=0):
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(root / "images" / f"{i:04d}.png")
+
+
+def source(root, count=60, **changes):
+    rows = np.arange(count)
+    table = pd.DataFrame(
+        {
+            "image": [f"{i:04d}" for i in rows],
+            "path": [f"images/{i:04d}.png" for i in rows],
+            "patient": [f"p{i // 2}" for i in rows],
+            "y": pd.array(rows % 2, dtype="Int16"),
+            "sex": np.where(rows % 3 == 0, "male", "female"),
+            "age": rows * 1.5,
+        }
+    )
+    fields = {
+        "name": "made",
+        "table": table,
+        "labels": {"y": ("no", "yes")},
+        "attributes": {"sex": ("male", "female")},
+        "root": root,
+        "policies": {"view": "frontal"},
+    }
+    return Source(**(fields | changes))
+
+
+@pytest.fixture
+def root(tmp_path):
+    pictures(tmp_path / "source", 60)
+    return tmp_path / "source"
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in ("images.npy", "table.parquet", "exclusions.csv")}
+
+
+def test_rows_and_images_belong_together(root, tmp_path):
+    left_out = exclude(pd.Series(["x", "z"]), "lateral view")
+    dataset = prepare(source(root, exclusions=left_out), tmp_path / "out", OPTIONS)
+    for row, image in enumerate(dataset.table["image"]):
+        assert (dataset.images[row, 0] == np.asarray(Image.open(root / "images" / f"{image}.png"))).all()
+    meta = dataset.meta
+    assert (
+        meta.counts["images"] == 60 == meta.counts["train"] + meta.counts["validation"] + meta.counts["test"]
+    )
+    assert meta.counts["patients"] == 30
+    assert meta.policies == {
+        "view": "frontal",
+        "split": "by patient",
+        "test": 0.1,
+        "validation": 0.1,
+        "geometry": "pad",
+        "bits": 16,
+    }
+    assert meta.exclusions == {"lateral view": 2}
+    assert dataset.table.groupby("patient")["split"].nunique().max() == 1
+    assert "path" not in dataset.table
+    assert dataset.table["age"].tolist() == [1.5 * i for i in range(60)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".lock",
+        "exclusions.csv",
+        "images.npy",
+        "meta.json",
+        "table.parquet",
+    ]
+
+
+def test_processes_do_not_change_the_result(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("fairdx.data.prepare._BLOCK_ROWS", 4)
+    one = prepare(source(root), tmp_path / "one", OPTIONS)
+    two = prepare(source(root), tmp_path / "two", PrepareOptions(size=16, workers=2))
+    assert one.meta.hash == two.meta.hash
+    assert contents(one.root) == contents(two.root)
+
+
+def test_the_same_command_opens_and_another_refuses(root, tmp_path):
+    first = prepare(source(root), tmp_path / "out", OPTIONS)
+    (root / "images" / "0000.png").unlink()  # nothing is decoded again
+    assert prepare(source(root), tmp_path / "out", OPTIONS).meta == first.meta
+    with pytest.raises(InputError, match="already holds a prepared data set made from another source"):
+        prepare(source(root), tmp_path / "out", PrepareOptions(size=16, seed=1))
+
+
+def test_hash_follows_pixels_and_table(root, tmp_path):
+    hashes = {prepare(source(root), tmp_path / "a", OPTIONS).meta.hash}
+    changed = source(root)
+    changed.table.loc[3, "age"] += 1
+    hashes.add(prepare(changed, tmp_path / "b", OPTIONS).meta.hash)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(root / "images" / "0007.png")
+    hashes.add(prepare(source(root), tmp_path / "c", OPTIONS).meta.hash)
+    assert len(hashes) == 3
+
+
+def test_supplied_split_is_kept_and_validation_cut(root, tmp_path):
+    table = source(root).table.assign(split=["train"] * 40 + ["test"] * 20)
+    dataset = prepare(source(root, table=table), tmp_path / "out", PrepareOptions(size=16, validation=0.3))
+    split = dataset.table["split"]
+    assert (split[40:] == "test").all()
+    assert set(split[:40]) == {"train", "validation"}
+    assert dataset.meta.policies["split"] == "supplied"
+    table.loc[39, "split"] = "validation"
+    with pytest.raises(InputError, match="patient 'p19' is in the splits 'train' and 'validation'"):
+        prepare(source(root, table=table), tmp_path / "leak", OPTIONS)
+
+
+def spoil(root):
+    (root / "images" / "0005.png").write_bytes(b"")
+    (root / "images" / "0017.png").write_bytes((root / "images" / "0017.png").read_bytes()[:60])
+    (root / "images" / "0033.png").unlink()
+
+
+def test_stop_names_the_file_and_skip_lists_it(root, tmp_path):
+    spoil(root)
+    with pytest.raises(InputError, match=r"images/0033\.png does not exist .with on-error skip"):
+        prepare(source(root), tmp_path / "out", OPTIONS)
+    pictures(root, 60)
+    spoil(root)
+    (root / "images" / "0033.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"images/0005\.png is empty \(0 bytes\) .with on-error skip"):
+        prepare(source(root), tmp_path / "out", OPTIONS)
+    # The same output goes on with the decision to skip.
+    dataset = prepare(source(root), tmp_path / "out", PrepareOptions(size=16, workers=1, on_error="skip"))
+    assert len(dataset) == 57
+    assert not {"0005", "0017", "0033"} & set(dataset.table["image"])
+    assert dataset.meta.exclusions == {
+        "file is empty": 1,
+        "file is damaged": 1,
+        "file is neither PNG nor JPEG": 1,
+    }
+    listed = pd.read_csv(dataset.root / "exclusions.csv", dtype=str)
+    assert listed["image"].tolist() == ["0005", "0017", "0033"]
+    assert listed["detail"][0] == "images/0005.png is empty (0 bytes)"
+    for row, image in enumerate(dataset.table["image"]):
+        assert (dataset.images[row, 0] == np.asarray(Image.open(root / "images" / f"{image}.png"))).all()
+
+
+def test_nothing_usable(root, tmp_path):
+    for file in (root / "images").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"not one image could be used: .*0000\.png is empty"):
+        prepare(source(root), tmp_path / "out", PrepareOptions(size=16, workers=1, on_error="skip"))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 7])
+@pytest.mark.parametrize("damage", ["none", "torn line", "torn block", "flipped bit"])
+def test_goes_on_where_it_stopped(root, tmp_path, monkeypatch, blocks, damage):
+    monkeypatch.setattr("fairdx.data.prepare._BLOCK_ROWS", 8)
+    spoil(root)
+    options = PrepareOptions(size=16, workers=1, on_error="skip")
+    whole = prepare(source(root), tmp_path / "whole", options)
+    add, decoded = writer_module.ImageWriter.add, []
+
+    def counted(self, rows, images, failed):
+        if len(decoded) == blocks:
+            raise Killed
+        decoded.append(rows)
+        add(self, rows, images, failed)
+
+    monkeypatch.setattr(writer_module.ImageWriter, "add", counted)
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        prepare(source(root), out, options)
+    partial, journal = out / "images.npy.partial", out / "progress.jsonl"
+    if damage == "torn line":
+        journal.write_bytes(journal.read_bytes()[:-3])
+    elif damage == "torn block":
+        partial.write_bytes(partial.read_bytes() + b"half a block")
+    elif damage == "flipped bit":
+        data = bytearray(partial.read_bytes())
+        data[-1:] = bytes([data[-1] ^ 1]) if data else b""
+        partial.write_bytes(data)
+    decoded.clear()
+    blocks = -1
+    again = prepare(source(root), out, options)
+    assert again.meta.hash == whole.meta.hash
+    assert contents(out) == contents(whole.root)
+
+
+def test_unfinished_set_of_another_source_is_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module.ImageWriter, "finish", lambda self: exec("raise Killed", globals()))
+    with pytest.raises(Killed):
+        prepare(source(root), tmp_path / "out", OPTIONS)
+    with pytest.raises(InputError, match="holds an unfinished data set made from another source"):
+        prepare(source(root), tmp_path / "out", PrepareOptions(size=16, geometry="crop"))
+
+
+def test_stopped_between_the_last_two_renames(root, tmp_path):
+    whole = prepare(source(root), tmp_path / "out", OPTIONS)
+    before = contents(whole.root)
+    journal = [{"fingerprint": whole.meta.fingerprint}]
+    (whole.root / "meta.json").unlink()
+    (whole.root / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
+    assert prepare(source(root), tmp_path / "out", OPTIONS).meta.hash == whole.meta.hash
+    assert contents(whole.root) == before
+
+
+def test_images_of_something_else_are_not_touched(root, tmp_path):
+    np.save(tmp_path / "images.npy", np.arange(5))
+    with pytest.raises(InputError, match=r"holds an images\.npy of something else"):
+        prepare(source(root), tmp_path, OPTIONS)
+    assert np.load(tmp_path / "images.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def _hold(folder, held, release):
+    with writer_module.locked(Path(folder)):
+        held.set()
+        release.wait(30)
+
+
+def test_two_processes_refuse_each_other(root, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
+    other.start()
+    assert held.wait(30)
+    try:
+        with pytest.raises(InputError, match=f"is being written by process {other.pid}: wait"):
+            prepare(source(root), tmp_path, OPTIONS)
+    finally:
+        release.set()
+        other.join(30)
+    prepare(source(root), tmp_path, OPTIONS)
+
+
+def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # a write beyond fails as on a full disk
+    try:
+        with pytest.raises(
+            InputError, match=r"cannot be written: File too large; free some space and run the same"
+        ):
+            prepare(source(root), tmp_path / "out", OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    whole = prepare(source(root), tmp_path / "whole", OPTIONS)
+    assert prepare(source(root), tmp_path / "out", OPTIONS).meta.hash == whole.meta.hash
+
+
+def test_too_small_a_disk_is_seen_before_the_work(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 100}))
+    with pytest.raises(InputError, match=r"GB and its disk has 0\.0 GB free"):
+        prepare(source(root), tmp_path / "out", OPTIONS)
+
+
+def test_folder_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/out cannot be written: Not a directory"):
+        prepare(source(root), tmp_path / "file" / "out", OPTIONS)
+    with pytest.raises(InputError, match="file cannot be written: File exists"):
+        prepare(source(root), tmp_path / "file", OPTIONS)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(root, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="out cannot be written: Permission denied"):
+        prepare(source(root), tmp_path / "out", OPTIONS)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "images/../../secret.png", "{abs}", "link.png", "folder/secret.png"]
+)
+def test_paths_that_lead_out(root, tmp_path, path):
+    picture = np.asarray(Image.open(root / "images" / "0000.png"))
+    Image.fromarray(picture).save(tmp_path / "secret.png")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "folder").symlink_to(tmp_path)
+    table = source(root).table
+    table.loc[2, "path"] = path.format(abs=tmp_path / "secret.png")
+    with pytest.raises(InputError, match=r"path '.*' leads out of .*source"):
+        prepare(source(root, table=table), tmp_path / "out", OPTIONS)
+    allowed = prepare(
+        source(root, table=table), tmp_path / "out", PrepareOptions(size=16, workers=1, outside=True)
+    )
+    assert (allowed.images[2, 0] == picture).all()
+
+
+def test_links_within_the_root_are_followed(root, tmp_path):
+    (root / "link.png").symlink_to("images/0001.png")
+    (root / "there").symlink_to("images")
+    table = source(root).table
+    table.loc[2, "path"], table.loc[3, "path"] = "link.png", "there/../images/0004.png"
+    dataset = prepare(source(root, table=table), tmp_path / "out", OPTIONS)
+    assert (dataset.images[2] == dataset.images[1]).all()
+    assert (dataset.images[3] == dataset.images[4]).all()
+
+
+def test_rendered_source(tmp_path):
+    def render(rows):
+        return np.repeat(rows.astype(np.uint8), 3 * 8 * 8).reshape(-1, 3, 8, 8)
+
+    table = source(tmp_path).table.drop(columns="path")
+    rendered = source(tmp_path, table=table, render=render, size=8, channels=3, settings={"strength": 0.5})
+    dataset = prepare(rendered, tmp_path / "out", PrepareOptions(workers=1))
+    assert dataset.images.shape == (60, 3, 8, 8)
+    assert dataset.images[:, 2, 7, 7].tolist() == list(range(60))
+    assert dataset.meta.settings == {"strength": 0.5}
+    assert "geometry" not in dataset.meta.policies
+    with pytest.raises(InputError, match="rendered at size 8 with 3 channels, not at 64 with 3"):
+        prepare(rendered, tmp_path / "other", PrepareOptions(size=64))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("image", "0001", "image '0001' is listed twice"),
+        ("patient", " ", "image '0002' has no patient"),
+        ("patient", None, "image '0002' has no patient"),
+        ("y", 2, "image '0002' has '2' in column 'y', not one of 0, 1"),
+        ("sex", "Male", "image '0002' has 'Male' in column 'sex', not one of male, female"),
+    ],
+)
+def test_contradictory_source(root, tmp_path, column, value, message):
+    table = source(root).table
+    table.loc[2, column] = value
+    with pytest.raises(InputError, match=message):
+        prepare(source(root, table=table), tmp_path / "out", OPTIONS)
+
+
+def test_unknown_label_and_group_are_kept_as_null(root, tmp_path):
+    table = source(root).table
+    table.loc[2, "y"] = pd.NA
+    table.loc[3, "sex"] = None
+    task = prepare(source(root, table=table), tmp_path / "out", OPTIONS).task()
+    assert task.label[:4].tolist() == [0, 1, -1, 1]
+    assert task.group[:4].tolist() == [0, 1, 1, -1]
+
+
+def test_empty_source_says_why(root):
+    empty = source(
+        root, table=source(root).table.iloc[:0], exclusions=exclude(pd.Series(["a", "b"]), "lateral view")
+    )
+    with pytest.raises(InputError, match=r"no image is left to prepare .2 left out: lateral view"):
+        prepare(empty, root / "out", OPTIONS)
+
+
+def test_importing_it_imports_no_torch():
+    code = "import sys, fairdx.data.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_open_after_prepare_is_what_prepare_returned(root, tmp_path):
+    dataset = prepare(source(root), tmp_path / "out", OPTIONS)
+    assert PreparedDataset.open(tmp_path / "out").meta == dataset.meta
