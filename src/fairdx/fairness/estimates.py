@@ -13,7 +13,12 @@ from fairdx.fairness.uncertainty import (
 
 
 def signed_estimate(
-    value: float, replicates: Floats, n: int, level: float, acceleration: float | None = None
+    value: float,
+    replicates: Floats,
+    n: int,
+    level: float,
+    widen: float = 1.0,
+    acceleration: float | None = None,
 ) -> Estimate:
     """Estimate of a quantity of either sign, or of a rate.
 
@@ -22,6 +27,7 @@ def signed_estimate(
         replicates: Shape (B,).
         n: Number of images it rests on.
         level: Nominal coverage.
+        widen: From `fairdx.fairness.uncertainty.few_patients_factor`.
         acceleration: For a BCa interval; percentile if None.
 
     Returns:
@@ -30,13 +36,13 @@ def signed_estimate(
     if np.isnan(value):
         interval = percentile_interval(np.array([]), level)
     elif acceleration is None:
-        interval = percentile_interval(replicates, level)
+        interval = percentile_interval(replicates, level, widen)
     else:
-        interval = bca_interval(value, replicates, acceleration, level)
+        interval = bca_interval(value, replicates, acceleration, level, widen)
     return Estimate.of(value, interval, n)
 
 
-def gap_estimate(rates: Floats, replicates: Floats, n: int, level: float) -> Estimate:
+def gap_estimate(rates: Floats, replicates: Floats, n: int, level: float, widen: float = 1.0) -> Estimate:
     """Estimate of the largest gap between groups.
 
     Args:
@@ -44,22 +50,23 @@ def gap_estimate(rates: Floats, replicates: Floats, n: int, level: float) -> Est
         replicates: Shape (B, S, R).
         n: Number of images it rests on.
         level: Nominal coverage.
+        widen: From `fairdx.fairness.uncertainty.few_patients_factor`.
 
     Returns:
         The estimate, with an interval by test inversion.
     """
-    interval = length_interval(rates, replicates, tables.largest_gap, level)
+    interval = length_interval(rates, replicates, tables.largest_gap, level, widen)
     return Estimate.of(float(tables.largest_gap(rates)), interval, n)
 
 
 def information_length(root: Floats) -> Floats:
-    """Length of `fairdx.fairness.counts.information_root`: the root of the information; (B, ...) to (B,)."""
-    length: Floats = np.sqrt((root**2).reshape(len(root), -1).sum(1))
+    """Length of `fairdx.fairness.counts.information_root`: (..., S, Y, D) to (...)."""
+    length: Floats = np.sqrt((root**2).sum((-1, -2, -3)))
     return length
 
 
 def information_estimates(
-    counts: Floats, replicates: Floats, design_effect: float, n: int, level: float
+    counts: Floats, replicates: Floats, design_effect: float, n: int, level: float, widen: float = 1.0
 ) -> tuple[Estimate, Estimate]:
     """Plug-in and bias-corrected estimates of I(S; D | Y), with one interval.
 
@@ -69,6 +76,7 @@ def information_estimates(
         design_effect: From `fairdx.fairness.counts.design_effect`.
         n: Number of images.
         level: Nominal coverage.
+        widen: From `fairdx.fairness.uncertainty.few_patients_factor`.
 
     Returns:
         Both estimates in nats. The interval is one for the true information, so it belongs to both: it
@@ -77,7 +85,11 @@ def information_estimates(
     plug_in = float(tables.mutual_information(counts))
     bias = float(tables.information_bias(counts, sample_size=float(n), design_effect=design_effect))
     root = length_interval(
-        tables.information_root(counts), tables.information_root(replicates), information_length, level
+        tables.information_root(counts),
+        tables.information_root(replicates),
+        information_length,
+        level,
+        widen,
     )
     ends = (root.low**2, root.high**2)
     return tuple(  # type: ignore[return-value]

@@ -12,9 +12,9 @@ from fairdx.fairness import counts as tables
 from fairdx.fairness.effects import effects_from_counts, reference_index
 from fairdx.fairness.estimates import gap_estimate, information_estimates, signed_estimate
 from fairdx.fairness.inputs import Codes, Floats, Ints, same_length, to_codes, to_numpy, to_scores
-from fairdx.fairness.resampling import collapse, dense_vectors, replicate
+from fairdx.fairness.resampling import collapse, dense_vectors, effective_patients, replicate
 from fairdx.fairness.scores import auc_from_histogram, binary_truth, class_codes
-from fairdx.fairness.uncertainty import Estimate, check_level
+from fairdx.fairness.uncertainty import Estimate, check_level, few_patients_factor
 
 SCORE_BINS = 512
 """Bins of equal frequency in which scores are resampled; ties within a bin move a replicate of the AUC by
@@ -75,8 +75,9 @@ def evaluate(  # noqa: PLR0913 - each is one fact of the evaluation
         _binary(y_true, scores, threshold, group) if scores.ndim == 1 else _classes(y_true, scores, group)
     )
     draws = _draw(source, patient, n_replicates, seed)
+    widen = few_patients_factor(effective_patients(group.codes, patient), level)
     positive = source.shape[2] - 1 if positive_class is None else positive_class
-    return _estimates(draws, reference_index(group, reference), positive, level, n)
+    return _estimates(draws, reference_index(group, reference), positive, level, n, widen)
 
 
 @dataclass(frozen=True)
@@ -165,16 +166,18 @@ def _draw(source: _Tables, patient: Ints | None, n_replicates: int, seed: int) -
     return _Draws(counts, decisions, float(source.auc(units.counts[None])[0]), areas, effect)
 
 
-def _estimates(draws: _Draws, reference: int, positive: int, level: float, n: int) -> dict[str, Estimate]:
+def _estimates(
+    draws: _Draws, reference: int, positive: int, level: float, n: int, widen: float
+) -> dict[str, Estimate]:
     counts, replicates = draws.counts, draws.replicates
 
     def signed(value: Any, repeated: Floats) -> Estimate:
-        return signed_estimate(float(value), repeated, n, level)
+        return signed_estimate(float(value), repeated, n, level, widen)
 
     def gap(rates: Any) -> Estimate:
-        return gap_estimate(rates(counts), rates(replicates), n, level)
+        return gap_estimate(rates(counts), rates(replicates), n, level, widen)
 
-    plug_in, corrected = information_estimates(counts, replicates, draws.design_effect, n, level)
+    plug_in, corrected = information_estimates(counts, replicates, draws.design_effect, n, level, widen)
     found = {
         "auroc": signed(draws.auc, draws.auc_replicates),
         "accuracy": signed(_accuracy(counts), _accuracy(replicates)),

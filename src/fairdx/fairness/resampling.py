@@ -139,3 +139,22 @@ def dense_vectors(units: Units, most: int = 20_000) -> tuple[Floats, Floats]:
     """
     take = np.unique(np.linspace(0, len(units.multiplicity) - 1, most).astype(int))
     return np.asarray(units.vectors[take].toarray(), dtype=float), units.multiplicity[take].astype(float)
+
+
+def effective_patients(group: Ints, patient: Ints | None) -> float:
+    """Effective number of patients in the smallest group: (sum m)^2 / sum m^2, m the images of each there.
+
+    Args:
+        group: Group codes, shape (n,).
+        patient: Patient codes, shape (n,), or None when images are independent.
+
+    Returns:
+        The number; with independent images, the size of the smallest group.
+    """
+    if patient is None:
+        counts = np.bincount(group)
+        return float(counts[counts > 0].min())
+    pair, images = np.unique(group * (int(patient.max()) + 1) + patient, return_counts=True)
+    own = pair // (int(patient.max()) + 1)
+    total, squares = np.bincount(own, weights=images), np.bincount(own, weights=images.astype(float) ** 2)
+    return float((total[total > 0] ** 2 / squares[total > 0]).min())

@@ -5,6 +5,9 @@ largest gap, ADF) cannot: at zero every replicate lies above the truth, so a per
 it. Each of them is a length |v| of a vector v that is smooth and nearly normal at zero (the rates of all
 groups; the root of the information), so `length_interval` inverts the test "the length is r" with the
 replicates of v - v_hat instead. Its coverage is studied in `tests/fairness/test_coverage.py`.
+
+With few patients a bootstrap is too narrow, as a normal interval is beside Student's; `few_patients_factor`
+is the widening that makes up for it (Hesterberg 2015, "expanded percentile interval").
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import WithJsonSchema
 
 from fairdx.errors import InputError
@@ -22,7 +26,7 @@ Number = Annotated[float, WithJsonSchema({"type": ["number", "null"]})]
 
 IntervalMethod = Literal["percentile", "bca"]
 Length = Callable[[Floats], Floats]
-"""A seminorm: maps (B, ...) to (B,), is not negative, and scales with its argument."""
+"""A seminorm: maps (..., *v.shape) to (...), is not negative, and scales with its argument."""
 
 _UNDEFINED_SHARE = 0.05  # more undefined replicates than this and an interval would describe the rest only
 
@@ -81,12 +85,30 @@ def check_level(level: float) -> float:
     return level
 
 
-def percentile_interval(replicates: Floats, level: float) -> Interval:
-    """Percentile interval (Efron 1979).
+def few_patients_factor(patients: float, level: float) -> float:
+    """How much wider than the bootstrap says deviations are, with few patients.
+
+    Args:
+        patients: Effective number of patients in the smallest group, (sum m)^2 / sum m^2 for m images each.
+        level: Nominal coverage.
+
+    Returns:
+        sqrt(N / (N - 1)) times the ratio of the quantiles of Student's t with N - 1 degrees of freedom and
+        the normal distribution; at least 1, that of two patients at most.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    n, tail = max(patients, 2.0), (1 + level) / 2
+    return float(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
+
+
+def percentile_interval(replicates: Floats, level: float, widen: float = 1.0) -> Interval:
+    """Percentile interval (Efron 1979), expanded for few patients (Hesterberg 2015).
 
     Args:
         replicates: Bootstrap replicates, shape (B,); undefined ones are nan.
         level: Nominal coverage.
+        widen: From `few_patients_factor`.
 
     Returns:
         The interval; nan ends if more than 5 % of the replicates are undefined.
@@ -94,11 +116,16 @@ def percentile_interval(replicates: Floats, level: float) -> Interval:
     defined = _defined(replicates)
     if defined is None:
         return _no_interval(level)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    from scipy.special import ndtr, ndtri
+
+    tail = ndtr(widen * ndtri((1 - level) / 2))
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(low), float(high), level, "percentile")
 
 
-def bca_interval(value: float, replicates: Floats, acceleration: float, level: float) -> Interval:
+def bca_interval(
+    value: float, replicates: Floats, acceleration: float, level: float, widen: float = 1.0
+) -> Interval:
     """Bias-corrected and accelerated interval (Efron 1987).
 
     Args:
@@ -106,6 +133,7 @@ def bca_interval(value: float, replicates: Floats, acceleration: float, level: f
         replicates: Bootstrap replicates, shape (B,).
         acceleration: From `jackknife_acceleration`.
         level: Nominal coverage.
+        widen: From `few_patients_factor`.
 
     Returns:
         The interval; nan ends if more than 5 % of the replicates are undefined.
@@ -117,9 +145,9 @@ def bca_interval(value: float, replicates: Floats, acceleration: float, level: f
         return _no_interval(level)
     below = np.mean(defined < value) + np.mean(defined == value) / 2
     if below in (0, 1):  # every replicate on one side: nothing to correct with
-        return percentile_interval(replicates, level)
+        return percentile_interval(replicates, level, widen)
     bias = ndtri(below)
-    z = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    z = bias + widen * ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(defined, ndtr(bias + z / (1 - acceleration * z)))
     return Interval(float(low), float(high), level, "bca")
 
@@ -143,8 +171,10 @@ def jackknife_acceleration(left_out: Floats, multiplicity: Floats) -> float:
     return float(multiplicity @ deviation**3) / (6 * spread**1.5) if spread > 0 else 0.0
 
 
-def length_interval(vector: Floats, replicates: Floats, length: Length, level: float) -> Interval:
-    """Interval of a length |v| that cannot be negative, by test inversion.
+def length_intervals(
+    vectors: Floats, replicates: Floats, length: Length, level: float, widen: float = 1.0
+) -> tuple[Floats, Floats]:
+    """Intervals of lengths |v| that cannot be negative, by test inversion, for G vectors at once.
 
     The radius r is in the interval if the length observed is not extreme among the lengths of
     r u + (v* - v_hat), u the direction of v_hat. Below the detection limit (the `level` quantile at r = 0)
@@ -153,52 +183,54 @@ def length_interval(vector: Floats, replicates: Floats, length: Length, level: f
     rejects; and a lucky small estimate never gives a short interval.
 
     Args:
-        vector: The estimate v_hat, any shape.
-        replicates: Bootstrap replicates of it, shape (B, *vector.shape).
-        length: The seminorm.
+        vectors: The estimates v_hat, shape (G, ...).
+        replicates: Bootstrap replicates of them, shape (B, G, ...).
+        length: The seminorm, mapping (..., *v.shape) to (...).
         level: Nominal coverage.
+        widen: From `few_patients_factor`.
 
     Returns:
-        The interval, in units of `length`, both ends at least 0.
+        Lower and upper ends, each of shape (G,), in units of `length`, at least 0; nan where undefined.
     """
-    spread = _deviations(vector, replicates, length)
-    if spread is None:
-        return _no_interval(level)
-    observed = float(length(vector[None])[0])
-    direction = _direction(vector, spread, length)
-
-    def share_up_to(radius: float) -> float:
-        return float(np.mean(length(radius * direction + spread) <= observed))
-
-    at_zero = length(spread)
-    limit = float(np.quantile(at_zero, level))
-    tail = (1 - level) / 2
-    reach = observed + limit + 2 * float(at_zero.max()) + 1e-12
-    low = 0.0
-    if share_up_to(0.0) > level:
-        low = _last_radius(lambda r: share_up_to(r) > (level if r < limit else 1 - tail), 0.0, reach)
-    high = limit
-    if share_up_to(limit) >= tail:
-        high = _last_radius(lambda r: share_up_to(r) >= tail, limit, reach)
-    return Interval(min(low, high), high, level, "bootstrap test inversion")
+    null = _Null.of(vectors, replicates, length, widen)
+    limit, tail = null.quantile(level), (1 - level) / 2
+    reach = null.observed + limit + 2 * null.longest + 1e-12
+    outside = null.share_up_to(np.zeros_like(limit)) > level
+    low = _last_radius(
+        lambda r: null.share_up_to(r) > np.where(r < limit, level, 1 - tail), np.zeros_like(limit), reach
+    )
+    beyond = null.share_up_to(limit) >= tail
+    high = _last_radius(lambda r: null.share_up_to(r) >= tail, limit, reach)
+    low, high = np.where(outside, low, 0.0), np.where(beyond, high, limit)
+    return np.where(null.known, np.minimum(low, high), np.nan), np.where(null.known, high, np.nan)
 
 
-def length_p_value(vector: Floats, replicates: Floats, length: Length) -> float:
+def length_interval(
+    vector: Floats, replicates: Floats, length: Length, level: float, widen: float = 1.0
+) -> Interval:
+    """As `length_intervals`, for one vector and replicates of shape (B, *vector.shape)."""
+    low, high = length_intervals(vector[None], replicates[:, None], length, level, widen)
+    method = "undefined" if np.isnan(low[0]) else "bootstrap test inversion"
+    return Interval(float(low[0]), float(high[0]), level, method)
+
+
+def length_p_value(vector: Floats, replicates: Floats, length: Length, widen: float = 1.0) -> float:
     """P-value of the hypothesis |v| = 0, from the same replicates as `length_interval`.
 
     Args:
         vector: The estimate v_hat, any shape.
         replicates: Bootstrap replicates of it, shape (B, *vector.shape).
         length: The seminorm.
+        widen: From `few_patients_factor`.
 
     Returns:
         (1 + number of |v* - v_hat| at least |v_hat|) / (B + 1), nan if undefined.
     """
-    spread = _deviations(vector, replicates, length)
-    if spread is None:
+    null = _Null.of(vector[None], replicates[:, None], length, widen)
+    if not null.known[0]:
         return float("nan")
-    at_zero, observed = length(spread), float(length(vector[None])[0])
-    return float((1 + np.sum(at_zero >= observed * (1 - 1e-12))) / (1 + len(at_zero)))
+    at_zero = null.at_zero[null.defined]
+    return float((1 + np.sum(at_zero >= null.observed[0] * (1 - 1e-12))) / (1 + len(at_zero)))
 
 
 def detectable_length(
@@ -216,49 +248,72 @@ def detectable_length(
     Returns:
         The length, nan if undefined.
     """
-    spread = _deviations(vector, replicates, length)
-    if spread is None:
-        return float("nan")
-    at_zero = length(spread)
-    limit = float(np.quantile(at_zero, level))
-    direction = _direction(vector, spread, length)
-    return _last_radius(
-        lambda r: bool(np.mean(length(r * direction + spread) > limit) < power),
-        0.0,
-        limit + 2 * float(at_zero.max()) + 1e-12,
+    null = _Null.of(vector[None], replicates[:, None], length, 1.0)
+    limit = null.quantile(level)
+    found = _last_radius(
+        lambda r: null.share_up_to(r, limit) > 1 - power,
+        np.zeros_like(limit),
+        limit + 2 * null.longest + 1e-12,
     )
+    return float(found[0]) if null.known[0] else float("nan")
 
 
-def _deviations(vector: Floats, replicates: Floats, length: Length) -> Floats | None:
-    """v* - v_hat of the replicates in which the length is defined; None if there is nothing to go by."""
-    if not np.isfinite(length(vector[None])[0]):
-        return None
-    spread = replicates - vector
-    defined = np.isfinite(length(spread))
-    if defined.mean() < 1 - _UNDEFINED_SHARE:
-        return None
-    spread = spread[defined]
-    return spread if np.ptp(spread, axis=0).max() > 0 else None
+@dataclass(frozen=True)
+class _Null:
+    """Replicates of v* - v_hat, from which the length at any true radius is simulated."""
+
+    length: Length
+    spread: Floats  # (B, G, ...)
+    direction: Floats  # (G, ...), of length 1
+    observed: Floats  # (G,)
+    at_zero: Floats  # (B, G)
+    defined: NDArray[np.bool_]  # (B, G)
+    known: NDArray[np.bool_]  # (G,)
+
+    @classmethod
+    def of(cls, vectors: Floats, replicates: Floats, length: Length, widen: float) -> "_Null":
+        observed, spread = length(vectors), widen * (replicates - vectors)
+        at_zero = length(spread)
+        defined = np.isfinite(at_zero)
+        # A table without spread (every rate 0 or 1) has no bootstrap distribution to speak of.
+        known = np.isfinite(observed) & (defined.mean(0) >= 1 - _UNDEFINED_SHARE)
+        known &= np.where(defined, at_zero, 0.0).max(0) > 0
+        size = np.where(observed > 0, observed, 1.0).reshape(-1, *(1,) * (vectors.ndim - 1))
+        widest = np.argmax(np.where(defined, at_zero, -1.0), axis=0)
+        places = np.arange(len(widest))
+        across = spread[widest, places] / np.maximum(at_zero[widest, places], 1e-300).reshape(size.shape)
+        is_zero = (observed == 0).reshape(size.shape)
+        return cls(
+            length, spread, np.where(is_zero, across, vectors / size), observed, at_zero, defined, known
+        )
+
+    @property
+    def longest(self) -> Floats:
+        longest: Floats = np.where(self.defined, self.at_zero, 0.0).max(0)
+        return longest
+
+    def quantile(self, level: float) -> Floats:
+        if self.defined.all():
+            limit: Floats = np.quantile(self.at_zero, level, axis=0)
+        else:
+            filled = np.where(self.known, np.where(self.defined, self.at_zero, np.nan), 0.0)
+            limit = np.nanquantile(filled, level, axis=0)
+        return np.where(self.known, limit, 0.0)
+
+    def share_up_to(self, radius: Floats, bound: Floats | None = None) -> Floats:
+        """Share of replicates whose length at the true radius is at most the bound (default: observed)."""
+        steps = radius.reshape(-1, *(1,) * (self.direction.ndim - 1)) * self.direction
+        below = self.length(steps + self.spread) <= (self.observed if bound is None else bound)
+        share: Floats = (below & self.defined).sum(0) / np.maximum(self.defined.sum(0), 1)
+        return share
 
 
-def _direction(vector: Floats, spread: Floats, length: Length) -> Floats:
-    """The direction of v_hat, of length 1; that of its widest spread if v_hat is zero."""
-    size = float(length(vector[None])[0])
-    if size > 0:
-        return vector / size
-    lengths = length(spread)
-    longest = int(np.argmax(lengths))
-    direction: Floats = spread[longest] / lengths[longest]
-    return direction
-
-
-def _last_radius(holds: Callable[[float], bool], start: float, stop: float) -> float:
-    """The largest radius for which a condition that turns false once still holds (bisection)."""
-    for _ in range(40):
+def _last_radius(holds: Callable[[Floats], NDArray[np.bool_]], start: Floats, stop: Floats) -> Floats:
+    """The largest radii for which a condition that turns false once still holds (bisection)."""
+    for _ in range(24):  # to 1e-7 of the range
         middle = (start + stop) / 2
-        start, stop = (middle, stop) if holds(middle) else (start, middle)
-        if stop - start < 1e-7 * stop:
-            break
+        held = holds(middle)
+        start, stop = np.where(held, middle, start), np.where(held, stop, middle)
     return start
 
 
