@@ -321,13 +321,13 @@ def test_rendered_source(tmp_path):
         return np.repeat(rows.astype(np.uint8), 3 * 8 * 8).reshape(-1, 3, 8, 8)
 
     table = source(tmp_path).table.drop(columns="path")
-    rendered = source(tmp_path, table=table, render=render, size=8, channels=3, settings={"strength": 0.5})
+    rendered = source(tmp_path, table=table, render=render, settings={"strength": 0.5})
     dataset = prepare(rendered, tmp_path / "out", PrepareOptions(workers=1))
     assert dataset.images.shape == (60, 3, 8, 8)
     assert dataset.images[:, 2, 7, 7].tolist() == list(range(60))
     assert dataset.meta.settings == {"strength": 0.5}
     assert "geometry" not in dataset.meta.policies
-    with pytest.raises(InputError, match="rendered at size 8 with 3 channels, not at 64 with 3"):
+    with pytest.raises(InputError, match="rendered at size 8 with 3 channels, not at size=64"):
         prepare(rendered, tmp_path / "other", PrepareOptions(size=64))
 
 

@@ -318,6 +318,18 @@ class PreparedDataset:
         return codes
 
 
+def table_bytes(table: pd.DataFrame) -> bytes:
+    """Write the content of a table in one canonical form, for hashing.
+
+    Args:
+        table: Any table.
+
+    Returns:
+        Its columns and rows as CSV, without the index.
+    """
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
 def _read_meta(folder: Path) -> Meta:
     path = folder / META
     if not folder.is_dir():

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from fairdx import __version__
-from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset
+from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset, table_bytes
 from fairdx.data.checks import require_choice
 from fairdx.data.decode import Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
@@ -27,6 +27,8 @@ from fairdx.data.source import PathFinder, Source, check_source
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
 from fairdx.data.writer import JOURNAL, ImageWriter, locked, write_whole
 from fairdx.errors import InputError
+
+__all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,12 +81,14 @@ class PrepareOptions:
         Raises:
             InputError: An impossible value, or another than the one that the source renders.
         """
-        size, channels = self.size or source.size or 224, self.channels or source.channels
-        if source.render and (size, channels) != (source.size, source.channels):
-            raise InputError(
-                f"{source.name} is rendered at size {source.size} with {source.channels} channels, "
-                f"not at {size} with {channels}: change its settings instead"
-            )
+        size, channels = self.size or 224, self.channels or source.channels
+        if source.render is not None:
+            _, channels, size, _ = source.render(np.zeros(1, dtype=np.int64)).shape
+            if size != (self.size or size) or channels != (self.channels or channels):
+                raise InputError(
+                    f"{source.name} is rendered at size {size} with {channels} channels, not at "
+                    f"size={self.size}, channels={self.channels}: change its settings instead"
+                )
         return Form(size=size, channels=channels, geometry=self.geometry, bits=self.bits)
 
 
@@ -112,6 +116,7 @@ def prepare(source: Source, out: str | Path, options: PrepareOptions | None = No
     form = chosen.form(source)
     check_source(source)
     table = _with_split(source.table.reset_index(drop=True), chosen)
+    table = table.astype(dict.fromkeys(source.labels, "Int16"))
     folder = Path(out)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,13 +170,9 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
         hash="",
     )
     digest = hashlib.sha256(meta.model_dump_json().encode())
-    digest.update(_content(table))
-    digest.update(_content(source.exclusions))
+    digest.update(table_bytes(table))
+    digest.update(table_bytes(source.exclusions))
     return meta.model_copy(update={"fingerprint": digest.hexdigest()})
-
-
-def _content(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False).encode()
 
 
 def _reopen(folder: Path, meta: Meta) -> PreparedDataset:
@@ -204,9 +205,9 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
             raise InputError(f"not one image could be used: {source.root / paths.iloc[row]} {problem}")
         exclusions = pd.concat([source.exclusions, _failed(table, paths, writer.failures)], ignore_index=True)
         write_whole(folder / TABLE, kept.to_parquet())
-        write_whole(folder / EXCLUSIONS, _content(exclusions))
+        write_whole(folder / EXCLUSIONS, table_bytes(exclusions))
         writer.finish()
-        writer.digest.update(_content(kept))
+        writer.digest.update(table_bytes(kept))
         final = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "counts": _counts(kept),

@@ -15,7 +15,7 @@ from fairdx.data.split import SPLITS
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,11 +33,11 @@ class Source:
     """Name of the reader."""
     table: pd.DataFrame
     """One row per image. Columns: `image` (unique), `path` (relative to root; not for rendered sources),
-    `patient`, `split` where the source supplies one, an Int16 column of codes for each label, a column of
+    `patient`, `split` where the source supplies one, a column of codes for each label, a column of
     group names for each attribute (both null where unknown), and whatever else is worth keeping."""
-    labels: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Sequence[str]]
     """Class names of each label column, in the order of their codes; the main label first."""
-    attributes: Mapping[str, tuple[str, ...]]
+    attributes: Mapping[str, Sequence[str]]
     """Group names of each attribute column, in the order of their codes; the main attribute first."""
     root: Path = Path()
     """Folder that the paths start from."""
@@ -48,9 +48,7 @@ class Source:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else is to be remembered in meta.json."""
     channels: int = 1
-    """1 (grey) or 3 (RGB) by nature."""
-    size: int | None = None
-    """Height and width of rendered images, in pixels."""
+    """1 (grey) or 3 (RGB) by nature; rendered images speak for themselves."""
     render: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
     """Makes the images of the given rows, uint8 of shape (k, C, H, W), where there are no files."""
 

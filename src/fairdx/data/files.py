@@ -1,0 +1,221 @@
+"""What every reader does with the tables it is given: read as text, parse strictly, name the row at fault."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from fairdx.data.checks import nearest, require_columns
+from fairdx.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def source_folder(root: str | Path) -> Path:
+    """Check that the root of a source is a folder.
+
+    Args:
+        root: What was given.
+
+    Returns:
+        The root as a path.
+
+    Raises:
+        InputError: It is not a folder.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the folder that holds the data set")
+    return folder
+
+
+def find_file(root: Path, *patterns: str) -> Path:
+    """Find the one file of a source that has one of several names.
+
+    Args:
+        root: Folder of the source.
+        patterns: Names with wildcards, the preferred one first.
+
+    Returns:
+        The only file of the first pattern that any file has.
+
+    Raises:
+        InputError: There is none, or the pattern has several.
+    """
+    for pattern in patterns:
+        files = sorted(root.glob(pattern))
+        if len(files) > 1:
+            raise InputError(
+                f"{root} has both {files[0].name} and {files[1].name}: move away the one that is not meant"
+            )
+        if files:
+            return files[0]
+    raise InputError(f"{root} has no {' or '.join(patterns)}: is it the folder of this data set?")
+
+
+def read_text_table(path: Path, columns: Iterable[str] = (), *, separator: str = ",") -> pd.DataFrame:
+    """Read a delimited text file with every cell as the text it is.
+
+    Args:
+        path: A CSV or TSV file in UTF-8, compressed or not (`.gz`).
+        columns: Columns it must have.
+        separator: What stands between cells.
+
+    Returns:
+        The table; cells without anything but blanks are null.
+
+    Raises:
+        InputError: The file is missing, not text, not a table, or lacks a column.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+            )
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text in UTF-8: export it again") from None
+    except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
+        raise InputError(f"{path} cannot be read as a table: {str(error).strip()}") from error
+    table.columns = table.columns.str.strip()
+    require_columns(table, columns, path)
+    if table.columns.duplicated().any():
+        raise InputError(f"{path} has two columns {table.columns[table.columns.duplicated()][0]!r}")
+    return pd.DataFrame({name: cells.str.strip().replace("", None) for name, cells in table.items()})
+
+
+def row_of(table: pd.DataFrame, wrong: pd.Series[bool]) -> str:
+    """Name the first row at fault as an editor shows it: the header is row 1.
+
+    Args:
+        table: As read, with its first index.
+        wrong: Which rows are at fault.
+
+    Returns:
+        Its number, as text.
+    """
+    return str(int(table.index[wrong.to_numpy(bool)][0]) + 2)
+
+
+def parse_codes(
+    table: pd.DataFrame, column: str, codes: Mapping[str, int | None], file: Path
+) -> pd.Series[int]:
+    """Turn the words of a label column into codes.
+
+    Args:
+        table: As read, all text.
+        column: The label column.
+        codes: What each word means; null for words that say it is unknown.
+        file: Where the table came from.
+
+    Returns:
+        Codes (Int16), null where the cell is blank or unknown.
+
+    Raises:
+        InputError: A cell has another value; the message names its row.
+    """
+    words = table[column]
+    require_words(table, column, codes, file)
+    return words.map(codes).astype("Int16")
+
+
+def parse_groups(
+    table: pd.DataFrame, column: str, groups: Mapping[str, str | None], file: Path
+) -> pd.Series[str]:
+    """Turn the words of an attribute column into group names.
+
+    Args:
+        table: As read, all text.
+        column: The attribute column.
+        groups: The group that each word means; null for words that say it is unknown.
+        file: Where the table came from.
+
+    Returns:
+        Group names, null where the cell is blank or unknown.
+
+    Raises:
+        InputError: A cell has another value; the message names its row.
+    """
+    require_words(table, column, groups, file)
+    return table[column].map(groups).astype(pd.StringDtype(na_value=np.nan))
+
+
+def require_words(table: pd.DataFrame, column: str, words: Iterable[str], file: Path) -> None:
+    """Check that a column has no other values than these, or blanks.
+
+    Args:
+        table: As read, all text.
+        column: The column.
+        words: What it may hold.
+        file: Where the table came from.
+
+    Raises:
+        InputError: A cell has another value; the message names its row.
+    """
+    valid = list(words)
+    wrong = ~table[column].isin(valid) & table[column].notna()
+    if wrong.any():
+        value = str(table.loc[wrong, column].iloc[0])
+        raise InputError(
+            f"{file} row {row_of(table, wrong)}: {column!r} is {value!r} ({nearest(value, valid)})"
+        )
+
+
+def parse_numbers(table: pd.DataFrame, column: str, file: Path) -> pd.Series[float]:
+    """Turn a column into numbers.
+
+    Args:
+        table: As read, all text.
+        column: The column.
+        file: Where the table came from.
+
+    Returns:
+        float64, NaN where the cell is blank.
+
+    Raises:
+        InputError: A cell is no finite number; the message names its row.
+    """
+    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+    wrong = ~numbers.abs().lt(np.inf) & table[column].notna()
+    if wrong.any():
+        value = table.loc[wrong, column].iloc[0]
+        raise InputError(f"{file} row {row_of(table, wrong)}: {column!r} is {value!r}, not a number")
+    return numbers
+
+
+def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[str], tuple[str, ...]]:
+    """Divide ages into groups.
+
+    Args:
+        age: Ages in years, NaN where unknown.
+        bins: Ages at which a new group begins, ascending, at least one.
+
+    Returns:
+        The group of each age, null where it is unknown, and the names of the groups from young to old.
+
+    Raises:
+        InputError: No bin, or not ascending ones.
+
+    Example:
+        >>> age_groups(pd.Series([39, 40, 70]), (40, 60))[0].tolist()
+        ['under 40', '40 to 59', '60 and over']
+    """
+    edges = list(bins)
+    if not edges or edges != sorted(set(edges)) or edges[0] <= 0:
+        raise InputError(
+            f"age bins {edges} are not possible: give ascending ages above 0, such as 60 or 40,60"
+        )
+    middle = (f"{low:g} to {high - 1:g}" for low, high in pairwise(edges))
+    names = (f"under {edges[0]:g}", *middle, f"{edges[-1]:g} and over")
+    group = np.array([*names, None], dtype=object)[
+        np.where(age.isna(), len(names), np.searchsorted(edges, age, side="right"))
+    ]
+    return pd.Series(group, index=age.index, dtype=pd.StringDtype(na_value=np.nan)), names

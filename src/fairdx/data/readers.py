@@ -1,0 +1,21 @@
+"""The readers by name: `fairdx prepare NAME --root SRC` calls one, its keyword arguments are the options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fairdx.data.ham10000 import read_ham10000
+from fairdx.data.nih import read_nih
+from fairdx.data.table import read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fairdx.data.source import Source
+
+READERS: Final[Mapping[str, Callable[..., Source]]] = {
+    "nih": read_nih,
+    "ham10000": read_ham10000,
+    "table": read_table,
+}
+"""Each takes the root and keyword options, and returns a source."""

@@ -1,0 +1,94 @@
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from fairdx.data.inspect import describe, render
+from fairdx.data.prepare import PrepareOptions, prepare
+from fairdx.data.readers import READERS
+from fairdx.data.source import Source, exclude
+
+
+def made(tmp_path, count=400, images=None):
+    rows = np.arange(count)
+    table = pd.DataFrame(
+        {
+            "image": [f"i{i}" for i in rows],
+            "patient": [f"p{i // 2}" for i in rows],
+            "y": pd.array(rows % 2, dtype="Int16"),
+            "z": pd.array([0] * count, dtype="Int16"),
+            "sex": np.where(rows % 4 < 2, "male", "female"),
+        }
+    )
+    table.loc[0, "sex"] = None
+    table.loc[1, "y"] = pd.NA
+    pictures = (
+        np.random.default_rng(0).integers(0, 256, (count, 1, 8, 8), np.uint8) if images is None else images
+    )
+    source = Source(
+        name="made",
+        table=table,
+        labels={"y": ("no", "yes"), "z": ("no", "yes")},
+        attributes={"sex": ("male", "female")},
+        exclusions=exclude(pd.Series(["x"]), "lateral view"),
+        render=lambda rows: pictures[rows],
+    )
+    return prepare(source, tmp_path / "out", PrepareOptions(workers=1, test=0.3, validation=0.2))
+
+
+def test_counts_add_up_and_a_healthy_set_has_no_problems(tmp_path):
+    dataset = made(tmp_path)
+    description = describe(dataset)
+    assert description.problems == ()
+    splits = ["train", "validation", "test"]
+    assert description.counts.groupby("label")[splits].sum().sum(axis=1).tolist() == [400, 400]
+    by_hand = dataset.table.query("y == 1 and sex == 'female' and split == 'test'")
+    cells = description.counts.set_index(["label", "class", "group"])
+    assert cells.loc[("y", "yes", "female"), "test"] == len(by_hand) > 10
+    assert cells.loc[("y", "no", "unknown"), splits].sum() == 1
+    assert cells.loc[("y", "unknown", "male"), splits].sum() == 1
+    assert description.patients == {
+        s: dataset.table.query("split == @s")["patient"].nunique() for s in splits
+    }
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(render(description))
+    for text in ("made: 400 images of 1 x 8 x 8", "left out: 1 images, lateral view", "no problem found"):
+        assert text in capture.get()
+
+
+def test_problems_are_found(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
+    pictures[3] = 7
+    pictures[5] //= 16
+    dataset = made(tmp_path, 40, pictures)
+    table = dataset.table
+    train, test = (int(np.flatnonzero(table["split"] == split)[-1]) for split in ("train", "test"))
+    with (dataset.root / "images.npy").open("r+b") as file:  # one picture put in place of another
+        file.seek(128 + 64 * test)
+        file.write(dataset.images[train].tobytes())
+    problems = " ".join(describe(dataset).problems)
+    assert "are not those that were prepared (other hash)" in problems
+    assert "1 images are blank (one value), the first is 'i3'" in problems
+    assert "1 images are dark (all below 32), the first is 'i5'" in problems
+    assert "1 pictures occur more than once in different splits" in problems
+    assert "1 pictures occur more than once of different patients" in problems
+    assert "test images, too few for rates" in problems
+    assert "hash" not in " ".join(describe(dataset, pixels=False).problems)
+
+
+def test_leak_and_missing_split(tmp_path):
+    dataset = made(tmp_path, 40)
+    changed = dataset.table.assign(split=["train", "test"] * 20)
+    changed.to_parquet(dataset.root / "table.parquet")
+    del dataset.__dict__["table"]
+    problems = " ".join(describe(dataset, pixels=False).problems)
+    assert "patient 'p0' is in the splits 'train' and 'test' (20 such patients)" in problems
+    assert "there is no validation split" in problems
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_refuses_a_folder_that_is_not_there(name, tmp_path):
+    options = {"label": ["y"], "attribute": ["sex"]} if name == "table" else {}
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        READERS[name](tmp_path / "nowhere", **options)
