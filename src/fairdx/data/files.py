@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from fairdx.data.checks import nearest, require_columns
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 def source_folder(root: str | Path) -> Path:
@@ -59,13 +60,20 @@ def find_file(root: Path, *patterns: str) -> Path:
     raise InputError(f"{root} has no {' or '.join(patterns)}: is it the folder of this data set?")
 
 
-def read_text_table(path: Path, columns: Iterable[str] = (), *, separator: str = ",") -> pd.DataFrame:
+def read_text_table(
+    path: Path,
+    columns: Iterable[str] = (),
+    *,
+    separator: str = ",",
+    only: Callable[[str], bool] | None = None,
+) -> pd.DataFrame:
     """Read a delimited text file with every cell as the text it is.
 
     Args:
         path: A CSV or TSV file in UTF-8, compressed or not (`.gz`).
         columns: Columns it must have.
         separator: What stands between cells.
+        only: Which columns to read, by their name; all by default.
 
     Returns:
         The table; cells without anything but blanks are null.
@@ -77,13 +85,19 @@ def read_text_table(path: Path, columns: Iterable[str] = (), *, separator: str =
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                encoding="utf-8-sig",
+                usecols=None if only is None else (lambda name: only(name.strip())),
             )
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text in UTF-8: export it again") from None
-    except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
+    except (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning) as error:
         raise InputError(f"{path} cannot be read as a table: {str(error).strip()}") from error
     table.columns = table.columns.str.strip()
     require_columns(table, columns, path)

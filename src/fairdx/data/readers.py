@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fairdx.data.chexpert import read_chexpert
 from fairdx.data.ham10000 import read_ham10000
+from fairdx.data.mimic_cxr import read_mimic_cxr
 from fairdx.data.nih import read_nih
 from fairdx.data.table import read_table
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 READERS: Final[Mapping[str, Callable[..., Source]]] = {
     "nih": read_nih,
+    "chexpert": read_chexpert,
+    "mimic-cxr": read_mimic_cxr,
     "ham10000": read_ham10000,
     "table": read_table,
 }

@@ -53,12 +53,12 @@ class Source:
     """Makes the images of the given rows, uint8 of shape (k, C, H, W), where there are no files."""
 
 
-def exclude(image: pd.Series[str], reason: str, detail: str = "") -> pd.DataFrame:
-    """List images that are left out for one reason.
+def exclude(image: pd.Series[str], reason: str | pd.Series[str], detail: str = "") -> pd.DataFrame:
+    """List images that are left out.
 
     Args:
         image: Their names.
-        reason: A few words, the same for all of them: it is what is counted.
+        reason: A few words, the same for all of them or one for each; they are what is counted.
         detail: More about it.
 
     Returns:
