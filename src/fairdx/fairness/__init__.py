@@ -1,6 +1,8 @@
 """Fairness of predictions: metrics, effects, their uncertainty, and the audit that reports all of it."""
 
+from fairdx.fairness.audit import audit
 from fairdx.fairness.definitions import METRICS, Metric
+from fairdx.fairness.delong import delong, delong_test
 from fairdx.fairness.effects import (
     IDENTIFICATION,
     Effects,
@@ -19,6 +21,9 @@ from fairdx.fairness.metrics import (
     equalized_odds_difference,
     group_rates,
 )
+from fairdx.fairness.permutation import permutation_test
+from fairdx.fairness.predictions import Predictions, read_predictions
+from fairdx.fairness.result import AuditResult, json_schema
 from fairdx.fairness.scores import (
     auroc,
     auroc_gap,
@@ -28,22 +33,30 @@ from fairdx.fairness.scores import (
     group_auroc,
     score_mutual_information,
 )
+from fairdx.fairness.streaming import RunningADF, RunningEffects
 from fairdx.fairness.uncertainty import Estimate, Interval
 
 __all__ = [
     "IDENTIFICATION",
     "METRICS",
+    "AuditResult",
     "Effects",
     "Estimate",
     "Interval",
     "Metric",
+    "Predictions",
+    "RunningADF",
+    "RunningEffects",
     "UndefinedMetricWarning",
     "accuracy",
     "approximate_diagnosis_fairness",
+    "audit",
     "auroc",
     "auroc_gap",
     "brier_score",
     "calibration",
+    "delong",
+    "delong_test",
     "demographic_parity_difference",
     "direct_effect",
     "effects",
@@ -54,6 +67,9 @@ __all__ = [
     "group_auroc",
     "group_rates",
     "indirect_effect",
+    "json_schema",
+    "permutation_test",
+    "read_predictions",
     "score_mutual_information",
     "total_effect",
 ]

@@ -13,7 +13,7 @@ from fairdx.fairness.effects import effects_from_counts, reference_index
 from fairdx.fairness.estimates import gap_estimate, information_estimates, signed_estimate
 from fairdx.fairness.inputs import Codes, Floats, Ints, same_length, to_codes, to_numpy, to_scores
 from fairdx.fairness.resampling import collapse, dense_vectors, effective_patients, replicate
-from fairdx.fairness.scores import auc_from_histogram, binary_truth, class_codes
+from fairdx.fairness.scores import auc_by_group, auc_from_histogram, binary_truth, class_codes
 from fairdx.fairness.uncertainty import Estimate, check_level, few_patients_factor
 
 SCORE_BINS = 512
@@ -91,8 +91,8 @@ class _Tables:
     cells: list[Ints]
     sizes: list[int]
     shape: tuple[int, int, int]
-    decision: Ints  # (n,)
     cut: int | None  # the first bin that is decided positive; None for more than two classes
+    exact_auc: float  # of the scores themselves, not their bins
 
     def decisions(self, counts: Floats) -> Floats:
         """(B, C) to (B, S, Y, D)."""
@@ -116,7 +116,7 @@ def _binary(y_true: ArrayLike, scores: Floats, threshold: float, group: Codes) -
     place, n_bins, cut = _bins(scores, threshold)
     cell = (group.codes * 2 + label) * n_bins + place
     size = len(group.names) * 2 * n_bins
-    return _Tables([cell], [size], (len(group.names), 2, 2), (scores >= threshold).astype(np.int64), cut)
+    return _Tables([cell], [size], (len(group.names), 2, 2), cut, _exact_auc([label], [scores]))
 
 
 def _classes(y_true: ArrayLike, scores: Floats, group: Codes) -> _Tables:
@@ -127,7 +127,13 @@ def _classes(y_true: ArrayLike, scores: Floats, group: Codes) -> _Tables:
         place, n_bins, _ = _bins(scores[:, c], 0.5)
         cells.append((label == c) * n_bins + place)
         sizes.append(2 * n_bins)
-    return _Tables(cells, sizes, (s, k, k), decision, None)
+    areas = _exact_auc([(label == c).astype(np.int64) for c in range(k)], list(scores.T))
+    return _Tables(cells, sizes, (s, k, k), None, areas)
+
+
+def _exact_auc(labels: list[Ints], scores: list[Floats]) -> float:
+    areas = [auc_by_group(y, x, np.zeros_like(y), 1)[0] for y, x in zip(labels, scores, strict=True)]
+    return float(np.mean(areas))
 
 
 def _bins(scores: Floats, threshold: float) -> tuple[Ints, int, int]:
@@ -163,7 +169,8 @@ def _draw(source: _Tables, patient: Ints | None, n_replicates: int, seed: int) -
         vectors, multiplicity = dense_vectors(units)
         effect = tables.design_effect(source.decisions(vectors), multiplicity)
     decisions, areas = (np.concatenate(part) for part in zip(*read, strict=True))
-    return _Draws(counts, decisions, float(source.auc(units.counts[None])[0]), areas, effect)
+    shift = source.exact_auc - source.auc(units.counts[None])[0]  # what the bins cost, 1e-5 or so
+    return _Draws(counts, decisions, source.exact_auc, areas + shift, effect)
 
 
 def _estimates(

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fairdx.errors import InputError
 from fairdx.fairness import counts as tables
 from fairdx.fairness.inputs import Floats, Ints, same_length, to_codes, to_labels
-from fairdx.fairness.uncertainty import Number
+from fairdx.fairness.uncertainty import Number, tail_p_value
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class PermutationTest:
 
     Attributes:
         statistic: The plug-in ADF observed, in nats.
-        p_value: (1 + permutations at least as large) / (1 + permutations); exact.
+        p_value: As `fairdx.fairness.uncertainty.tail_p_value`: exact unless fewer than ten permutations
+            reach the statistic.
         n_permutations: Number of random permutations.
         exchangeable: What was permuted, in words.
         informative: Share of images in strata with more than one group; the others cannot change.
@@ -101,8 +102,7 @@ def permute_codes(
             informative += float(np.tensordot(table.sum(0), vectors, axes=1).sum())
         drawn += np.tensordot(_with_margins(table.astype(np.int64), n_permutations, rng), vectors, axes=1)
     statistic = float(tables.mutual_information(observed))
-    reached = tables.mutual_information(drawn) >= statistic - 1e-12  # equal tables may differ in the last bit
-    p_value = float((1 + reached.sum()) / (1 + n_permutations))
+    p_value = tail_p_value(tables.mutual_information(drawn), statistic)
     return PermutationTest(statistic, p_value, n_permutations, exchanged, informative / len(group))
 
 

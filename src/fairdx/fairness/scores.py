@@ -69,6 +69,30 @@ def auc_from_histogram(histogram: Floats) -> Floats:
     return tables.ratio(wins, negative.sum(-1) * positive.sum(-1))
 
 
+def auc_by_group(label: Ints, scores: Floats, group: Ints, n_groups: int) -> Floats:
+    """Exact AUC within each group, from one sort per group.
+
+    Args:
+        label: Shape (n,), 0 or 1.
+        scores: Shape (n,), of any range.
+        group: Codes, shape (n,).
+        n_groups: Number of groups, S.
+
+    Returns:
+        Shape (S,); nan where a group lacks a label.
+    """
+    areas = np.empty(n_groups)
+    for s in range(n_groups):
+        rows = group == s
+        values, place = np.unique(scores[rows], return_inverse=True)
+        if len(values) == 0:
+            areas[s] = np.nan
+            continue
+        table = score_histogram(np.zeros_like(place), label[rows], place, (1, 2, len(values)))
+        areas[s] = auc_from_histogram(table)[0]
+    return areas
+
+
 def score_histogram(
     group: Ints, label: Ints, bin_index: Ints, shape: tuple[int, int, int], weight: Floats | None = None
 ) -> Floats:
@@ -230,8 +254,8 @@ def logit(scores: Floats) -> Floats:
     return np.log(inside / (1 - inside))
 
 
-def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[float, float]:
-    """Slope of the logistic regression of Y on x, and its intercept with the slope held at 1.
+def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[float, float, float]:
+    """Logistic regression of Y on x, and its intercept with the slope held at 1.
 
     Args:
         x: Logits of the scores (or of bins), shape (K,).
@@ -239,13 +263,14 @@ def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[floa
         negative: Weight of Y=0 at each, shape (K,).
 
     Returns:
-        (slope, intercept); nan if a class is absent, the slope nan too if the classes are separated.
+        (slope, the intercept that goes with it, the intercept at slope 1); nan if a class is absent, the
+        first two also if x separates the classes.
     """
     from scipy.special import expit
 
     total = positive + negative
     if positive.sum() == 0 or negative.sum() == 0:
-        return float("nan"), float("nan")
+        return (float("nan"),) * 3
     intercept = 0.0
     for _ in range(100):
         p = expit(x + intercept)
@@ -253,11 +278,11 @@ def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[floa
         intercept += float(np.clip(step, -2, 2))
         if abs(step) < 1e-10:
             break
-    return _slope(x, positive, total), intercept
+    return *_regression(x, positive, total), intercept
 
 
-def _slope(x: Floats, positive: Floats, total: Floats) -> float:
-    """Newton's method for two parameters, halving steps; nan where there is no maximum."""
+def _regression(x: Floats, positive: Floats, total: Floats) -> tuple[float, float]:
+    """Slope and intercept by Newton's method, halving steps; nan where there is no maximum."""
     from scipy.special import expit, log_expit
 
     design = np.stack([np.ones_like(x), x])
@@ -272,14 +297,14 @@ def _slope(x: Floats, positive: Floats, total: Floats) -> float:
         p = expit(beta @ design)
         information = (design * (total * p * (1 - p))) @ design.T
         if np.linalg.cond(information) > 1e12:
-            return float("nan")
+            return float("nan"), float("nan")
         step = np.linalg.solve(information, design @ (positive - total * p))
         while (proposed := log_likelihood(beta + step)) < current - 1e-9:
             step = step / 2
         beta, current = beta + step, proposed
         if np.abs(step).max() < 1e-10:
-            return float(beta[1])
-    return float("nan")
+            return float(beta[1]), float(beta[0])
+    return float("nan"), float("nan")
 
 
 def calibration(
@@ -298,7 +323,7 @@ def calibration(
     """
     scores, truth = to_scores(y_score), binary_truth(y_true)
     weight = to_weights(sample_weight, same_length(y_true=truth, y_score=scores))
-    slope, intercept = fit_calibration(logit(scores), weight * truth, weight * (1 - truth))
+    slope, _, intercept = fit_calibration(logit(scores), weight * truth, weight * (1 - truth))
     values, place = np.unique(scores, return_inverse=True)
     histogram = score_histogram(np.zeros_like(truth), truth, place, (1, 2, len(values)), weight)[0]
     bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)

@@ -1,0 +1,86 @@
+"""A second table of predictions against the first, on the same images and with the same replicates."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fairdx.errors import InputError
+from fairdx.fairness import counts as tables
+from fairdx.fairness.binary import GAP_RATES, Resampled
+from fairdx.fairness.delong import delong_test
+from fairdx.fairness.design import Sample
+from fairdx.fairness.inputs import Floats, Ints
+from fairdx.fairness.profile import Profile
+from fairdx.fairness.result import Change
+from fairdx.fairness.uncertainty import length_p_value
+
+
+def changes(
+    before: dict[str, Resampled],
+    after: dict[str, Resampled],
+    compared: dict[str, Ints],
+    sample: Sample,
+) -> dict[str, dict[str, Change]]:
+    """Compare every figure of two tables.
+
+    Args:
+        before: By attribute, "overall" included.
+        after: The same for the second table; empty if there is none.
+        compared: Groups of each attribute that are not too small.
+        sample: The images.
+
+    Returns:
+        {attribute or "overall": {metric: change}}.
+    """
+    if not after:
+        return {}
+    found = {"overall": _changes(before["overall"], after["overall"], _overall)}
+    found["overall"]["auroc"] = _with_delong(found["overall"]["auroc"], sample)
+    for name, chosen in compared.items():
+        if len(chosen) > 1:
+            first, second = (d[name].keep(chosen, d[name].effective) for d in (before, after))
+            found[name] = _changes(first, second, _between_groups)
+    return found
+
+
+def _overall(profile: Profile) -> dict[str, Floats]:
+    return {
+        "auroc": profile.auc[:, 0],
+        "accuracy": tables.accuracies(profile.counts)[:, 0],
+        "brier_score": profile.brier[:, 0],
+    }
+
+
+def _between_groups(profile: Profile) -> dict[str, Floats]:
+    found = {name: tables.largest_gap(rates(profile)) for name, rates in GAP_RATES.items()}
+    found["approximate_diagnosis_fairness"] = tables.mutual_information(profile.counts)
+    return found
+
+
+def _changes(
+    first: Resampled, second: Resampled, figures: Callable[[Profile], dict[str, Floats]]
+) -> dict[str, Change]:
+    values = [figures(first.sample), figures(second.sample)]
+    repeated = [figures(first.replicates), figures(second.replicates)]
+    found = {}
+    for name in values[0]:
+        before, after = (float(v[name][0]) for v in values)
+        moved = repeated[1][name] - repeated[0][name]
+        estimate = first.signed(after - before, moved, int(first.images.sum()), None)
+        p_value = length_p_value(np.array([after - before]), moved[:, None], _size, first.widen)
+        found[name] = Change(before, after, estimate, p_value, "paired bootstrap")
+    return found
+
+
+def _size(vector: Floats) -> Floats:
+    size: Floats = np.abs(vector[..., 0])
+    return size
+
+
+def _with_delong(change: Change, sample: Sample) -> Change:
+    try:
+        test = delong_test(sample.label, *sample.scores, patients=sample.patient)
+    except InputError:  # too few patients with one of the labels
+        return change
+    method = "paired DeLong" if sample.patient is None else "paired Obuchowski"
+    return Change(change.before, change.after, change.difference, test.p_value, method)
