@@ -177,7 +177,7 @@ def test_files_that_are_no_images(tmp_path):
     for name, message in [
         ("none.png", "does not exist"),
         ("empty.png", "is empty"),
-        ("text.png", "is neither PNG nor JPEG"),
+        ("text.png", "is not PNG, JPEG or DICOM"),
         ("", "cannot be read .Is a directory"),
     ]:
         with pytest.raises(InputError, match=message):

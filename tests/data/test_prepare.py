@@ -77,6 +77,7 @@ def test_rows_and_images_belong_together(root, tmp_path):
         "validation": 0.1,
         "geometry": "pad",
         "bits": 16,
+        "window": None,
     }
     assert meta.exclusions == {"lateral view": 2}
     assert dataset.table.groupby("patient")["split"].nunique().max() == 1
@@ -151,7 +152,7 @@ def test_stop_names_the_file_and_skip_lists_it(root, tmp_path):
     assert dataset.meta.exclusions == {
         "file is empty": 1,
         "file is damaged": 1,
-        "file is neither PNG nor JPEG": 1,
+        "file is not PNG, JPEG or DICOM": 1,
     }
     listed = pd.read_csv(dataset.root / "exclusions.csv", dtype=str)
     assert listed["image"].tolist() == ["0005", "0017", "0033"]

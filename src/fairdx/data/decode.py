@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from fairdx.data.checks import require_choice
+from fairdx.data.dicom import dicom_values, is_dicom
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Form:
     """What becomes of images that are not square: black bars, the centre alone, or stretched."""
     bits: int = 16
     """Significant bits of 16-bit grey PNGs: 12 where a scanner's values were stored as they came."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window for DICOM, in rescaled units (CT: Hounsfield); the file's by default."""
 
     def __post_init__(self) -> None:
         require_choice("geometry", self.geometry, get_args(Geometry))
@@ -60,13 +63,15 @@ class Form:
                 raise InputError(f"{option}={value} is not possible: give {low} to {high}")
         if self.channels not in (1, 3):
             raise InputError(f"channels={self.channels} is not possible: give 1 (grey) or 3 (RGB)")
+        if self.window and not self.window[1] > 0:
+            raise InputError(f"window={self.window} is not possible: give its centre and a width above 0")
 
 
 def decode_file(path: Path, form: Form) -> NDArray[np.uint8]:
     """Read an image file.
 
     Args:
-        path: A PNG (8 or 16 bit) or JPEG file, grey or RGB.
+        path: A PNG (8 or 16 bit) or JPEG file, grey or RGB, or a DICOM file of one frame.
         form: What to bring it to.
 
     Returns:
@@ -96,7 +101,7 @@ def decode_bytes(data: bytes, form: Form) -> NDArray[np.uint8]:
     """Decode the content of an image file.
 
     Args:
-        data: A PNG (8 or 16 bit) or JPEG, grey or RGB.
+        data: A PNG (8 or 16 bit) or JPEG, grey or RGB, or DICOM of one frame.
         form: What to bring it to.
 
     Returns:
@@ -111,8 +116,10 @@ def decode_bytes(data: bytes, form: Form) -> NDArray[np.uint8]:
         decode = _decode_jpeg
     elif data.startswith(_PNG):
         decode = _decode_png
+    elif is_dicom(data):
+        decode = _decode_dicom
     else:
-        raise InputError("is neither PNG nor JPEG")
+        raise InputError("is not PNG, JPEG or DICOM")
     try:
         return decode(data, form)
     except InputError:
@@ -155,6 +162,14 @@ def _decode_png(data: bytes, form: Form) -> NDArray[np.uint8]:
             if np.asarray(image.getchannel("A")).min() < 255:
                 raise InputError("has transparent pixels: flatten it onto the background that you want")
         return _shape(image.convert("L" if form.channels == 1 else "RGB"), form)
+
+
+def _decode_dicom(data: bytes, form: Form) -> NDArray[np.uint8]:
+    values = dicom_values(data, form.window)
+    if values.ndim == 3:
+        colours = Image.fromarray(values.astype(np.uint8))
+        return _shape(colours.convert("L" if form.channels == 1 else "RGB"), form)
+    return np.repeat(_shape(Image.fromarray(values), form), form.channels, axis=0)
 
 
 def _decode_deep(image: Image.Image, form: Form) -> NDArray[np.uint8]:

@@ -56,6 +56,8 @@ class PrepareOptions:
     """What becomes of images that are not square: black bars, the centre alone, or stretched."""
     bits: int = 16
     """Significant bits of 16-bit grey PNGs."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window for DICOM, in rescaled units; the source's by default."""
     seed: int = 0
     """Seed of the split."""
     test: float = 0.1
@@ -89,7 +91,13 @@ class PrepareOptions:
                     f"{source.name} is rendered at size {size} with {channels} channels, not at "
                     f"size={self.size}, channels={self.channels}: change its settings instead"
                 )
-        return Form(size=size, channels=channels, geometry=self.geometry, bits=self.bits)
+        return Form(
+            size=size,
+            channels=channels,
+            geometry=self.geometry,
+            bits=self.bits,
+            window=self.window or source.window,
+        )
 
 
 def prepare(source: Source, out: str | Path, options: PrepareOptions | None = None) -> PreparedDataset:
@@ -152,7 +160,11 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
         "validation": options.validation,
     }
     if source.render is None:
-        policies |= {"geometry": form.geometry, "bits": form.bits}
+        policies |= {
+            "geometry": form.geometry,
+            "bits": form.bits,
+            "window": form.window and list(form.window),
+        }
     meta = Meta(
         source=source.name,
         version=__version__,

@@ -9,6 +9,7 @@ from fairdx.data.ham10000 import read_ham10000
 from fairdx.data.mimic_cxr import read_mimic_cxr
 from fairdx.data.nih import read_nih
 from fairdx.data.table import read_table
+from fairdx.data.tcga_luad import read_tcga_luad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ READERS: Final[Mapping[str, Callable[..., Source]]] = {
     "nih": read_nih,
     "chexpert": read_chexpert,
     "mimic-cxr": read_mimic_cxr,
+    "tcga-luad": read_tcga_luad,
     "ham10000": read_ham10000,
     "table": read_table,
 }

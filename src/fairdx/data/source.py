@@ -47,6 +47,8 @@ class Source:
     """Images that the reader left out: the columns `image`, `reason` (few, short) and `detail`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else is to be remembered in meta.json."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window to show DICOM through, in rescaled units; the files' own by default."""
     channels: int = 1
     """1 (grey) or 3 (RGB) by nature; rendered images speak for themselves."""
     render: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
