@@ -1,0 +1,168 @@
+"""The command line: a thin shell. Every command imports what it needs itself, so that the audit starts fast."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fairdx.errors import InputError
+
+app = typer.Typer(
+    help="Find and remove the direct effect of a sensitive attribute on image-based diagnoses.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder to write to; made if needed.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, order and bootstrap.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted run stopped.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `method.eta=0.1`.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="A look in one minute, on a quarter of the images.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """The whole way on the built-in phantom: pretrain, mask, compare, true effect beside the estimated one.
+
+    Example: `fairdx demo --quick --out look`
+    """
+    from fairdx.demo import demo_settings
+
+    _run(demo_settings(quick=quick, seed=seed), out, resume)
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see configs/ for examples.")],
+    settings: Set = [],  # noqa: B006 - typer copies it
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; runs/NAME OF CONFIG by default.")] = None,
+    resume: Resume = False,
+) -> None:
+    """One training run of one method, measured beside the same model without mitigation.
+
+    Example: `fairdx run configs/nih_small.toml --set method.eta=0.1 --out runs/eta01`
+    """
+    from fairdx.experiment import load_settings
+
+    _run(load_settings(config, tuple(settings)), out or Path("runs") / config.stem, resume)
+
+
+def _run(settings: Any, out: Path, resume: bool) -> None:
+    from fairdx.experiment import run
+    from fairdx.report.run_page import summary_table, write_run_report
+
+    results = run(settings, out, resume=resume)
+    page = write_run_report(out)
+    console = Console()
+    console.print(summary_table(results))
+    console.print(f"Open [bold]{page}[/bold] for the whole report.", highlight=False)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    pixels: Annotated[bool, typer.Option(help="Also look at the pixels.")] = True,
+) -> None:
+    """What is in a prepared data set: counts by label and group, splits, patients, problems.
+
+    Example: `fairdx inspect prepared/nih`
+    """
+    from fairdx.data.base import PreparedDataset
+    from fairdx.data.inspect import describe, render
+
+    Console().print(render(describe(PreparedDataset.open(folder), pixels=pixels)))
+
+
+@app.command("audit")
+def audit_command(  # noqa: PLR0913
+    predictions: Annotated[Path, typer.Argument(help="CSV or Parquet, one row for each image.")],
+    label: Annotated[str, typer.Option(help="Column of the truth.")],
+    score: Annotated[str, typer.Option(help="Column of the score, P(Y = 1).")],
+    group: Annotated[list[str], typer.Option(help="Column of a sensitive attribute; may be repeated.")],
+    patient: Annotated[str | None, typer.Option(help="Column of the patient, for images that belong together.")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Operating point: positive from this score on.")] = 0.5,
+    where: Annotated[
+        list[str], typer.Option(metavar="COLUMN=VALUE", help="Audit only these rows; may be repeated.")
+    ] = [],  # noqa: B006
+    covariate: Annotated[
+        list[str], typer.Option(help="Column to standardise the effects over; may be repeated.")
+    ] = [],  # noqa: B006
+    reference: Annotated[str | None, typer.Option(help="Group that effects compare with; the largest by default.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Column of a second score, for a paired comparison.")] = None,
+    replicates: Annotated[int, typer.Option(min=2, help="Bootstrap replicates.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap and permutations.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write a page (HTML) to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all figures (JSON) to this file.")] = None,
+    fail_if: Annotated[
+        list[str], typer.Option(metavar="CONDITION", help="Exit with 1 if true, as `adf>0.005`; may be repeated.")
+    ] = [],  # noqa: B006
+) -> None:
+    """The full fairness audit of anybody's predictions: no model, no images, no torch.
+
+    Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
+    """
+    from fairdx.audit_command import AuditRequest, audit_file
+
+    failed = audit_file(
+        AuditRequest(
+            predictions=predictions,
+            label=label,
+            score=score,
+            groups=tuple(group),
+            patient=patient,
+            threshold=threshold,
+            where=tuple(where),
+            covariates=tuple(covariate),
+            reference=reference,
+            compare=compare,
+            replicates=replicates,
+            seed=seed,
+            page=out,
+            json=json,
+            conditions=tuple(fail_if),
+            command=" ".join(["fairdx", *sys.argv[1:]]),
+        )
+    )
+    for message in failed:
+        Console(stderr=True).print(message, highlight=False, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        from fairdx.prepare_command import add_prepare
+
+        add_prepare(app)
+        app(arguments)
+    except InputError as error:
+        _stop(error, 2, debug)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command with --resume goes on, where it has that option\n")
+        sys.exit(130)
+    except Exception as error:
+        _stop(error, 1, debug)
+
+
+def _stop(error: Exception, status: int, debug: bool) -> None:
+    if debug:
+        raise error
+    sys.stderr.write(f"fairdx: {error or type(error).__name__}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""The only training loop: it plays a stage's players on batches, keeps the best epoch, and can be interrupted.
+
+With several processes each takes its share of every epoch, and gradients are averaged after the backward pass:
+that works for any graph of learning and frozen networks, where wrapping each network for itself would not.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fairdx.data.base import Batch
+from fairdx.errors import InputError
+from fairdx.fairness.metrics import accuracy, approximate_diagnosis_fairness
+from fairdx.fairness.scores import auroc
+from fairdx.fairness.threshold import youden_threshold
+from fairdx.loading import TaskImages, augment
+from fairdx.methods.base import Losses, Player, Schedule, Stage
+from fairdx.progress import Reporter
+from fairdx.runtime import TrainerSettings, derive_seed, isolated_rng
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""One epoch of one stage: mean loss terms as `player/term`, validation scores as `validation/name`."""
+
+CHECK_EVERY = 16
+"""Batches between two checks for NaN; each check waits for the device."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says where and what to try."""
+
+
+@contextmanager
+def learning(names: tuple[str, ...], modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Gives gradients and train mode to the named modules for a block; all others are frozen.
+
+    Frozen means: no gradient of its own and eval mode, so that BatchNorm statistics stay as they are, but still
+    part of the graph: gradients flow through it.
+    """
+    chosen = [modules[name] for name in names]
+    for module in chosen:
+        module.train()
+        module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for module in chosen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+def predict(
+    logits: Callable[[Tensor], Tensor],
+    images: TaskImages,
+    indices: NDArray[np.int64],
+    fabric: Fabric,
+    *,
+    batch_size: int = 512,
+) -> NDArray[np.float64]:
+    """Scores images in order.
+
+    Args:
+        logits: Maps images (N, C, H, W) in [0, 1] to class logits (N, classes).
+        images: Where the images are.
+        indices: Which of them, shape (n,).
+        fabric: Device and precision.
+        batch_size: Images scored at once.
+
+    Returns:
+        Class probabilities, shape (n, classes).
+    """
+    scores = []
+    with torch.inference_mode(), fabric.autocast():
+        for start in range(0, len(indices), batch_size):
+            batch = images.batch(indices[start : start + batch_size], fabric.device)
+            scores.append(logits(batch.image).float().softmax(1).cpu())
+    return torch.cat(scores).double().numpy() if scores else np.empty((0, 0))
+
+
+@dataclass
+class _Learner:
+    """A player with the means of learning."""
+
+    player: Player
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    scheduler: LambdaLR
+
+    def step(self, fabric: Fabric, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        if fabric.world_size > 1:
+            _average_gradients(fabric, self.parameters)
+        self.optimizer.step()
+
+
+def _average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = cast(Tensor, fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean"))
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _factor(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The step size as a fraction of its start, as a function of the number of steps done."""
+    total = max(1, epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        done = step / total
+        if schedule == "cosine":
+            # A short linear start spares fresh Adam statistics; then down to zero.
+            return min(1.0, (step + 1) / (0.05 * total + 1)) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        if schedule == "step":
+            return 0.1 ** ((done >= 0.6) + (done >= 0.85))
+        return 1.0
+
+    return factor
+
+
+class _Average:
+    """The moving average of some modules' weights, by which a stage is judged."""
+
+    def __init__(self, stage: Stage) -> None:
+        average = get_ema_multi_avg_fn(stage.average_decay)
+        self._pairs = [
+            (stage.modules[name], AveragedModel(stage.modules[name], multi_avg_fn=average))
+            for name in stage.average
+        ]
+
+    def update(self) -> None:
+        for module, average in self._pairs:
+            average.update_parameters(module)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Puts the average into the modules for a block."""
+        own = [deepcopy(module.state_dict()) for module, _ in self._pairs]
+        for module, average in self._pairs:
+            module.load_state_dict(average.module.state_dict())
+        try:
+            yield
+        finally:
+            for (module, _), state in zip(self._pairs, own, strict=True):
+                module.load_state_dict(state)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [average.state_dict() for _, average in self._pairs]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        for (_, average), part in zip(self._pairs, state, strict=True):
+            average.load_state_dict(part)
+
+
+class _Fit:
+    """The state of one call of `fit`."""
+
+    def __init__(
+        self, stage: Stage, images: TaskImages, fabric: Fabric, settings: TrainerSettings, seed: int
+    ) -> None:
+        self.stage, self.images, self.fabric, self.settings, self.seed = stage, images, fabric, settings, seed
+        train = images.task.indices("train")
+        # Every process takes the same number of steps, or the last one would wait for the others for ever.
+        self.train = train[: len(train) // fabric.world_size * fabric.world_size]
+        self.steps = len(self.train) // fabric.world_size // stage.batch_size
+        if self.steps == 0:
+            raise InputError(
+                f"stage `{stage.name}` needs a full batch of {stage.batch_size} training images for each of "
+                f"{fabric.world_size} processes, and there are {len(train)}; lower `batch_size`"
+            )
+        for module in stage.modules.values():
+            module.to(fabric.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+            if settings.compile:
+                module.compile()
+        self.learners = [self._learner(player) for player in stage.players]
+        self.average = _Average(stage)
+        self.history: list[Record] = []
+        self.best: Record | None = None
+        self.best_weights: dict[str, dict[str, Tensor]] = {}
+
+    def _learner(self, player: Player) -> _Learner:
+        parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
+        optimizer = AdamW(parameters, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
+        factor = _factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
+        return _Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
+
+    def epoch(self, number: int, advance: Callable[[], None]) -> Record:
+        """Trains for one epoch and returns the means of all loss terms."""
+        seed = derive_seed(self.seed, self.stage.name, number, self.fabric.global_rank)
+        order = np.random.default_rng(derive_seed(self.seed, self.stage.name, number)).permutation(self.train)
+        mine = order[self.fabric.global_rank :: self.fabric.world_size]
+        sums: dict[str, Tensor] = {}
+        with isolated_rng(seed):
+            batches = self.images.batches(mine, self.stage.batch_size, self.fabric.device)
+            for step, batch in enumerate(batches, start=1):
+                image = augment(batch.image, shift=self.settings.shift, flip=self.settings.flip)
+                for name, value in self._play(batch._replace(image=image)).items():
+                    sums[name] = sums[name] + value if name in sums else value
+                if step % CHECK_EVERY == 0 or step == self.steps:
+                    self._check(sums, number, step)
+                advance()
+        return {name: float(value) / self.steps for name, value in sums.items()}
+
+    def _play(self, batch: Batch) -> Losses:
+        """Lets every player move on one batch; returns all loss terms, detached."""
+        terms: Losses = {}
+        last = self.learners[-1]
+        shared, detached = None, None
+        if self.stage.shared is not None:
+            owner = last.player.modules if last.player.through_shared else ()
+            with learning(owner, self.stage.modules), self.fabric.autocast():
+                shared = self.stage.shared(batch)
+            detached = type(shared)(*(tensor.detach() for tensor in shared))
+        for learner in self.learners:
+            player = learner.player
+            for _ in range(player.updates):
+                with learning(player.modules, self.stage.modules):
+                    with self.fabric.autocast():
+                        losses = player.loss(batch, shared if player.through_shared else detached)
+                    learner.step(self.fabric, losses["total"])
+                learner.scheduler.step()
+            terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
+        self.average.update()
+        return terms
+
+    def _check(self, sums: Losses, epoch: int, step: int) -> None:
+        for name, value in sums.items():
+            if not math.isfinite(float(value)):
+                raise TrainingError(
+                    f"stage `{self.stage.name}`, epoch {epoch}, batch {step}: the loss term `{name}` is no longer "
+                    "finite; lower the learning rate, or use precision 32"
+                )
+
+    def validate(self) -> Record:
+        """Scores the validation images, or the training images where there is no validation split."""
+        task = self.images.task
+        indices = task.indices("validation")
+        if len(indices) == 0:
+            indices = self.train
+        scores = predict(self.stage.logits, self.images, indices, self.fabric)
+        label, group = task.label[indices], task.group[indices]
+        return {
+            f"validation/{name}": value for name, value in validation_scores(label, scores, group).items()
+        }
+
+    def judge(self, epoch: int, record: Record) -> None:
+        """Keeps the weights if the epoch is the best so far."""
+        if self.best is None or _better(self.stage, record, self.best, self.history[0]):
+            self.best = record
+            self.best_weights = {
+                name: {
+                    key: value.detach().clone()
+                    for key, value in self.stage.modules[name].state_dict().items()
+                }
+                for player in self.stage.players
+                for name in player.modules
+            }
+
+    def load_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Puts weights into the stage's modules."""
+        for name, state in weights.items():
+            self.stage.modules[name].load_state_dict(dict(state))
+
+
+def validation_scores(
+    label: NDArray[np.int64], scores: NDArray[np.float64], group: NDArray[np.int64]
+) -> dict[str, float]:
+    """Returns AUROC, accuracy and ADF at the scores' own Youden threshold (binary) or arg max (multi-class)."""
+    if scores.shape[1] == 2:
+        ranking = scores[:, 1]
+        decision = (ranking >= youden_threshold(label, ranking)).astype(np.int64)
+    else:
+        ranking, decision = scores, scores.argmax(1)
+    return {
+        "auroc": float(auroc(label, ranking)),
+        "accuracy": float(accuracy(label, decision)),
+        "approximate_diagnosis_fairness": float(
+            approximate_diagnosis_fairness(label, decision, sensitive_features=group)
+        ),
+    }
+
+
+def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
+    if stage.choose == "auroc":
+        return bool(record["validation/auroc"] > best["validation/auroc"])
+
+    def cost(epoch: Record) -> float:
+        """How far AUROC or accuracy are below the budget; 0 within it."""
+        lost = max(
+            start[f"validation/{name}"] - epoch[f"validation/{name}"] for name in ("auroc", "accuracy")
+        )
+        return max(0.0, lost - stage.budget)
+
+    adf = "validation/approximate_diagnosis_fairness"
+    return bool((cost(record), record[adf]) < (cost(best), best[adf]))
+
+
+class _Checkpoint:
+    """A stage on disk: the best weights as safetensors, and what it takes to go on after the last epoch."""
+
+    def __init__(self, folder: Path, run: _Fit) -> None:
+        self.run, self.folder = run, folder
+        self.best, self.last, self.done = (
+            folder / "best.safetensors",
+            folder / "last.pt",
+            folder / "history.json",
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save_last(self) -> None:
+        run = self.run
+        state = {
+            "modules": {name: module.state_dict() for name, module in run.stage.modules.items()},
+            "average": run.average.state_dict(),
+            "optimizers": [learner.optimizer.state_dict() for learner in run.learners],
+            "schedulers": [learner.scheduler.state_dict() for learner in run.learners],
+            "history": run.history,
+            "best": run.history.index(cast(Record, run.best)),
+            "best_weights": run.best_weights,
+        }
+        _replace(self.last, lambda path: torch.save(state, path))
+
+    def load_last(self) -> bool:
+        """Goes on from the last epoch; False where there is none."""
+        if not self.last.exists():
+            return False
+        run = self.run
+        state = torch.load(self.last, map_location=run.fabric.device, weights_only=True)
+        run.load_weights(state["modules"])
+        run.average.load_state_dict(state["average"])
+        for learner, optimizer, scheduler in zip(
+            run.learners, state["optimizers"], state["schedulers"], strict=True
+        ):
+            learner.optimizer.load_state_dict(optimizer)
+            learner.scheduler.load_state_dict(scheduler)
+        run.history, run.best_weights = state["history"], state["best_weights"]
+        run.best = run.history[state["best"]]
+        return True
+
+    def save_finished(self) -> None:
+        flat = {
+            f"{module}/{key}": value.contiguous()
+            for module, state in self.run.best_weights.items()
+            for key, value in state.items()
+        }
+        _replace(self.best, lambda path: save_file(flat, path))
+        _replace(self.done, lambda path: path.write_text(json.dumps(self.run.history, indent=1)))
+        self.last.unlink(missing_ok=True)
+
+    def load_finished(self) -> bool:
+        """Loads a finished stage; False where there is none."""
+        if not self.done.exists():
+            return False
+        run = self.run
+        run.history = json.loads(self.done.read_text())
+        weights: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_file(self.best).items():
+            module, _, name = key.partition("/")
+            weights.setdefault(module, {})[name] = value
+        run.load_weights(weights)
+        return True
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file so that it is there in full or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write(temporary)
+    temporary.replace(path)
+
+
+def fit(
+    stage: Stage,
+    images: TaskImages,
+    *,
+    fabric: Fabric,
+    settings: TrainerSettings,
+    seed: int,
+    folder: Path | None = None,
+    resume: bool = False,
+) -> list[Record]:
+    """Trains a stage and leaves the best epoch's weights in its modules, frozen and in eval mode.
+
+    Args:
+        stage: What to train.
+        images: Training and validation images; without validation images, the training images choose the epoch.
+        fabric: Device, precision and processes.
+        settings: Augmentation and compilation.
+        seed: Seed of order, augmentation and dropout.
+        folder: Where to keep checkpoints. A finished stage found there is loaded instead of trained.
+        resume: Whether to go on from an unfinished stage found there.
+
+    Returns:
+        A record for the state before training (epoch 0) and for each epoch.
+
+    Raises:
+        InputError: There are fewer training images than a batch.
+        TrainingError: A loss is no longer finite.
+    """
+    run = _Fit(stage, images, fabric, settings, seed)
+    checkpoint = None if folder is None else _Checkpoint(folder, run)
+    if checkpoint is not None and checkpoint.load_finished():
+        return run.history
+    if checkpoint is None or not (resume and checkpoint.load_last()):
+        run.history.append({"stage": stage.name, "epoch": 0, **run.validate()})
+        run.judge(0, run.history[0])
+    with Reporter(stage.name, stage.epochs * run.steps, enabled=fabric.is_global_zero) as reporter:
+        reporter.advance((len(run.history) - 1) * run.steps)
+        for epoch in range(len(run.history), stage.epochs + 1):
+            record = {"stage": stage.name, "epoch": epoch, **run.epoch(epoch, reporter.advance)}
+            with run.average.applied():
+                record.update(run.validate())
+                run.judge(epoch, record)
+            run.history.append(record)
+            reporter.describe(record)
+            if checkpoint is not None and fabric.is_global_zero:
+                checkpoint.save_last()
+    run.load_weights(run.best_weights)
+    if checkpoint is not None and fabric.is_global_zero:
+        checkpoint.save_finished()
+    return run.history
