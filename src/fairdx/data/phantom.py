@@ -32,7 +32,7 @@ PATIENT_DRAWS = (
 )
 """Every uniform draw that belongs to a patient, in stream order. Append only: an insertion redraws everybody."""
 
-CHUNK = 128
+CHUNK = 32
 """Images drawn at once: small enough to stay in cache, large enough to hide the interpreter."""
 
 

@@ -262,12 +262,12 @@ def _blocks(
     """Make the images that are not done yet, in order: rows covered, images, failures."""
     length = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (meta.channels * meta.size**2)))
     spans = [(start, min(start + length, len(table))) for start in range(done, len(table), length)]
-    workers = min(options.workers or available_cpus(), max(1, len(spans) // 4))
     if source.render is not None:
-        rows = [np.arange(*span) for span in spans]
-        for images in ordered_map(source.render, rows, workers=workers):
+        # A renderer uses the processors itself; processes would only add their start to every run.
+        for images in map(source.render, (np.arange(*span) for span in spans)):
             yield len(images), images, []
         return
+    workers = min(options.workers or available_cpus(), max(1, len(spans) // 4))
     finder = PathFinder(source.root, outside=options.outside)
     paths = [finder.find(path) for path in table["path"]]
     if options.on_error == "stop":
