@@ -80,7 +80,7 @@ def explorer(every: Resampled, compared: Resampled, reference: int, grid: Grid, 
     Args:
         every: Profiles of all groups.
         compared: Profiles of the groups that are compared.
-        reference: Index of the reference among these.
+        reference: Index of the reference among these, -1 if it is too small to compare with.
         grid: The score bins.
         effect: Design effect of ADF at the audit's threshold.
 
@@ -99,7 +99,7 @@ def explorer(every: Resampled, compared: Resampled, reference: int, grid: Grid, 
         selected_negatives={g: chosen[s, 0].tolist() for s, g in enumerate(names)},
         selected_positives={g: chosen[s, 1].tolist() for s, g in enumerate(names)},
         gaps=_gap_series(own, own_replicates, compared, effect) if len(compared.groups) > 1 else {},
-        effects=_effect_series(own, own_replicates, compared, reference),
+        effects=_effect_series(own, own_replicates, compared, reference) if reference >= 0 else {},
         rates=_rate_series(sample, replicates, every),
         n_replicates=len(replicates),
     )

@@ -45,6 +45,8 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
         values = values.detach().cpu()
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
+    if isinstance(values, list | tuple) and len({type(v) for v in values} & {str, int, float, bool}) > 1:
+        values = np.array(values, dtype=object)  # NumPy would make text of numbers beside text
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -76,7 +78,7 @@ def to_scores(values: Any, name: str = "y_score", *, bounded: bool = True) -> Fl
     except (TypeError, ValueError) as error:
         row = next(i for i, v in enumerate(array.ravel()) if not _is_number(v))
         raise InputError(
-            f"{name} holds {array.ravel()[row]!r} at position {row}, which is no number."
+            f"{name} holds {str(array.ravel()[row])!r} at position {row}, which is no number."
         ) from error
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))

@@ -234,6 +234,7 @@ def _groups(column: "pd.Series[Any]", path: Path, notes: list[str]) -> np.ndarra
     if missing.any():
         notes.append(f"{column.name} is missing in {_row(missing)}; these images form the group '(missing)'.")
     distinct, counts = np.unique(names.astype(str), return_counts=True)
+    distinct = distinct.astype(object)  # Python's own text, which prints without NumPy's type
     if len(distinct) == 1:
         raise InputError(f"{path}: group column {column.name!r} holds the single value {distinct[0]!r}.")
     if len(distinct) > MOST_GROUPS:

@@ -1,0 +1,107 @@
+"""Do 95 % intervals cover the truth 95 % of the time, and do permutation tests keep their level?
+
+Scores come from a model whose rates, AUCs, ADF and effects are known in closed form, with and without patients
+of one to ten images whose scores share half of their variance.
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import kstest, norm
+
+from fairdx.fairness import counts as tables
+from fairdx.fairness import evaluate, permutation_test
+from fairdx.fairness.effects import effects_from_counts
+from fairdx.fairness.estimates import gap_estimate
+from fairdx.fairness.resampling import all_replicates, collapse, effective_patients
+from fairdx.fairness.scores import auc_from_histogram
+from fairdx.fairness.uncertainty import few_patients_factor
+
+SHIFT = 1.5  # of the score by the disease
+CUT = 0.75  # the latent score is decided positive above it
+PREVALENCE = np.array([0.3, 0.5])  # by group
+
+
+def simulate(rng, n, gap, clustered):
+    """Groups, labels, scores and patients; group 1 scores `gap` higher with the disease, half that without."""
+    patient = np.repeat(np.arange(n), rng.integers(1, 11, n))[:n] if clustered else np.arange(n)
+    patients = int(patient[-1]) + 1
+    s = rng.integers(0, 2, patients)[patient]
+    y = (rng.random(n) < PREVALENCE[s]).astype(int)
+    shared, own = rng.normal(size=patients)[patient], rng.normal(size=n)
+    latent = SHIFT * y + gap * s * (1 + y) / 2 + np.sqrt(0.5) * (shared + own)
+    return s, y, norm.cdf(latent - CUT), patient
+
+
+def truth(gap):
+    """The figures of the population, from normal probabilities."""
+    mean = np.array([[0, SHIFT], [gap / 2, SHIFT + gap]])
+    positive = norm.cdf(mean - CUT)
+    labels = np.stack([1 - PREVALENCE, PREVALENCE], axis=1)
+    table = 0.5 * labels[..., None] * np.stack([1 - positive, positive], axis=-1)
+    auc = norm.cdf((mean[:, 1] - mean[:, 0]) / np.sqrt(2))
+    return {
+        "demographic_parity_difference": float(tables.largest_gap(tables.selection_rates(table))),
+        "equal_opportunity_difference": float(positive[1, 1] - positive[0, 1]),
+        "approximate_diagnosis_fairness_corrected": float(tables.mutual_information(table)),
+        "direct_effect": float(effects_from_counts(table, 0)["direct_effect"][1]),
+        "auroc_gap": float(auc.max() - auc.min()),
+    }
+
+
+def auc_gap(s, y, p, patient, seed):
+    """As the audit makes it, on fifty bins."""
+    place = np.searchsorted(np.quantile(p, np.linspace(0, 1, 51)[1:-1]), p, side="right")
+    units = collapse([(s * 2 + y) * 50 + place], [200], patient)
+    draws = all_replicates(units, 400, np.random.default_rng(seed)).reshape(-1, 2, 2, 50)
+    own = auc_from_histogram(units.counts.reshape(2, 2, 50))[:, None]
+    widen = few_patients_factor(effective_patients(s, patient), 0.95)
+    return gap_estimate(own, auc_from_histogram(draws)[..., None], len(y), 0.95, widen)
+
+
+def coverage(n, gap, clustered, draws):
+    """Share of intervals that hold the truth, by metric."""
+    rng, expected = np.random.default_rng(n), truth(gap)
+    hits = dict.fromkeys(expected, 0)
+    for seed in range(draws):
+        s, y, p, patient = simulate(rng, n, gap, clustered)
+        given = patient if clustered else None
+        found = evaluate(y, p, sensitive_features=s, patients=given, n_replicates=400, seed=seed, reference=0)
+        found["auroc_gap"] = auc_gap(s, y, p, given, seed)
+        for name, value in expected.items():
+            hits[name] += found[name].low - 1e-12 <= value <= found[name].high + 1e-12
+    return {name: count / draws for name, count in hits.items()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("gap", [0.0, 0.3])
+@pytest.mark.parametrize(("n", "draws"), [(500, 400), (2000, 400), (10_000, 250)])
+def test_intervals_cover_the_truth(n, draws, gap, clustered, record_property):
+    found = coverage(n, gap, clustered, draws)
+    record_property("coverage", found)
+    error = np.sqrt(0.95 * 0.05 / draws)  # of each share, by chance
+    for name, share in found.items():
+        assert 0.93 - 2 * error <= share <= 0.97 + 2 * error, (name, share)
+    assert 0.93 <= np.mean(list(found.values())) <= 0.97
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clustered", [False, True])
+def test_permutation_p_values_are_uniform_without_and_small_with_a_difference(clustered):
+    rng = np.random.default_rng(0)
+    p_values = {0.0: [], 0.5: []}
+    for gap, found in p_values.items():
+        for seed in range(400 if gap == 0 else 100):
+            s, y, p, patient = simulate(rng, 1500, gap, clustered)
+            given = patient if clustered else None
+            test = permutation_test(
+                y, p >= 0.5, sensitive_features=s, patients=given, n_permutations=199, seed=seed
+            )
+            found.append(test.p_value)
+    assert kstest(p_values[0.0], "uniform").pvalue > 0.01
+    assert np.mean(np.array(p_values[0.5]) < 0.05) > (0.5 if clustered else 0.8)
+
+
+def test_intervals_cover_the_truth_in_a_quick_look():
+    found = coverage(500, 0.0, clustered=False, draws=60)
+    assert min(found.values()) > 0.85  # a percentile interval of a gap would never cover zero
