@@ -1,7 +1,7 @@
 """Do 95 % intervals cover the truth 95 % of the time, and do permutation tests keep their level?
 
-Scores come from a model whose rates, AUCs, ADF and effects are known in closed form, with and without patients
-of one to ten images whose scores share half of their variance.
+Scores come from a model whose rates, AUCs, ADF and effects are known in closed form, with and without
+patients of one to ten images whose scores share half of their variance.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ PREVALENCE = np.array([0.3, 0.5])  # by group
 
 
 def simulate(rng, n, gap, clustered):
-    """Groups, labels, scores and patients; group 1 scores `gap` higher with the disease, half that without."""
+    """Groups, labels, scores, patients; group 1 scores `gap` higher with the disease, half that without."""
     patient = np.repeat(np.arange(n), rng.integers(1, 11, n))[:n] if clustered else np.arange(n)
     patients = int(patient[-1]) + 1
     s = rng.integers(0, 2, patients)[patient]

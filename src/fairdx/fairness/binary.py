@@ -11,6 +11,7 @@ from fairdx.fairness.estimates import (
     gap_estimate,
     information_estimates,
     information_length,
+    information_vectors,
     signed_estimate,
 )
 from fairdx.fairness.inputs import Floats, Ints
@@ -212,7 +213,7 @@ def _information(data: Resampled, p_values: dict[str, float]) -> dict[str, Gap]:
         (("score_mutual_information",), data.sample.score_table[0], data.replicates.score_table),
     ):
         estimates = information_estimates(sample, repeated, effect, n, level, data.widen)
-        root, roots = tables.information_root(sample), tables.information_root(repeated)
+        root, roots = information_vectors(sample, repeated)
         detectable = detectable_length(root, roots, information_length, level) ** 2
         for name, estimate in zip(names, estimates[-len(names) :], strict=True):
             found[name] = Gap(estimate, None, None, detectable)

@@ -5,7 +5,7 @@ import numpy as np
 from fairdx.fairness import counts as tables
 from fairdx.fairness.binary import EFFECTS, Resampled
 from fairdx.fairness.effects import effects_from_counts
-from fairdx.fairness.estimates import information_length
+from fairdx.fairness.estimates import information_length, information_vectors
 from fairdx.fairness.inputs import Floats, Ints
 from fairdx.fairness.metrics import binary_rates
 from fairdx.fairness.profile import Grid, Profiler
@@ -130,7 +130,7 @@ def _gap_series(
         vectors = rates(sample)
         low, high = length_intervals(vectors, rates(replicates), tables.largest_gap, level, data.widen)
         found[name] = Series(tables.largest_gap(vectors).tolist(), low.tolist(), high.tolist())
-    roots, repeated = tables.information_root(sample), tables.information_root(replicates)
+    roots, repeated = information_vectors(sample, replicates)
     low, high = length_intervals(roots, repeated, information_length, level, data.widen)
     plug_in, ends = tables.mutual_information(sample), ((low**2).tolist(), (high**2).tolist())
     n = np.asarray(sample.sum((-1, -2, -3)))

@@ -334,7 +334,7 @@ class _Null:
 
 def _last_radius(holds: Callable[[Floats], NDArray[np.bool_]], start: Floats, stop: Floats) -> Floats:
     """The largest radii for which a condition that turns false once still holds (bisection)."""
-    for _ in range(24):  # to 1e-7 of the range
+    for _ in range(18):  # to 4e-6 of the range
         middle = (start + stop) / 2
         held = holds(middle)
         start, stop = np.where(held, middle, start), np.where(held, stop, middle)
