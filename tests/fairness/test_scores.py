@@ -16,7 +16,8 @@ from fairdx.fairness import (
     group_auroc,
     score_mutual_information,
 )
-from fairdx.fairness.scores import equal_frequency, logit
+from fairdx.fairness.calibration import logit
+from fairdx.fairness.scores import equal_frequency
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Fairness of predictions: metrics, effects, their uncertainty, and the audit that reports all of it."""
 
 from fairdx.fairness.audit import audit
+from fairdx.fairness.calibration import calibration
 from fairdx.fairness.definitions import METRICS, Metric
 from fairdx.fairness.delong import delong, delong_test
 from fairdx.fairness.effects import (
@@ -28,7 +29,6 @@ from fairdx.fairness.scores import (
     auroc,
     auroc_gap,
     brier_score,
-    calibration,
     equity_scaled_auroc,
     group_auroc,
     score_mutual_information,

@@ -4,13 +4,13 @@ import numpy as np
 
 from fairdx.fairness import counts as tables
 from fairdx.fairness.binary import EFFECTS, Resampled
+from fairdx.fairness.calibration import calibration_table
 from fairdx.fairness.effects import effects_from_counts
 from fairdx.fairness.estimates import information_length, information_vectors
 from fairdx.fairness.inputs import Floats, Ints
 from fairdx.fairness.metrics import binary_rates
 from fairdx.fairness.profile import Grid, Profiler
 from fairdx.fairness.result import Curves, Explorer, Series
-from fairdx.fairness.scores import calibration_table
 from fairdx.fairness.uncertainty import length_intervals
 
 EXPLORER_REPLICATES = 300

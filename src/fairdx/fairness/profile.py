@@ -4,17 +4,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from fairdx.fairness.calibration import CALIBRATION_BINS, calibration_table, fit_calibration, logit
 from fairdx.fairness.inputs import Floats, Ints
-from fairdx.fairness.scores import (
-    CALIBRATION_BINS,
-    auc_from_histogram,
-    calibration_table,
-    equal_frequency,
-    fit_calibration,
-    information_bins,
-    logit,
-    score_table,
-)
+from fairdx.fairness.scores import auc_from_histogram, equal_frequency, information_bins, score_table
 
 SCORE_BINS = 512
 """Score bins of equal frequency; below so many distinct scores each has its own."""
