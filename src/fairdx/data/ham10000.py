@@ -55,7 +55,7 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
     out = pd.DataFrame(
         {
             "image": table["image_id"],
-            "path": table["image_id"].map(paths).fillna("HAM10000_images/" + table["image_id"] + ".jpg"),
+            "path": [paths.get(name, f"HAM10000_images/{name}.jpg") for name in table["image_id"]],
             "patient": table["lesion_id"],
             "malignant": parse_codes(table, "dx", {dx: int(dx in MALIGNANT) for dx in DIAGNOSES}, file),
             "diagnosis": parse_codes(table, "dx", {dx: code for code, dx in enumerate(DIAGNOSES)}, file),

@@ -81,7 +81,7 @@ def read_nih(
     out = pd.DataFrame(
         {
             "image": table["Image Index"],
-            "path": table["Image Index"].map(paths).fillna("images/" + table["Image Index"]),
+            "path": [paths.get(name, f"images/{name}") for name in table["Image Index"]],
             "patient": table["Patient ID"],
             "sex": parse_groups(table, sex_column, {"M": "male", "F": "female"}, file),
             "age_group": age_group,

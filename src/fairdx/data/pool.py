@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], *, worke
 
     Yields:
         The results, in the order of the jobs.
+
+    Raises:
+        RuntimeError: A process was killed.
     """
     if workers <= 1:
         yield from map(function, jobs)
@@ -47,6 +51,11 @@ def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], *, worke
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of {workers} processes was killed, most often for want of memory: "
+            "run the same command again with fewer workers, it goes on where it stopped"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

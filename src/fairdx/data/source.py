@@ -76,14 +76,19 @@ def check_source(source: Source) -> None:
         source: As the reader made it.
 
     Raises:
-        InputError: No image at all, an image listed twice, a row without a patient, or a label or group that
-            has no name.
+        InputError: No image at all, an image without a name or listed twice, a row without a patient, or a
+            label or group that has no name.
     """
     table, name = source.table, source.name
     if table.empty:
         left = source.exclusions["reason"].value_counts()
         why = ", ".join(f"{count} left out: {reason}" for reason, count in left.items())
         raise InputError(f"{name}: no image is left to prepare ({why or 'the table is empty'})")
+    blank = table["image"].isna()
+    if blank.any():
+        raise InputError(
+            f"{name}: image number {int(blank.to_numpy().argmax()) + 1} of the table has no name"
+        )
     twice = table["image"].duplicated()
     if twice.any():
         raise InputError(f"{name}: image {table.loc[twice, 'image'].iloc[0]!r} is listed twice")
