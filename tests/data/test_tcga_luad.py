@@ -120,6 +120,18 @@ def test_window_and_order_of_slices(root, tmp_path):
     assert read_tcga_luad(root, slices="every", step=3).table["path"].str.endswith("1-002.dcm").all()
 
 
+def test_damaged_slice_stops_or_is_skipped(root, tmp_path):
+    (root / "clinical.tsv").write_text(OLD)
+    first = sorted(root.rglob("*.dcm"))[0]
+    first.write_bytes(first.read_bytes()[:100])
+    options = {"size": 16, "test": 0.5, "validation": 0, "workers": 1}
+    with pytest.raises(InputError, match=rf"{first.name} is not PNG, JPEG or DICOM"):
+        prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options))
+    dataset = prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options, on_error="skip"))
+    assert dataset.meta.exclusions["file is not PNG, JPEG or DICOM"] == 1
+    assert len(dataset) == 3
+
+
 def test_contradictory_stages_are_unknown_and_counted(root):
     rows = OLD.splitlines()
     rows[2] = rows[2].replace("Stage IIB", "Stage IVA")

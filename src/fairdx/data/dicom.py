@@ -45,7 +45,7 @@ def read_header(path: Path, attributes: Sequence[str]) -> Any:
     Raises:
         InputError: The file is missing or not DICOM, or pydicom is not installed.
     """
-    pydicom = _pydicom()
+    pydicom = require_pydicom()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def dicom_values(data: bytes, window: tuple[float, float] | None) -> NDArray[np.
     Raises:
         InputError: Several frames, no pixels, damaged, or of a kind that has no one way to be shown.
     """
-    pydicom = _pydicom()
+    pydicom = require_pydicom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom speaks of odd values in attributes that are not used here
         dataset = pydicom.dcmread(io.BytesIO(data))
@@ -117,7 +117,15 @@ def _voi_range(dataset: Any) -> tuple[float, float]:
     return min(s * slope + intercept for s in stored), max(s * slope + intercept for s in stored)
 
 
-def _pydicom() -> Any:
+def require_pydicom() -> Any:
+    """Import pydicom.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         import pydicom
     except ImportError:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairdx.data.checks import nearest, require_choice
-from fairdx.data.dicom import read_header
+from fairdx.data.dicom import read_header, require_pydicom
 from fairdx.data.files import age_groups, find_file, read_text_table, row_of, source_folder
 from fairdx.data.observations import RaceMap, most_frequent, parse_race, require_some
 from fairdx.data.progress import progress
@@ -95,6 +95,7 @@ def read_tcga_luad(
     if step < 1:
         raise InputError(f"step={step} is not possible: give 1 or more")
     folder = source_folder(root)
+    require_pydicom()
     file = Path(clinical) if clinical else find_file(folder, *_TABLES)
     cases, age_names, race_names, settings = _read_clinical(file, age_bins, race_map)
     series_file = find_file(folder, "metadata.csv", "*/metadata.csv")
@@ -200,15 +201,19 @@ def _slices(
         for done, (_, one) in enumerate(series.iterrows(), start=1):
             files = sorted(folders[one["Series UID"]].glob("*.dcm"))
             incomplete += str(len(files)) != one["Number of Images"]
-            axial, others = _ordered(files)
-            kept = set(_choose(axial, slices, step))
+            axial, others, damaged = _ordered(files)
+            kept = {*_choose(axial, slices, step), *damaged}
             for files_left, why in (
                 (others, "slice is not axial"),
                 (sorted(set(axial) - kept), "slice not chosen"),
             ):
                 names = pd.Series([_below(root, f) for f in files_left], dtype=str)
                 left_out.append(exclude(names, why))
-            rows += [(_below(root, f), one["Subject ID"], one["Series UID"]) for f in axial if f in kept]
+            rows += [
+                (_below(root, f), one["Subject ID"], one["Series UID"])
+                for f in [*axial, *damaged]
+                if f in kept
+            ]
             advance(done)
     table = pd.DataFrame(rows, columns=["path", "patient", "series"], dtype=str)
     table.insert(0, "image", table["path"])
@@ -243,12 +248,20 @@ def _folders_by_header(manifest: Path) -> dict[str, Path]:
     return {str(read_header(file, _HEADER).get("SeriesInstanceUID", "")): f for f, file in firsts.items()}
 
 
-def _ordered(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The axial slices from feet to head, and all others."""
+def _ordered(files: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """The axial slices from feet to head, all others, and those that cannot be read.
+
+    The last are handed on, so that they stop the preparation or are skipped as any damaged image is.
+    """
+    damaged: list[Path] = []
     places: list[tuple[float, Path]] = []
     others: list[Path] = []
     for file in files:
-        header = read_header(file, _HEADER)
+        try:
+            header = read_header(file, _HEADER)
+        except InputError:
+            damaged.append(file)
+            continue
         orientation, position = header.get("ImageOrientationPatient"), header.get("ImagePositionPatient")
         if not orientation or not position or "LOCALIZER" in (header.get("ImageType") or ()):
             others.append(file)
@@ -258,7 +271,7 @@ def _ordered(files: list[Path]) -> tuple[list[Path], list[Path]]:
             others.append(file)
         else:
             places.append((float(position[2]), file))
-    return [file for _, file in sorted(places)], others
+    return [file for _, file in sorted(places)], others, damaged
 
 
 def _choose(files: list[Path], slices: Slices, step: int) -> list[Path]:
