@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -244,8 +245,13 @@ def _folders(manifest: Path, series: pd.DataFrame) -> dict[str, Path]:
 
 
 def _folders_by_header(manifest: Path) -> dict[str, Path]:
-    firsts = {file.parent: file for file in sorted(manifest.rglob("*.dcm"), reverse=True)}
-    return {str(read_header(file, _HEADER).get("SeriesInstanceUID", "")): f for f, file in firsts.items()}
+    """The folder of each series that a file names, by the first file of the folder that can be read."""
+    known: dict[Path, str] = {}
+    for file in sorted(manifest.rglob("*.dcm")):
+        if file.parent not in known:
+            with suppress(InputError):  # a damaged file is met again when its series is read
+                known[file.parent] = str(read_header(file, _HEADER).get("SeriesInstanceUID", ""))
+    return {uid: folder for folder, uid in known.items()}
 
 
 def _ordered(files: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
