@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SplitChoice = Literal["official", "patient"]
 
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
+_SPLITS = {"train.csv": "train", "valid.csv": "test"}
 _SEX = {"Male": "male", "Female": "female", "Unknown": None}
 _DEMOGRAPHICS = ("PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE")
 _AGE_TOLERANCE = 15  # years, as public readers of the demographics use
@@ -78,16 +79,14 @@ def read_chexpert(
     require_choice("split", split, get_args(SplitChoice))
     folder = source_folder(root)
     labels = order_labels(finding)
-    parts = []
+    out = pd.concat(
+        [
+            _table(folder / name, labels, uncertain, unmentioned).assign(split=side)
+            for name, side in _SPLITS.items()
+        ],
+        ignore_index=True,
+    )
     settings: dict[str, Any] = {}
-    for name, side in (("train.csv", "train"), ("valid.csv", "test")):
-        file = folder / name
-        table = read_text_table(file, _COLUMNS)
-        table = table.rename(columns={old: new for old, new in ALIASES.items() if old in table})
-        require_columns(table, labels, file)
-        codes = parse_observations(table, labels, file, uncertain=uncertain, unmentioned=unmentioned)
-        parts.append(pd.concat([_rows(table, file), codes], axis=1).assign(split=side))
-    out = pd.concat(parts, ignore_index=True)
     settings["age_zero_taken_as_unknown"] = int((out["age"] == 0).sum())
     out["age"] = out["age"].mask(out["age"] == 0)
     out["age_group"], age_names = age_groups(out["age"], age_bins)
@@ -117,6 +116,15 @@ def read_chexpert(
         exclusions=exclude(out.loc[reason.notna(), "image"], reason.dropna()),
         settings=settings,
     )
+
+
+def _table(file: Path, labels: Sequence[str], uncertain: Uncertain, unmentioned: Unmentioned) -> pd.DataFrame:
+    """One of the two tables: what is known of each image, and the codes of its labels."""
+    table = read_text_table(file, _COLUMNS)
+    table = table.rename(columns={old: new for old, new in ALIASES.items() if old in table})
+    require_columns(table, labels, file)
+    codes = parse_observations(table, labels, file, uncertain=uncertain, unmentioned=unmentioned)
+    return pd.concat([_rows(table, file), codes], axis=1)
 
 
 def _rows(table: pd.DataFrame, file: Path) -> pd.DataFrame:

@@ -85,11 +85,9 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
     require_choice("labeller", labeller, get_args(Labeller))
     folder = source_folder(root)
     labels = order_labels(finding)
-    metadata_file = find_file(folder, "mimic-cxr-*-metadata.csv*")
-    metadata = read_text_table(metadata_file, _METADATA, only=lambda name: name in _METADATA)
-    out = _rows(metadata, metadata_file)
+    out = _rows(find_file(folder, "mimic-cxr-*-metadata.csv*"))
     settings: dict[str, Any] = {}
-    studies = _labels(folder, labeller, labels, uncertain, unmentioned)
+    studies = _studies(find_file(folder, f"mimic-cxr-*-{labeller}.csv*"), labels, uncertain, unmentioned)
     if expert_test_labels:
         studies, settings["studies_with_expert_labels"] = _with_experts(
             studies, folder, labels, uncertain, unmentioned
@@ -125,8 +123,9 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
     )
 
 
-def _rows(metadata: pd.DataFrame, file: Path) -> pd.DataFrame:
+def _rows(file: Path) -> pd.DataFrame:
     """Image, path, patient, study, view and year of each row of the metadata."""
+    metadata = read_text_table(file, _METADATA, only=lambda name: name in _METADATA)
     for column in ("dicom_id", "subject_id", "study_id"):
         wrong = ~metadata[column].str.fullmatch(r"[0-9a-fA-F-]+" if column == "dicom_id" else r"\d+").fillna(
             False
@@ -162,13 +161,6 @@ def _rows(metadata: pd.DataFrame, file: Path) -> pd.DataFrame:
             "year": year,
         }
     )
-
-
-def _labels(
-    folder: Path, labeller: Labeller, labels: Sequence[str], uncertain: Uncertain, unmentioned: Unmentioned
-) -> pd.DataFrame:
-    """Codes of each labelled study."""
-    return _studies(find_file(folder, f"mimic-cxr-*-{labeller}.csv*"), labels, uncertain, unmentioned)
 
 
 def _studies(

@@ -72,26 +72,13 @@ def read_nih(
     table = read_text_table(
         file, ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
     )
-    sex_column = "Patient Sex" if "Patient Sex" in table else "Patient Gender"
-    if sex_column not in table:
-        raise InputError(f"{file} has no column 'Patient Gender' or 'Patient Sex'")
-    age, impossible = _ages(table, file)
-    age_group, age_names = age_groups(age, age_bins)
+    rows, impossible = _rows(table, file)
+    rows["age_group"], age_names = age_groups(rows["age"], age_bins)
     paths = _image_paths(folder)
-    out = pd.DataFrame(
-        {
-            "image": table["Image Index"],
-            "path": [paths.get(name, f"images/{name}") for name in table["Image Index"]],
-            "patient": table["Patient ID"],
-            "sex": parse_groups(table, sex_column, {"M": "male", "F": "female"}, file),
-            "age_group": age_group,
-            "age": age,
-            "view": table["View Position"],
-        }
-    )
+    rows["path"] = [paths.get(name, f"images/{name}") for name in rows["image"]]
     labels = _labels(table, chosen, file)
-    exclusions = [exclude(pd.Series(sorted(set(paths) - set(out["image"])), dtype=str), "not in the table")]
-    out = pd.concat([out, labels], axis=1)
+    exclusions = [exclude(pd.Series(sorted(set(paths) - set(rows["image"])), dtype=str), "not in the table")]
+    out = pd.concat([rows, labels], axis=1)
     lists = _official_split(folder) if official_split else None
     if lists is not None:
         out["split"] = out["image"].map(lists)
@@ -113,6 +100,22 @@ def read_nih(
         exclusions=pd.concat(exclusions, ignore_index=True),
         settings={"impossible_ages": impossible},
     )
+
+
+def _rows(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, int]:
+    """Image, patient, sex, age and view of each row; how many ages are impossible."""
+    sex = "Patient Sex" if "Patient Sex" in table else "Patient Gender"
+    if sex not in table:
+        raise InputError(f"{file} has no column 'Patient Gender' or 'Patient Sex'")
+    age, impossible = _ages(table, file)
+    rows = {
+        "image": table["Image Index"],
+        "patient": table["Patient ID"],
+        "sex": parse_groups(table, sex, {"M": "male", "F": "female"}, file),
+        "age": age,
+        "view": table["View Position"],
+    }
+    return pd.DataFrame(rows), impossible
 
 
 def _ages(table: pd.DataFrame, file: Path) -> tuple[pd.Series[float], int]:
