@@ -1,6 +1,7 @@
 """The command line: a thin shell. Every command imports what it needs itself, so that the audit starts fast."""
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,13 +22,17 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option(help="Folder to write to; made if needed.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, order and bootstrap.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an interrupted run stopped.")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `method.eta=0.1`.")]
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `method.eta=0.1`.")
+]
 
 
 @app.command()
 def demo(
     out: Out = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="A look in one minute, on a quarter of the images.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A look in one minute, on a quarter of the images.")
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
 ) -> None:
@@ -44,7 +49,9 @@ def demo(
 def run_command(
     config: Annotated[Path, typer.Argument(help="A TOML file; see configs/ for examples.")],
     settings: Set = [],  # noqa: B006 - typer copies it
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; runs/NAME OF CONFIG by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; runs/NAME OF CONFIG by default.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """One training run of one method, measured beside the same model without mitigation.
@@ -85,25 +92,52 @@ def inspect(
 @app.command("audit")
 def audit_command(  # noqa: PLR0913
     predictions: Annotated[Path, typer.Argument(help="CSV or Parquet, one row for each image.")],
-    label: Annotated[str, typer.Option(help="Column of the truth.")],
-    score: Annotated[str, typer.Option(help="Column of the score, P(Y = 1).")],
+    label: Annotated[
+        list[str],
+        typer.Option(help="Column of the truth; repeated, a 0/1 column for each of several findings."),
+    ],
+    score: Annotated[
+        list[str],
+        typer.Option(
+            help="Column of the score, P(Y = 1); repeated, one for each class (CLASS=COLUMN) or finding."
+        ),
+    ],
     group: Annotated[list[str], typer.Option(help="Column of a sensitive attribute; may be repeated.")],
-    patient: Annotated[str | None, typer.Option(help="Column of the patient, for images that belong together.")] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Operating point: positive from this score on.")] = 0.5,
+    patient: Annotated[
+        str | None, typer.Option(help="Column of the patient, for images that belong together.")
+    ] = None,
+    identifier: Annotated[
+        str | None, typer.Option("--id", help="Column that names the image, once each.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Operating point: positive from this score on.")
+    ] = 0.5,
     where: Annotated[
         list[str], typer.Option(metavar="COLUMN=VALUE", help="Audit only these rows; may be repeated.")
     ] = [],  # noqa: B006
     covariate: Annotated[
         list[str], typer.Option(help="Column to standardise the effects over; may be repeated.")
     ] = [],  # noqa: B006
-    reference: Annotated[str | None, typer.Option(help="Group that effects compare with; the largest by default.")] = None,
-    compare: Annotated[str | None, typer.Option(help="Column of a second score, for a paired comparison.")] = None,
-    replicates: Annotated[int, typer.Option(min=2, help="Bootstrap replicates.")] = 2000,
+    reference: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[ATTRIBUTE=]GROUP", help="Group that effects compare with; the largest by default."
+        ),
+    ] = [],  # noqa: B006
+    compare: Annotated[
+        str | None, typer.Option(help="Second score of the same images: a column, or a file joined on --id.")
+    ] = None,
+    interval: Annotated[str, typer.Option(help="Of rates and effects: percentile or bca.")] = "percentile",
+    min_group_size: Annotated[
+        int, typer.Option(min=1, help="Smaller groups are reported but not compared.")
+    ] = 30,
+    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap replicates.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap and permutations.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a page (HTML) to this file.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures (JSON) to this file.")] = None,
     fail_if: Annotated[
-        list[str], typer.Option(metavar="CONDITION", help="Exit with 1 if true, as `adf>0.005`; may be repeated.")
+        list[str],
+        typer.Option(metavar="CONDITION", help="Exit with 1 if true, as `adf>0.005`; may be repeated."),
     ] = [],  # noqa: B006
 ) -> None:
     """The full fairness audit of anybody's predictions: no model, no images, no torch.
@@ -115,21 +149,24 @@ def audit_command(  # noqa: PLR0913
     failed = audit_file(
         AuditRequest(
             predictions=predictions,
-            label=label,
-            score=score,
+            labels=tuple(label),
+            scores=tuple(score),
             groups=tuple(group),
             patient=patient,
+            identifier=identifier,
             threshold=threshold,
             where=tuple(where),
             covariates=tuple(covariate),
-            reference=reference,
+            references=tuple(reference),
             compare=compare,
+            interval=interval,
+            min_group_size=min_group_size,
             replicates=replicates,
             seed=seed,
             page=out,
             json=json,
             conditions=tuple(fail_if),
-            command=" ".join(["fairdx", *sys.argv[1:]]),
+            command=shlex.join(["fairdx", *sys.argv[1:]]),
         )
     )
     for message in failed:
@@ -142,7 +179,9 @@ def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
     try:
         from fairdx.prepare_command import add_prepare
 

@@ -101,7 +101,7 @@ def test_a_group_column_of_identifiers(tmp_path):
     path = tmp_path / "p.csv"
     n = 5000
     pd.DataFrame({"y": np.arange(n) % 2, "p": 0.5, "sex": np.arange(n)}).to_csv(path, index=False)
-    with pytest.raises(InputError, match="5000 distinct values, more than 200"):
+    with pytest.raises(InputError, match="5,000 distinct values, more than 200"):
         read(path, patient=None)
 
 

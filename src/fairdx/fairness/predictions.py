@@ -1,9 +1,8 @@
 """Read anybody's table of predictions, and say in one sentence what is wrong with it."""
 
-import csv
-import io
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,41 +11,50 @@ import numpy as np
 from fairdx.errors import InputError
 from fairdx.fairness.design import MOST_GROUPS
 from fairdx.fairness.inputs import Floats
+from fairdx.fairness.table import read_table, require, rows, select, texts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MISSING = "(missing)"
+"""Name of the group whose attribute is missing."""
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Columns of a table of predictions, checked.
+    """Columns of a table of predictions, checked, as `fairdx.fairness.audit` takes them.
 
     Attributes:
-        y_true: Truth, shape (n,), two values or more.
-        y_score: Scores in [0, 1], shape (n,).
+        y_true: Truth: classes, shape (n,), whose sorted order is that of the columns of scores; or a data
+            frame of 0/1 findings, shape (n, L).
+        y_score: Scores in [0, 1], shape (n,); (n, K); or (n, L).
         sensitive_features: Groups by attribute, as text, each of shape (n,).
         patients: Patient of each image as text, shape (n,), or None.
         covariates: Covariates by name, as text, each of shape (n,).
+        compare_to: A second score of the same images, of the shape of `y_score`, or None.
         notes: What a reader of the audit should know about the table.
     """
 
-    y_true: np.ndarray[Any, Any]
+    y_true: "np.ndarray[Any, Any] | pd.DataFrame"
     y_score: Floats
     sensitive_features: dict[str, np.ndarray[Any, Any]]
     patients: np.ndarray[Any, Any] | None
     covariates: dict[str, np.ndarray[Any, Any]]
+    compare_to: Floats | None
     notes: tuple[str, ...]
 
 
-def read_predictions(
+def read_predictions(  # noqa: PLR0913 - one for each kind of column, and all but the path are keywords
     path: str | Path,
     *,
-    label: str,
-    score: str,
-    groups: list[str] | tuple[str, ...] | str,
+    label: str | Sequence[str],
+    score: str | Sequence[str],
+    groups: str | Sequence[str],
     patient: str | None = None,
-    covariates: list[str] | tuple[str, ...] = (),
+    covariates: Sequence[str] = (),
     identifier: str | None = None,
+    compare_to: str | Path | None = None,
+    where: Mapping[str, str] | None = None,
 ) -> Predictions:
     """Read a CSV or Parquet file of predictions.
 
@@ -54,12 +62,17 @@ def read_predictions(
 
     Args:
         path: The file; `.parquet` is read as Parquet, all else as CSV.
-        label: Column of the truth.
-        score: Column of P(Y=1).
+        label: Column of the truth; or a column of 0 and 1 for each finding.
+        score: Column of P(Y=1); or, for one label of several classes, a column for each class, named like the
+            class or ending in it (as `score_benign`), or written `CLASS=COLUMN`; or, for several findings, a
+            column for each, in their order.
         groups: Columns of sensitive attributes; a missing value makes a group "(missing)" of its own.
         patient: Column of the patient.
         covariates: Columns to standardise effects over.
         identifier: Column that names the image; it must then be unique.
+        compare_to: Column of a second score; or a second file with the same score columns, whose rows are
+            matched by `identifier`.
+        where: Value by column: only rows that have all of them are read.
 
     Returns:
         The columns.
@@ -67,100 +80,143 @@ def read_predictions(
     Raises:
         InputError: One sentence naming the file and the column or row at fault: no such file or column (with
             the nearest name), no rows, missing or non-numeric scores, scores outside [0, 1], missing labels,
-            a single class, a single group, too many groups, duplicate identifiers.
+            a single class, a single group, too many groups, duplicate identifiers, images that the second
+            file lacks or labels otherwise.
     """
-    path = Path(path)
-    frame = _read(path)
-    attributes = [groups] if isinstance(groups, str) else list(groups)
-    others = [name for name in (patient, identifier) if name is not None]
-    for column in [label, score, *attributes, *others, *covariates]:
-        _require(frame, column, path)
-    if frame.empty:
-        raise InputError(f"{path}: the table has no rows.")
+    path, notes = Path(path), list[str]()
+    attributes, labels, scores = _names(groups), _names(label), _names(score)
+    frame = select(read_table(path), where or {}, path, notes)
+    for column in [*labels, *attributes, *covariates, patient, identifier]:
+        if column is not None:
+            require(frame, column, path)
     if identifier is not None:
         _unique(frame[identifier], path)
-    notes: list[str] = []
+    columns = [c if c in frame.columns else c.partition("=")[2] or c for c in scores]
+    truth, order = _truth(frame, labels, scores, path)
+    columns = [columns[k] for k in order]
+    after = None
+    if compare_to is not None:
+        second = (frame, path, [str(compare_to)])
+        if str(compare_to) not in frame.columns:
+            second = _second_table(frame, path, Path(compare_to), identifier, (labels, columns), notes)
+        after = _score_columns(*second, like=columns)
     return Predictions(
-        _labels(frame[label], path),
-        _scores(frame[score], path),
+        truth,
+        _score_columns(frame, path, columns, like=columns),
         {name: _groups(frame[name], path, notes) for name in attributes},
         None if patient is None else _complete(frame[patient], path, "patient"),
         {name: _complete(frame[name], path, "covariate") for name in covariates},
+        after,
         tuple(notes),
     )
 
 
-def _read(path: Path) -> "pd.DataFrame":
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _truth(
+    frame: "pd.DataFrame", labels: list[str], scores: list[str], path: Path
+) -> tuple["np.ndarray[Any, Any] | pd.DataFrame", list[int]]:
+    """The truth, and the order of the score columns that goes with it."""
     import pandas as pd
 
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as Parquet: {error}.") from error
-    text = _decode(path)
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty.")
-    separator = _separator(text)
-    try:
-        return pd.read_csv(
-            io.StringIO(text),
-            sep=separator,
-            decimal="," if separator == ";" else ".",
-            dtype_backend="numpy_nullable",
+    if len(labels) == len(scores) == 1:
+        return _labels(frame[labels[0]], path), [0]
+    if len(labels) == len(scores):
+        findings = {name: _finding(frame[name], path) for name in labels}
+        return pd.DataFrame(findings), list(range(len(scores)))
+    if len(labels) > 1:
+        raise InputError(
+            f"there are {len(labels)} labels but {len(scores)} scores; give one score for each finding."
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path} is no regular table: {reason}.") from error
+    names = _complete(frame[labels[0]], path, "label")
+    return names, _class_columns(sorted(set(names)), scores, labels[0], path)
 
 
-def _decode(path: Path) -> str:
-    """Decode by byte-order mark, else as UTF-8, else as Latin-1 (which cannot fail)."""
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return raw.decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} starts like UTF-16 but is not: {error.reason}.") from error
-    if b"\0" in raw[:1000]:
-        raise InputError(f"{path} is no text file; give CSV, or Parquet with the ending .parquet.")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+def _class_columns(classes: list[str], scores: list[str], label: str, path: Path) -> list[int]:
+    """Which of the score columns belongs to each class."""
+    if len(classes) != len(scores):
+        raise InputError(
+            f"{path}: label column {label!r} has {len(classes)} classes ({', '.join(classes[:8])}) but "
+            f"{len(scores)} scores are given; give one for each class."
+        )
+    order = []
+    for c in classes:
+        own = re.compile(rf"(.*[\W_])?{re.escape(c)}|{re.escape(c)}=.*", re.IGNORECASE)
+        found = [k for k, name in enumerate(scores) if own.fullmatch(name)]
+        if len(found) != 1:
+            raise InputError(
+                f"which of the scores {', '.join(scores)} is that of class {c!r}? Say so as {c}=COLUMN."
+            )
+        order += found
+    return order
 
 
-def _separator(text: str) -> str:
-    """The separator that cuts the header into most fields."""
-    header = text.lstrip().splitlines()[0]
-    return max(",;\t", key=lambda s: len(next(csv.reader([header], delimiter=s))))
+def _finding(column: "pd.Series[Any]", path: Path) -> np.ndarray[Any, Any]:
+    codes = _labels(column, path)
+    if codes.dtype.kind != "i":
+        raise InputError(f"{path}: label column {column.name!r} must be 0 or 1 for one of several findings.")
+    return codes
 
 
-def _require(frame: "pd.DataFrame", column: str, path: Path) -> None:
-    if column in frame.columns:
-        if list(frame.columns).count(column) > 1:
-            raise InputError(f"{path} has more than one column {column!r}; rename one.")
-        return
-    names = [str(c) for c in frame.columns]
-    near = get_close_matches(column.lower(), [n.lower() for n in names], n=1)
-    hint = next((n for n in names if near and n.lower() == near[0]), None)
-    did = f"did you mean {hint!r}?" if hint else f"it has {', '.join(map(repr, names[:12]))}."
-    raise InputError(f"{path} has no column {column!r}; {did}")
+def _second_table(
+    frame: "pd.DataFrame",
+    path: Path,
+    other: Path,
+    identifier: str | None,
+    columns: tuple[list[str], list[str]],
+    notes: list[str],
+) -> tuple["pd.DataFrame", Path, list[str]]:
+    """The rows of a second file in the order of the first."""
+    import pandas as pd
+
+    labels, scores = columns
+    if not other.is_file():
+        raise InputError(f"{path} has no column {str(other)!r} to compare with, and there is no such file.")
+    if identifier is None:
+        raise InputError(f"to compare with {other}, name the column of both that identifies an image.")
+    second = read_table(other)
+    for column in [identifier, *scores]:
+        require(second, column, other)
+    _unique(second[identifier], other)
+    wanted = texts(frame[identifier])
+    place = pd.Index(texts(second[identifier])).get_indexer(wanted)
+    absent = place < 0
+    if absent.any():
+        raise InputError(
+            f"{other} lacks {int(absent.sum()):,} of the {len(wanted):,} images of {path}, such as "
+            f"{wanted[absent][0]!r}; compare tables of the same images."
+        )
+    if len(second) > len(wanted):
+        notes.append(f"{len(second) - len(wanted):,} rows of {other} are not among the images audited.")
+    second = second.iloc[place]
+    for name in [name for name in labels if name in second.columns]:
+        differ = texts(second[name]) != texts(frame[name])
+        if differ.any():
+            raise InputError(
+                f"{other}: column {name!r} differs from that of {path} for {int(differ.sum()):,} images, "
+                f"such as {wanted[differ][0]!r}; the identifiers do not name the same images."
+            )
+    return second, other, scores
 
 
-def _row(bad: "pd.Series[Any] | np.ndarray[Any, Any]") -> str:
-    """How many rows are bad and which is the first, counted as in a text editor (the header is row 1)."""
-    where = np.flatnonzero(np.asarray(bad, dtype=bool))
-    return f"{len(where)} row{'s' * (len(where) > 1)} (first: row {where[0] + 2})"
+def _score_columns(frame: "pd.DataFrame", path: Path, columns: list[str], *, like: list[str]) -> Floats:
+    if len(columns) != len(like):
+        raise InputError(
+            f"{columns[0]!r} is one column, but there are {len(like)} scores; compare with a second file."
+        )
+    for column in columns:
+        require(frame, column, path)
+    found = [_scores(frame[column], path) for column in columns]
+    return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
 
 def _unique(column: "pd.Series[Any]", path: Path) -> None:
     twice = column.duplicated()
     if twice.any():
         raise InputError(
-            f"{path}: column {column.name!r} repeats identifiers in {_row(twice)}, such as "
+            f"{path}: column {column.name!r} repeats identifiers in {rows(column, twice)}, such as "
             f"{column[twice].iloc[0]!r}; each image must occur once."
         )
 
@@ -172,16 +228,18 @@ def _scores(column: "pd.Series[Any]", path: Path) -> Floats:
     wrong = np.isnan(numbers) & ~column.isna().to_numpy()
     if wrong.any():
         example = column[wrong].iloc[0]
-        raise InputError(f"{path}: column {column.name!r} holds {example!r}, no number, in {_row(wrong)}.")
+        raise InputError(
+            f"{path}: column {column.name!r} holds {example!r}, no number, in {rows(column, wrong)}."
+        )
     missing = ~np.isfinite(numbers)
     if missing.any():
         raise InputError(
-            f"{path}: column {column.name!r} has no finite score in {_row(missing)}; remove them."
+            f"{path}: column {column.name!r} has no finite score in {rows(column, missing)}; remove them."
         )
     outside = (numbers < 0) | (numbers > 1)
     if outside.any():
         raise InputError(
-            f"{path}: column {column.name!r} lies outside [0, 1] in {_row(outside)}, with "
+            f"{path}: column {column.name!r} lies outside [0, 1] in {rows(column, outside)}, with "
             f"{numbers[outside][0]:g}; give probabilities, not logits or percentages."
         )
     return numbers
@@ -191,18 +249,9 @@ def _complete(column: "pd.Series[Any]", path: Path, what: str) -> np.ndarray[Any
     missing = column.isna().to_numpy(dtype=bool)
     if missing.any():
         raise InputError(
-            f"{path}: {what} column {column.name!r} is empty in {_row(missing)}; fill or remove them."
+            f"{path}: {what} column {column.name!r} is empty in {rows(column, missing)}; fill or remove them."
         )
-    return np.asarray([_name(v) for v in column], dtype=object)
-
-
-def _name(value: Any) -> str:
-    """Text of a value, the same for 1, 1.0 and "1": a column with holes reads whole numbers as decimals."""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return texts(column)
 
 
 def _labels(column: "pd.Series[Any]", path: Path) -> np.ndarray[Any, Any]:
@@ -212,34 +261,32 @@ def _labels(column: "pd.Series[Any]", path: Path) -> np.ndarray[Any, Any]:
         raise InputError(
             f"{path}: label column {column.name!r} holds the single class {classes[0]!r}; two are needed."
         )
-    if len(classes) > MOST_GROUPS:
-        raise InputError(
-            f"{path}: label column {column.name!r} has {len(classes)} distinct values; give classes."
-        )
     known = {"0": 0, "1": 1, "False": 0, "True": 1, "false": 0, "true": 1}
     if set(classes) <= set(known):
         return np.array([known[v] for v in names], dtype=np.int64)
-    if len(classes) == 2 or all(not c.lstrip("-").isdigit() for c in classes):
-        return names
-    raise InputError(
-        f"{path}: label column {column.name!r} holds {', '.join(classes[:6])}; code a truth of two classes "
-        "as 0 and 1."
-    )
+    if len(classes) > 2:
+        raise InputError(
+            f"{path}: label column {column.name!r} has {len(classes):,} distinct values "
+            f"({', '.join(classes[:6])}); code a truth of two classes as 0 and 1, or give a column of scores "
+            "for each class."
+        )
+    return names
 
 
 def _groups(column: "pd.Series[Any]", path: Path, notes: list[str]) -> np.ndarray[Any, Any]:
     missing = column.isna().to_numpy(dtype=bool)
-    named = ("(missing)" if m else _name(v) for v, m in zip(column, missing, strict=True))
-    names = np.asarray(list(named), dtype=object)
+    names = texts(column, MISSING)
     if missing.any():
-        notes.append(f"{column.name} is missing in {_row(missing)}; these images form the group '(missing)'.")
+        notes.append(
+            f"{column.name} is missing in {rows(column, missing)}; these images form the group '{MISSING}'."
+        )
     distinct, counts = np.unique(names.astype(str), return_counts=True)
     distinct = distinct.astype(object)  # Python's own text, which prints without NumPy's type
     if len(distinct) == 1:
         raise InputError(f"{path}: group column {column.name!r} holds the single value {distinct[0]!r}.")
     if len(distinct) > MOST_GROUPS:
         raise InputError(
-            f"{path}: group column {column.name!r} has {len(distinct)} distinct values, more than "
+            f"{path}: group column {column.name!r} has {len(distinct):,} distinct values, more than "
             f"{MOST_GROUPS}; it looks like an identifier or a measurement, so bin it first."
         )
     notes.extend(f"{column.name}: group {name!r} has a single image." for name in distinct[counts == 1][:5])
