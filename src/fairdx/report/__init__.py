@@ -1,1 +1,1 @@
-"""What people read: plots, tables and self-contained HTML pages."""
+"""Pages that people read: one self-contained HTML file each, with figures that need no network."""

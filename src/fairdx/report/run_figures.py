@@ -1,0 +1,177 @@
+"""The figures of a run's page."""
+
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairdx.report.figures import (
+    Effects,
+    Figure,
+    Table,
+    histogram_panel,
+    largest_share,
+    path_diagram,
+    score_counts,
+    tenths,
+)
+from fairdx.report.numbers import integer
+from fairdx.report.run_folder import RunFolder
+from fairdx.report.run_words import effect_text, method_title
+from fairdx.report.svg import SERIES, Axis, Panel
+
+_MOST_CLASSES = 6
+
+
+def run_figures(run: RunFolder) -> dict[str, Figure]:
+    """The figures of a run by name: paths, scores, losses; those a run has no data for are left out."""
+    made = [_paths(run), _scores(run), _history(run)]
+    return {figure.name: figure for figure in made if figure is not None}
+
+
+def _state(run: RunFolder, method: str) -> str:
+    if len(run.methods) == 1:
+        return ""
+    if len(run.methods) > 2:
+        return method_title(method)
+    return "before" if method == run.methods[0] else "after"
+
+
+def _paths(run: RunFolder) -> Figure:
+    names = ("direct_effect", "indirect_effect", "total_effect")
+    effects = [
+        Effects(_state(run, m), *(effect_text(run.estimate(m, name)) for name in names)) for m in run.methods
+    ]
+    rows = [[e.state or method_title(run.methods[0]), e.direct, e.indirect, e.total] for e in effects]
+    return Figure(
+        "paths",
+        "How the group reaches the decision",
+        "The group changes the decision along two paths. The indirect one is the disease itself "
+        "being more or less "
+        "frequent; the direct one should be zero. Effects are differences in the share decided positive, in "
+        f"percentage points against {run.data['reference']}.",
+        [path_diagram(run.data["attribute"], run.data["label"], effects)],
+        table=Table(("model", "direct effect", "indirect effect", "total effect"), rows),
+        wide=True,
+        columns=1,
+    )
+
+
+def _scores(run: RunFolder) -> Figure | None:
+    classes, groups = run.data["classes"], run.data["groups"][:SERIES]
+    binary = len(classes) == 2
+    drawn: list[tuple[str, str, float | None, list[NDArray[np.int64]]]] = []
+    for code in range(min(len(classes), _MOST_CLASSES)):
+        for method in run.methods:
+            table = run.test_rows(method)
+            column = "score" if binary else f"score_{classes[code]}"
+            if column not in table:
+                return None
+            state = _state(run, method)
+            title = f"{run.data['label']}: {classes[code]}{', ' + state if state else ''}"
+            threshold = run.results["methods"][method].get("threshold")
+            drawn.append((title, column, threshold, _counts(run, table, code, column, groups)))
+    top = largest_share([c for *_, counts in drawn for c in counts])
+    panels = [
+        histogram_panel(
+            counts,
+            names=groups,
+            title=title,
+            x_label=column.replace("_", " ", 1),
+            top=top,
+            threshold=threshold,
+        )
+        for title, column, threshold, counts in drawn
+    ]
+    rows = [
+        [f"{title}; {group}", integer(int(count.sum())), *tenths(count)]
+        for title, _, _, counts in drawn
+        for group, count in zip(groups, counts, strict=True)
+    ]
+    edges = [f"{i / 10:.1f}–{(i + 1) / 10:.1f}" for i in range(10)]
+    return Figure(
+        "scores",
+        "Scores by group and true status",
+        "Each outline is one group's share of images at each score, among images with the same true "
+        "status. If the "
+        "model is fair in the sense of this page, the outlines of the groups lie on one another."
+        + (" Images right of the dashed line are decided positive." if binary else ""),
+        panels,
+        groups,
+        Table(("images", "number", *edges), rows),
+        columns=len(run.methods),
+    )
+
+
+def _counts(
+    run: RunFolder, table: pd.DataFrame, code: int, column: str, groups: Sequence[str]
+) -> list[NDArray[np.int64]]:
+    label = table["label"] == code
+    group = table[run.data["attribute"]].astype(str)
+    return [score_counts(table.loc[label & (group == str(g)), column].to_numpy(dtype=float)) for g in groups]
+
+
+def _history(run: RunFolder) -> Figure | None:
+    """One panel for each loss term and validation score of each stage."""
+    drawn = []
+    for stage, table in run.history.groupby("stage", sort=False):
+        for column in table.columns:
+            values = (
+                pd.to_numeric(table[column], errors="coerce") if column not in ("stage", "epoch") else None
+            )
+            if values is not None and values.notna().any():
+                drawn.append(
+                    (str(stage), str(column), table["epoch"].to_numpy(dtype=float), values.to_numpy(float))
+                )
+    if not drawn:
+        return None
+    rows = [
+        [
+            f"{_plain(stage)}: {_plain(column)}",
+            *(f"{v:.4g}" for v in (y[~np.isnan(y)][0], y[~np.isnan(y)][-1])),
+        ]
+        for stage, column, _, y in drawn
+    ]
+    return Figure(
+        "training",
+        "Training",
+        "Each loss term and each validation score by epoch; epoch 0 is before the stage's first "
+        "step. The weights "
+        "kept are those of the best epoch on validation images, not the last.",
+        [_history_panel(*one) for one in drawn],
+        table=Table(("curve", "first", "last"), rows),
+        columns=3,
+    )
+
+
+def _history_panel(
+    stage: str, column: str, epochs: NDArray[np.float64], values: NDArray[np.float64]
+) -> Element:
+    known = ~np.isnan(values)
+    x, y = epochs[known], values[known]
+    span = Axis(0, max(1.0, float(epochs.max())), "epoch", "{:g}".format, _epoch_ticks(int(epochs.max())))
+    title = f"{_plain(stage)}: {_plain(column)}"
+    panel = Panel(
+        span,
+        Axis.around(y.tolist(), "", "{:.4g}".format, zero=False),
+        label=f"{title} by epoch, from {y[0]:.4g} to {y[-1]:.4g}",
+        title=title,
+        width=320,
+        height=190,
+    )
+    panel.line(x.tolist(), y.tolist(), 0 if column.startswith("validation") else 1)
+    if len(x) < 20:
+        for a, b in zip(x, y, strict=True):
+            panel.marker(float(a), float(b), 0 if column.startswith("validation") else 1)
+    return panel.svg
+
+
+def _epoch_ticks(last: int) -> tuple[float, ...]:
+    step = max(1, -(-last // 6))
+    return tuple(float(e) for e in range(0, max(last, 1) + 1, step))
+
+
+def _plain(name: str) -> str:
+    return name.replace("/", ", ").replace("_", " ")
