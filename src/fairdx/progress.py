@@ -1,61 +1,92 @@
 """What a person sees while something takes its time."""
 
-from types import TracebackType
-from typing import Any, Self
+from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
 
-SHOWN = {
+if TYPE_CHECKING:
+    from types import TracebackType
+
+PATIENCE: Final = 2.0
+"""Seconds of work before anything is shown."""
+SHOWN: Final = {
     "validation/auroc": "AUC",
     "validation/accuracy": "ACC",
     "validation/approximate_diagnosis_fairness": "ADF",
 }
+"""Which entries of an epoch's record stand behind the bar, and by what name."""
 
 
 class Reporter:
-    """A progress bar on stderr with the latest validation scores behind it.
+    """A progress bar on stderr, for work of more than two seconds: how much is done, how fast, time left.
 
     Args:
         title: What is being done.
-        total: Number of steps.
+        total: How much there is to do.
+        unit: What is counted.
+        done: How much an earlier run has done; it says nothing of our speed.
         enabled: Whether to show anything; with several processes only one should.
     """
 
-    def __init__(self, title: str, total: int, *, enabled: bool = True) -> None:
+    def __init__(
+        self, title: str, total: int, *, unit: str = "steps", done: int = 0, enabled: bool = True
+    ) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._unit, self._done, self._first, self._shown = unit, done, done, False
+        self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[scores]}"),
             console=Console(stderr=True),
             disable=not enabled,
         )
-        self._task = self._progress.add_task(title, total=total, scores="")
+        self._task = self._progress.add_task(title, total=total, completed=done, rate="", scores="")
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._shown:  # a bar that was never shown would still leave an empty line
+            self._progress.stop()
 
-    def advance(self, steps: int = 1) -> None:
-        """Moves the bar on."""
-        self._progress.advance(self._task, steps)
+    def advance(self, amount: int = 1) -> None:
+        """Move the bar on.
+
+        Args:
+            amount: How much more is done.
+        """
+        self._done += amount
+        elapsed = time.monotonic() - self._start
+        if elapsed > PATIENCE:
+            rate = (self._done - self._first) / elapsed
+            self._shown = True
+            self._progress.start()
+            self._progress.update(
+                self._task, completed=self._done, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
+            )
 
     def describe(self, record: dict[str, Any]) -> None:
-        """Shows the validation scores of an epoch's record."""
+        """Show the validation scores of an epoch.
+
+        Args:
+            record: The epoch's record.
+        """
         scores = (f"{short} {record[name]:.4f}" for name, short in SHOWN.items() if name in record)
         self._progress.update(self._task, scores=" ".join(scores))

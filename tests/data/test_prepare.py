@@ -1,10 +1,8 @@
 import json
-import multiprocessing
 import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -181,11 +179,11 @@ def test_goes_on_where_it_stopped(root, tmp_path, monkeypatch, blocks, damage):
     whole = prepare(source(root), tmp_path / "whole", options)
     add, decoded = writer_module.ImageWriter.add, []
 
-    def counted(self, rows, images, failed):
+    def counted(self, rows, images, failed, stamp):
         if len(decoded) == blocks:
             raise Killed
         decoded.append(rows)
-        add(self, rows, images, failed)
+        add(self, rows, images, failed, stamp)
 
     monkeypatch.setattr(writer_module.ImageWriter, "add", counted)
     out = tmp_path / "out"
@@ -205,6 +203,38 @@ def test_goes_on_where_it_stopped(root, tmp_path, monkeypatch, blocks, damage):
     again = prepare(source(root), out, options)
     assert again.meta.hash == whole.meta.hash
     assert contents(out) == contents(whole.root)
+
+
+def test_file_replaced_while_stopped_is_decoded_again(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("fairdx.data.prepare._BLOCK_ROWS", 8)
+    (root / "images" / "0002.png").unlink()
+    options = PrepareOptions(size=16, workers=1, on_error="skip")
+    finish = writer_module.ImageWriter.finish
+    monkeypatch.setattr(writer_module.ImageWriter, "finish", lambda self: exec("raise Killed", globals()))
+    with pytest.raises(Killed):
+        prepare(source(root), tmp_path / "out", options)
+    monkeypatch.setattr(writer_module.ImageWriter, "finish", finish)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(root / "images" / "0030.png")
+    Image.fromarray(np.ones((16, 16), np.uint8)).save(root / "images" / "0002.png")
+    resumed = prepare(source(root), tmp_path / "out", options)
+    assert resumed.meta.exclusions == {}
+    assert (resumed.images[2] == 1).all()
+    assert (resumed.images[30] == 0).all()
+    assert resumed.meta.hash == prepare(source(root), tmp_path / "whole", options).meta.hash
+
+
+def test_any_column_can_be_an_attribute(root, tmp_path):
+    table = source(root).table.assign(view=["AP", "PA", None] * 20)
+    options = PrepareOptions(size=16, workers=1, attribute=("view", "sex"))
+    dataset = prepare(source(root, table=table), tmp_path / "out", options)
+    assert dataset.meta.attributes == {"sex": ["male", "female"], "view": ["AP", "PA"]}
+    assert dataset.task("y", "view").group[:3].tolist() == [0, 1, -1]
+    for name, message in (("vew", r"no column 'vew' .*\(did you mean 'view'\?\)"), ("y", "no column 'y'")):
+        with pytest.raises(InputError, match=message):
+            prepare(source(root, table=table), tmp_path / "no", PrepareOptions(attribute=(name,)))
+    table["view"] = table["image"]
+    with pytest.raises(InputError, match="'view' has 60 values, over 50 groups: divide"):
+        prepare(source(root, table=table), tmp_path / "no", PrepareOptions(attribute=("view",)))
 
 
 def test_unfinished_set_of_another_source_is_refused(root, tmp_path, monkeypatch):
@@ -232,25 +262,31 @@ def test_images_of_something_else_are_not_touched(root, tmp_path):
     assert np.load(tmp_path / "images.npy").tolist() == [0, 1, 2, 3, 4]
 
 
-def _hold(folder, held, release):
-    with writer_module.locked(Path(folder)):
-        held.set()
-        release.wait(30)
+HOLD = """
+import sys
+from pathlib import Path
+from fairdx.data.writer import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_two_processes_refuse_each_other(root, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
-    other.start()
-    assert held.wait(30)
-    try:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=f"is being written by process {other.pid}: wait"):
             prepare(source(root), tmp_path, OPTIONS)
-    finally:
-        release.set()
-        other.join(30)
+        other.communicate()
     prepare(source(root), tmp_path, OPTIONS)
+
+
+def test_system_without_locks_is_refused_clearly(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(InputError, match="needs Linux or macOS"):
+        prepare(source(root), tmp_path, OPTIONS)
 
 
 def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):

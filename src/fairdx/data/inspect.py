@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from fairdx.data.base import Meta, PreparedDataset, table_bytes
-from fairdx.data.progress import progress
 from fairdx.data.split import SPLITS, check_disjoint
 from fairdx.errors import InputError
+from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,14 +114,14 @@ def _pixel_problems(dataset: PreparedDataset) -> Iterator[str]:
     digest = hashlib.sha256()
     keys = np.empty(len(dataset), dtype="S16")
     low, high = np.empty((2, len(dataset)), dtype=np.uint8)
-    with progress("checking", len(dataset)) as advance:
+    with Reporter("checking", len(dataset), unit="images") as bar:
         for start in range(0, len(dataset), _AT_ONCE):
             rows = np.arange(start, min(start + _AT_ONCE, len(dataset)))
             images = dataset.read(rows)
             digest.update(images.tobytes())
             low[rows], high[rows] = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
             keys[rows] = [hashlib.blake2b(image, digest_size=8).hexdigest() for image in images]
-            advance(int(rows[-1]) + 1)
+            bar.advance(len(rows))
     digest.update(table_bytes(dataset.table))
     if digest.hexdigest() != dataset.meta.hash:
         yield "the images or the table are not those that were prepared (other hash): prepare the set again"

@@ -22,11 +22,11 @@ from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset, tab
 from fairdx.data.checks import require_choice
 from fairdx.data.decode import Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
-from fairdx.data.progress import progress
-from fairdx.data.source import PathFinder, Source, check_source
+from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
 from fairdx.data.writer import JOURNAL, ImageWriter, locked, write_whole
 from fairdx.errors import InputError
+from fairdx.progress import Reporter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Block = tuple[int, NDArray[np.uint8], list[tuple[int, str]]]
+    Block = tuple[int, NDArray[np.uint8], list[tuple[int, str]], str]
 
 OnError = Literal["stop", "skip"]
 
@@ -70,6 +70,8 @@ class PrepareOptions:
     """Number of processes; one per processor by default."""
     outside: bool = False
     """Whether paths may lead out of the root."""
+    attribute: tuple[str, ...] = ()
+    """Further columns of the source's table to take as sensitive attributes, each value being a group."""
 
     def form(self, source: Source) -> Form:
         """Settle what images are brought to.
@@ -122,6 +124,7 @@ def prepare(source: Source, out: str | Path, options: PrepareOptions | None = No
     chosen = options or PrepareOptions()
     require_choice("on_error", chosen.on_error, get_args(OnError))
     form = chosen.form(source)
+    source = with_attributes(source, chosen.attribute)
     check_source(source)
     table = _with_split(source.table.reset_index(drop=True), chosen)
     table = table.astype(dict.fromkeys(source.labels, "Int16"))
@@ -203,13 +206,18 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
     """Write the four files, meta.json last."""
     shape = (meta.channels, meta.size, meta.size)
     paths = table["path" if source.render is None else "image"]
-    with ImageWriter(folder, meta.fingerprint, shape) as writer, progress(source.name, len(table)) as advance:
+    files = _files(source, table, options)
+    with (
+        ImageWriter(
+            folder, meta.fingerprint, shape, lambda start, end: file_stamp(files[start:end])
+        ) as writer,
+        Reporter(source.name, len(table), unit="images", done=writer.rows) as bar,
+    ):
         _stop_at(writer.failures, source, paths, options)
-        advance(writer.rows)
-        for rows, images, failed in _blocks(source, table, writer.rows, meta, options):
+        for rows, images, failed, stamp in _blocks(source, files, (writer.rows, len(table)), meta, options):
             _stop_at([(writer.rows + place, problem) for place, problem in failed], source, paths, options)
-            writer.add(rows, images, failed)
-            advance(writer.rows)
+            writer.add(rows, images, failed, stamp)
+            bar.advance(rows)
         lost = [row for row, _ in writer.failures]
         kept = table.drop(index=lost).drop(columns="path", errors="ignore").reset_index(drop=True)
         if kept.empty:
@@ -256,26 +264,38 @@ def _failed(table: pd.DataFrame, paths: pd.Series[str], failures: list[tuple[int
     )
 
 
+def _files(source: Source, table: pd.DataFrame, options: PrepareOptions) -> list[str]:
+    """The absolute paths of all image files; none where images are rendered."""
+    if source.render is not None:
+        return []
+    finder = PathFinder(source.root, outside=options.outside)
+    files = [finder.find(path) for path in table["path"]]
+    if options.on_error == "stop":
+        _require_files(files)
+    return files
+
+
 def _blocks(
-    source: Source, table: pd.DataFrame, done: int, meta: Meta, options: PrepareOptions
+    source: Source, files: list[str], rows: tuple[int, int], meta: Meta, options: PrepareOptions
 ) -> Iterator[Block]:
-    """Make the images that are not done yet, in order: rows covered, images, failures."""
+    """Make the images of a range of rows, in order: rows covered, images, failures, stamp of the files."""
     length = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (meta.channels * meta.size**2)))
-    spans = [(start, min(start + length, len(table))) for start in range(done, len(table), length)]
+    spans = [(start, min(start + length, rows[1])) for start in range(*rows, length)]
     if source.render is not None:
         # A renderer uses the processors itself; processes would only add their start to every run.
         for images in map(source.render, (np.arange(*span) for span in spans)):
-            yield len(images), images, []
+            yield len(images), images, [], file_stamp([])
         return
     workers = min(options.workers or available_cpus(), max(1, len(spans) // 4))
-    finder = PathFinder(source.root, outside=options.outside)
-    paths = [finder.find(path) for path in table["path"]]
-    if options.on_error == "stop":
-        _require_files(paths)
-    decode = partial(decode_files, form=options.form(source))
-    results = ordered_map(decode, (paths[start:end] for start, end in spans), workers=workers)
-    for (start, end), (images, failed) in zip(spans, results, strict=True):
-        yield end - start, images, failed
+    decode = partial(_decode, form=options.form(source))
+    results = ordered_map(decode, (files[start:end] for start, end in spans), workers=workers)
+    for (start, end), (stamp, images, failed) in zip(spans, results, strict=True):
+        yield end - start, images, failed, stamp
+
+
+def _decode(files: list[str], form: Form) -> tuple[str, NDArray[np.uint8], list[tuple[int, str]]]:
+    """Decode a block; its stamp is taken first, so that a file replaced meanwhile does not match it."""
+    return file_stamp(files), *decode_files(files, form)
 
 
 def _require_files(paths: list[str]) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
+from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+MOST_GROUPS: Final = 50
+"""A column of more values than this is no sensitive attribute, but a number or a name."""
+_RESERVED = ("image", "path", "patient", "split")
 
 
 def no_exclusions() -> pd.DataFrame:
@@ -69,6 +76,37 @@ def exclude(image: pd.Series[str], reason: str | pd.Series[str], detail: str = "
     return pd.DataFrame({"image": image.astype(str), "reason": reason, "detail": detail})
 
 
+def with_attributes(source: Source, columns: Iterable[str]) -> Source:
+    """Take further columns of a source's table as sensitive attributes.
+
+    Args:
+        source: As the reader made it.
+        columns: Their names; every value of a column is a group, in alphabetical order.
+
+    Returns:
+        The same source with these attributes after its own.
+
+    Raises:
+        InputError: There is no such column, or it has too many values to be groups.
+    """
+    table, attributes = source.table.copy(), dict(source.attributes)
+    known = [str(name) for name in table if name not in (*_RESERVED, *source.labels, *attributes)]
+    for name in columns:
+        if name in attributes:
+            continue
+        if name not in known:
+            raise InputError(
+                f"{source.name} has no column {name!r} to take as attribute ({nearest(name, known)})"
+            )
+        table[name] = table[name].astype(pd.StringDtype(na_value=np.nan))
+        attributes[name] = tuple(sorted(table[name].dropna().unique()))
+        if (values := len(attributes[name])) > MOST_GROUPS:
+            raise InputError(
+                f"{source.name}: {name!r} has {values} values, over {MOST_GROUPS} groups: divide it first"
+            )
+    return replace(source, table=table, attributes=attributes)
+
+
 def check_source(source: Source) -> None:
     """Check what a reader read.
 
@@ -103,7 +141,7 @@ def _check_names(source: Source) -> None:
     """Check that every code and group has a name, and every split is one of three."""
     columns = {label: list(range(len(names))) for label, names in source.labels.items()}
     checked: dict[str, list[Any]] = {**columns, **{a: list(names) for a, names in source.attributes.items()}}
-    reserved = {"image", "path", "patient", "split"} & set(checked)
+    reserved = set(_RESERVED) & set(checked)
     if reserved or len(checked) < len(source.labels) + len(source.attributes):
         twice = next(iter(reserved or set(source.labels) & set(source.attributes)))
         raise InputError(f"{source.name}: {twice!r} cannot be the name of a label or attribute, it is taken")
@@ -160,6 +198,26 @@ class PathFinder:
         return InputError(
             f"path {path!r} leads out of {self._given}: correct it, or allow outside paths if it is meant"
         )
+
+
+def file_stamp(paths: Iterable[str]) -> str:
+    """Sum up size and time of change of files, to see later whether one was replaced.
+
+    Args:
+        paths: The files; missing ones count as such.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = blake2b(digest_size=8)
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            digest.update(b"-\n")
+        else:
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _is_link(path: str) -> bool:

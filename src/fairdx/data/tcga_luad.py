@@ -13,9 +13,9 @@ from fairdx.data.checks import nearest, require_choice
 from fairdx.data.dicom import read_header, require_pydicom
 from fairdx.data.files import age_groups, find_file, read_text_table, row_of, source_folder
 from fairdx.data.observations import RaceMap, most_frequent, parse_race, require_some
-from fairdx.data.progress import progress
 from fairdx.data.source import Source, exclude, no_exclusions
 from fairdx.errors import InputError
+from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,8 +198,8 @@ def _slices(
     left_out: list[pd.DataFrame] = [no_exclusions()]
     incomplete = 0
     folders = _folders(manifest, series)
-    with progress("reading headers", len(series), "series") as advance:
-        for done, (_, one) in enumerate(series.iterrows(), start=1):
+    with Reporter("reading headers", len(series), unit="series") as bar:
+        for _, one in series.iterrows():
             files = sorted(folders[one["Series UID"]].glob("*.dcm"))
             incomplete += str(len(files)) != one["Number of Images"]
             axial, others, damaged = _ordered(files)
@@ -215,7 +215,7 @@ def _slices(
                 for f in [*axial, *damaged]
                 if f in kept
             ]
-            advance(done)
+            bar.advance()
     table = pd.DataFrame(rows, columns=["path", "patient", "series"], dtype=str)
     table.insert(0, "image", table["path"])
     return table, pd.concat(left_out, ignore_index=True), incomplete

@@ -1,13 +1,13 @@
 """An images.npy that grows on disk and survives `kill -9`.
 
 Images are appended to a file under a temporary name; after each block a line in a journal says how many rows
-of the source it covers, which of them failed, and the checksum of its bytes. A writer that finds such a pair
-verifies it block by block, cuts off what was not finished, and goes on: the result is bit-identical.
+of the source it covers, which of them failed, the checksum of its bytes and the stamp of its files (sizes and
+times of change). A writer that finds such a pair verifies it block by block, cuts off what was not finished
+or was made from files that have changed since, and goes on: the result is bit-identical.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,7 +22,7 @@ from fairdx.data.base import IMAGES
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,8 +42,15 @@ def locked(folder: Path) -> Iterator[None]:
         folder: An existing folder.
 
     Raises:
-        InputError: Another process holds it.
+        InputError: Another process holds it, or the system has no such locks.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise InputError(
+            "preparing a data set needs Linux or macOS, or on Windows its Linux subsystem (WSL): "
+            "a prepared data set can then be read anywhere"
+        ) from None
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             # Not flock: a killed parent's workers would inherit that lock and hold it a moment longer.
@@ -79,7 +86,14 @@ def write_whole(path: Path, data: bytes) -> None:
 class ImageWriter:
     """Appends blocks of images to a folder's unfinished images.npy, from where an earlier run stopped."""
 
-    def __init__(self, folder: Path, fingerprint: str, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        shape: tuple[int, int, int],
+        stamp: Callable[[int, int], str],
+    ) -> None:
+        self._stamp = stamp
         self._folder = folder
         self._shape = shape
         self._stride = int(np.prod(shape))
@@ -129,7 +143,9 @@ class ImageWriter:
             log.info("%s: going on after %d images", self._folder, self.rows)
 
     def _verified(self, line: dict[str, Any]) -> bool:
-        """Take over a block of an earlier run if its bytes are what the journal says."""
+        """Take over a block of an earlier run if its bytes and its files are what the journal says."""
+        if line["stamp"] != self._stamp(self.rows, self.rows + line["rows"]):
+            return False
         data = self._images.read(line["kept"] * self._stride)
         if zlib.crc32(data) != line["crc"] or len(data) != line["kept"] * self._stride:
             return False
@@ -143,13 +159,16 @@ class ImageWriter:
         self.kept += line["kept"]
         self.digest.update(data)
 
-    def add(self, rows: int, images: NDArray[np.uint8], failed: Sequence[tuple[int, str]]) -> None:
+    def add(
+        self, rows: int, images: NDArray[np.uint8], failed: Sequence[tuple[int, str]], stamp: str
+    ) -> None:
         """Append a block.
 
         Args:
             rows: How many rows of the source it covers.
             images: Those that could be used, of shape (rows - len(failed), C, H, W).
             failed: Place in the block and what is wrong, for each of the others.
+            stamp: Of the files that it was made from, before they were read.
         """
         if images.shape != (rows - len(failed), *self._shape) or images.dtype != np.uint8:
             raise RuntimeError(f"a block of {rows} rows came as {images.dtype} of shape {images.shape}")
@@ -159,6 +178,7 @@ class ImageWriter:
             "kept": len(images),
             "crc": zlib.crc32(data),
             "failed": [list(f) for f in failed],
+            "stamp": stamp,
         }
         _write(self._images, data)
         _write(self._journal, _line(line))
