@@ -74,7 +74,7 @@ class EvaluationSettings(Config):
     """Nominal coverage of the intervals."""
     replicates: int = Field(1000, ge=2)
     """Bootstrap replicates, by patient."""
-    true_effect_patients: int = Field(4000, ge=0)
+    true_effect_patients: int = Field(3000, ge=0)
     """Patients of the phantom that are drawn under interventions; 0 leaves the true effects out."""
 
 

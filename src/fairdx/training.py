@@ -298,7 +298,8 @@ def validation_scores(
 
 def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
     if stage.choose == "auroc":
-        return bool(record["validation/auroc"] > best["validation/auroc"])
+        # An untrained model may score well by chance, and is not what anybody asked for.
+        return bool(best["epoch"] == 0 or record["validation/auroc"] > best["validation/auroc"])
 
     def cost(epoch: Record) -> float:
         """How far AUROC or accuracy are below the budget; 0 within it."""

@@ -48,7 +48,7 @@ class PhantomSettings(BaseModel):
     """Height and width in pixels."""
     train: int = Field(4096, ge=1)
     """Training images."""
-    validation: int = Field(2048, ge=1)
+    validation: int = Field(1536, ge=1)
     """Validation images, for thresholds and the choice of the best epoch."""
     test: int = Field(10_000, ge=1)
     """Test images; the plug-in ADF of two groups and two classes has a floor of 1 / test."""

@@ -39,17 +39,17 @@ class FairDiagnosisConfig(MethodConfig):
     """How often the mask is added, K; "iteratively adding" has no number in the paper."""
     discriminator_sees: tuple[View, ...] = ("embedding", "logit")
     """The paper has the image (Eq. 7). What the frozen model makes of it works better: see docs/paper.md."""
-    discriminator_updates: int = Field(1, ge=1)
-    """Steps of d_Y for each step of g; "updated alternatively" in the paper."""
+    discriminator_updates: int = Field(3, ge=1)
+    """Steps of d_Y for each step of g; "updated alternatively" in the paper, read as 1."""
     width: int = Field(24, ge=1)
     """Channels of the mask generator at half resolution; not in the paper."""
-    epochs: int = Field(6, ge=0)
+    epochs: int = Field(5, ge=0)
     """Not in the paper."""
     batch_size: int = Field(128, ge=2)
     """Not in the paper."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     """Of the generator. The paper has 1e-4 (A.1), for many more epochs than a CPU affords."""
-    discriminator_learning_rate: float = Field(1e-3, gt=0)
+    discriminator_learning_rate: float = Field(2e-3, gt=0)
     """Of d_Y. The paper has 1e-4 (A.1)."""
     schedule: Schedule = "cosine"
     """The paper has a step schedule (A.1)."""
@@ -85,6 +85,7 @@ class FairDiagnosis(Method):
         "default": {},
         "paper": {
             "discriminator_sees": ("image",),
+            "discriminator_updates": 1,
             "learning_rate": 1e-4,
             "discriminator_learning_rate": 1e-4,
             "schedule": "step",

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fairdx.data.base import Batch
+from fairdx.methods.base import Spec
+from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, Masked
+from fairdx.training import learning
+
+
+def make(**changes):
+    config = FairDiagnosisConfig(**changes)
+    method = FairDiagnosis.build(config, Spec(1, 32, 2, 2), seed=0)
+    for module in (method.diagnoser, method.mask_generator, method.discriminator):
+        module.requires_grad_(False).eval()
+    return method
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(8, 1, 32, 32, generator=generator)
+    return Batch(image, torch.tensor([0, 1] * 4), torch.tensor([0, 0, 1, 1] * 2), torch.arange(8))
+
+
+def test_the_generator_learns_through_the_frozen_model_which_stays_bit_identical(batch):
+    method = make()
+    frozen = {key: value.clone() for key, value in method.diagnoser.state_dict().items()}
+    modules = {"diagnoser": method.diagnoser, "mask_generator": method.mask_generator}
+    with learning(("mask_generator",), modules):
+        method.generator_loss(batch, method.forward(batch))["total"].backward()
+    gradients = [p.grad for p in method.mask_generator.leave.parameters()]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+    assert all(p.grad is None for p in method.diagnoser.parameters())
+    assert all(p.grad is None for p in method.discriminator.parameters())
+    after = method.diagnoser.state_dict()
+    assert any("running_var" in key for key in after)
+    assert all(torch.equal(after[key], value) for key, value in frozen.items())
+
+
+def test_a_step_of_the_discriminator_leaves_the_generator_without_gradient(batch):
+    method = make()
+    masked = Masked(*(tensor.detach() for tensor in method.forward(batch)))
+    with learning(("discriminator",), {"discriminator": method.discriminator}):
+        method.discriminator_loss(batch, masked)["total"].backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in method.discriminator.parameters())
+    assert all(p.grad is None for p in method.mask_generator.parameters())
+
+
+def test_losses_are_the_equations_of_the_paper_computed_by_hand(batch):
+    method = make(alpha=0.3, beta=0.7)
+    masked = method.forward(batch)
+    guess = method.discriminator(masked.image, _diagnosis(masked), batch.label)
+    probability = torch.softmax(guess.double(), 1).numpy()
+    p_s = probability[np.arange(8), batch.group.numpy()]
+    diagnosis = torch.softmax(masked.logit.double(), 1).numpy()
+    p_y = diagnosis[np.arange(8), batch.label.numpy()]
+    entropy = -(probability * np.log(probability)).sum(1).mean()
+    expected = np.log(p_s).mean() - 0.3 * entropy - 0.7 * np.log(p_y).mean()
+    assert float(method.generator_loss(batch, masked)["total"]) == pytest.approx(expected, rel=1e-5)
+    assert float(method.discriminator_loss(batch, masked)["total"]) == pytest.approx(
+        -np.log(p_s).mean(), rel=1e-5
+    )
+
+
+def _diagnosis(masked):
+    from fairdx.networks import Diagnosis
+
+    return Diagnosis(masked.embedding, masked.logit)
+
+
+def test_an_untrained_mask_changes_nothing(batch):
+    method = make()
+    torch.testing.assert_close(method.masked(batch.image), batch.image, rtol=0, atol=0)
+    expected = method.diagnoser(batch.image).logit
+    torch.testing.assert_close(method.logits(batch.image), expected, rtol=0, atol=0)
+
+
+def test_the_paper_preset_is_the_paper(batch):
+    preset = FairDiagnosisConfig.model_validate(FairDiagnosis.presets["paper"])
+    assert (preset.eta, preset.alpha, preset.beta) == (0.2, 1.0, 1.0)
+    assert (
+        preset.learning_rate == preset.discriminator_learning_rate == preset.pretraining.learning_rate == 1e-4
+    )
+    assert preset.schedule == preset.pretraining.schedule == "step"
+    assert preset.discriminator_sees == ("image",)
+    assert preset.discriminator_updates == 1
+    method = make(**FairDiagnosis.presets["paper"])
+    loss = method.discriminator_loss(batch, method.forward(batch))["total"]
+    assert float(loss) == pytest.approx(float(cross_entropy(torch.zeros(8, 2), batch.group)), abs=0.3)
