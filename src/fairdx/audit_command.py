@@ -62,7 +62,7 @@ def audit_file(request: AuditRequest) -> list[str]:
         covariates=request.covariates,
         identifier=request.identifier,
         compare_to=request.compare,
-        where=dict(_assignment("--where", text) for text in request.where),
+        where=_assignments("--where", request.where),
     )
     result = _audit(request, table)
     _write(request, result)
@@ -94,11 +94,16 @@ def _audit(request: AuditRequest, table: Predictions) -> AuditResult:
     return replace(result, notes=sorted(notes, key=lambda note: order[note.kind]))
 
 
-def _assignment(option: str, text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise InputError(f"`{option} {text}` is not of the form NAME=VALUE, as in split=test")
-    return name, value
+def _assignments(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InputError(f"`{option} {text}` is not of the form NAME=VALUE, as in split=test")
+        if name in found:
+            raise InputError(f"`{option}` gives {name} two values, {found[name]} and {value}; give one")
+        found[name] = value
+    return found
 
 
 def _references(request: AuditRequest) -> dict[str, str] | str | None:
@@ -106,7 +111,7 @@ def _references(request: AuditRequest) -> dict[str, str] | str | None:
     given = request.references
     if len(given) == 1 and given[0].partition("=")[0] not in request.groups:
         return given[0]
-    return dict(_assignment("--reference", text) for text in given) or None
+    return _assignments("--reference", given) or None
 
 
 def _write(request: AuditRequest, result: AuditResult) -> None:

@@ -13,6 +13,7 @@ from fairdx.fairness.effects import (
     total_effect,
 )
 from fairdx.fairness.evaluate import evaluate
+from fairdx.fairness.gate import Condition, parse_condition
 from fairdx.fairness.metrics import (
     UndefinedMetricWarning,
     accuracy,
@@ -40,6 +41,7 @@ __all__ = [
     "IDENTIFICATION",
     "METRICS",
     "AuditResult",
+    "Condition",
     "Effects",
     "Estimate",
     "Interval",
@@ -68,6 +70,7 @@ __all__ = [
     "group_rates",
     "indirect_effect",
     "json_schema",
+    "parse_condition",
     "permutation_test",
     "read_predictions",
     "score_mutual_information",

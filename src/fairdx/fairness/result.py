@@ -274,6 +274,20 @@ class AuditResult:
 
         return TypeAdapter(AuditResult).dump_json(self, indent=indent).decode()
 
+    def to_html(self, *, title: str | None = None) -> str:
+        """The result as one self-contained page.
+
+        Args:
+            title: Heading of the page; one that names the attributes if None.
+
+        Returns:
+            HTML that needs no other file and no network.
+        """
+        # The only call from here up to the reports: what the page is made of stays there.
+        from fairdx.report.audit_page import render_audit
+
+        return render_audit(self, title=title)
+
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of `AuditResult.to_json`."""

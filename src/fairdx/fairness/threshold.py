@@ -9,8 +9,8 @@ from fairdx.errors import InputError
 def youden_threshold(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Returns the threshold with the highest sensitivity + specificity (Youden, Cancer 1950).
 
-    Unlike the most accurate threshold it does not move with the prevalence, and a rare disease does not push it
-    to "never". It lies half-way between two neighbouring scores, so that rounding does not move decisions.
+    Unlike the most accurate threshold it does not move with the prevalence, and a rare disease does not push
+    it to "never". It lies half-way between two neighbouring scores: rounding does not move decisions.
 
     Args:
         y_true: Truth, 0 or 1, shape (n,).
