@@ -76,7 +76,7 @@ def test_defaults_counted_by_hand(root, tmp_path):
     assert table["split"].tolist() == ["train"] * 4 + ["test"]
     assert source.exclusions["reason"].tolist() == ["view is lateral", "view is LL"]
     assert len(table) + len(source.exclusions) == len(TRAIN) + len(VALID)
-    assert source.settings == {"age_zero_taken_as_unknown": 1}
+    assert source.settings == {"age_zero_taken_as_unknown": 1, "impossible_ages": 0}
     assert next(iter(source.labels)) == "Pneumonia"
     dataset = prepare(source, tmp_path / "out", PrepareOptions(size=16, validation=0.5, workers=1))
     assert dataset.meta.policies["uncertain"] == "ignore"
@@ -105,8 +105,30 @@ def test_views(root, view, kept):
     assert (len(source.table), len(source.exclusions)) == (kept, 7 - kept)
 
 
+def test_images_that_the_tables_do_not_mention_are_listed(root):
+    for path in ("train/patient00009/study1/view1_frontal.jpg", "valid/._hidden.JPG", "other/x.jpg"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    exclusions = read_chexpert(root).exclusions
+    assert exclusions.loc[exclusions["reason"] == "not in the table", "image"].tolist() == [
+        "train/patient00009/study1/view1_frontal.jpg",
+        "valid/._hidden.JPG",
+    ]
+    source = read_chexpert(root, scan_files=False)
+    assert "not in the table" not in set(source.exclusions["reason"])
+    assert source.policies["scan_files"] is False
+
+
+def test_impossible_ages_are_unknown_and_counted(root):
+    path = root / "train.csv"
+    path.write_text(path.read_text().replace("Male,30", "Male,-30").replace("Male,60", "Male,600"))
+    source = read_chexpert(root)
+    assert source.table["age"].fillna(-1).tolist() == [68, -1, -1, -1, 73]
+    assert source.settings["impossible_ages"] == 2
+
+
 def test_by_patient_leaves_the_split_to_prepare(root):
-    assert "split" not in read_chexpert(root, split="patient").table
+    assert "split" not in read_chexpert(root, official_split=False).table
 
 
 @pytest.mark.parametrize("kind", ["csv", "xlsx"])
@@ -123,8 +145,16 @@ def test_demographics(root, kind):
     # patient64541 is once Other and once White: a tie, so not known.
     assert source.table["race"].fillna("?").tolist() == ["white", "black", "?", "asian", "?"]
     assert source.attributes["race"] == ("white", "black", "asian", "other")
+    assert source.table["ethnicity"].fillna("?").tolist() == [
+        "Non-Hispanic/Non-Latino",
+        "Non-Hispanic/Non-Latino",
+        "Unknown",
+        "Unknown",
+        "Hispanic/Latino",
+    ]
     assert source.settings == {
         "age_zero_taken_as_unknown": 1,
+        "impossible_ages": 0,
         "images_without_demographics": 1,
         "images_whose_sex_contradicts_the_demographics": 1,
         "images_whose_age_contradicts_the_demographics": 1,
@@ -166,7 +196,6 @@ def test_a_table_that_is_wrong(root, old, new, message):
         ({"unmentioned": "ones"}, "unmentioned='ones' is not possible"),
         ({"view": "lateral"}, "view='lateral'"),
         ({"race_map": "x"}, "race_map='x'"),
-        ({"split": "x"}, "split='x'"),
         ({"finding": "pneumonia"}, r"finding='pneumonia' is not possible \(did you mean 'Pneumonia'"),
     ],
 )

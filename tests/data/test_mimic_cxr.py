@@ -107,6 +107,8 @@ def test_join_counted_by_hand(tmp_path, packed, module, race):
     }
     assert source.settings == {
         "labelled_studies_without_image": 1,
+        "split_rows_without_image": 0,
+        "impossible_ages": 0,
         "images_without_patient_record": 2,
         "images_without_admission": 3,
         "patients_of_contradictory_race": 2,
@@ -146,6 +148,23 @@ def test_patients_without_a_record_stay_with_unknown_sex(tmp_path):
     assert source.table["sex"].fillna("?").tolist() == ["female", "female", "?"]
     assert source.table["age_group"].fillna("?").tolist() == ["under 60", "under 60", "?"]
     assert source.settings["images_without_patient_record"] == 3
+
+
+def test_files_and_rows_that_have_no_counterpart(tmp_path):
+    root = layout(tmp_path)
+    extra = root / "files" / "p10" / "p10000032" / "s50414267" / "bbbb.jpg"
+    extra.touch()
+    write(root, "mimic-cxr-2.0.0-split.csv", SPLIT + "bbbb,50414267,10000032,train\n", packed=True)
+    write(root, "patients.csv", PATIENTS.replace("F,52,2180", "F,52,2480"), packed=True)
+    source = read_mimic_cxr(root)
+    assert source.exclusions.iloc[-1].tolist() == [
+        "files/p10/p10000032/s50414267/bbbb.jpg",
+        "not in the table",
+        "",
+    ]
+    assert source.settings["split_rows_without_image"] == 1
+    assert source.settings["impossible_ages"] == 3  # the three images of that patient
+    assert len(read_mimic_cxr(root, scan_files=False).exclusions) == len(source.exclusions) - 1
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,18 @@ u1\tTCGA-17-Z001\tFEMALE\tWHITE\tStage IIB\t58
 u2\tTCGA-17-Z002\tMALE\tBLACK OR AFRICAN AMERICAN\tStage IIIA\t71
 u3\tTCGA-17-Z003\tMALE\t[Not Available]\tStage IV\t[Not Available]
 """  # noqa: E501
+CBIOPORTAL = """#Patient Identifier	Sex	Race	Neoplasm Disease Stage	Diagnosis Age
+#STRING	STRING	STRING	STRING	NUMBER
+PATIENT_ID	SEX	RACE	AJCC_PATHOLOGIC_TUMOR_STAGE	AGE
+TCGA-17-Z001	Female	WHITE	STAGE IIB	58
+TCGA-17-Z002	Male	BLACK OR AFRICAN AMERICAN	STAGE IIIA	71
+TCGA-17-Z003	Male	[Not Available]	STAGE IV	
+"""
 CLINICAL = {
     "clinical.tsv": OLD,
     "clinical.cart.2026-01-01/clinical.tsv": NEW,
     "nationwidechildrens.org_clinical_patient_luad.txt": BIOTAB,
+    "data_clinical_patient.txt": CBIOPORTAL,
 }
 
 
@@ -90,7 +98,7 @@ def root(tmp_path):
 def test_series_joined_to_every_form_of_the_clinical_data(root, name):
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text(CLINICAL[name])
-    source = read_tcga_luad(root)
+    source = read_tcga_luad(root, clinical=root / name if name.startswith("data_") else None)
     table = source.table
     assert table["patient"].tolist() == SUBJECTS[:3]
     assert table["path"].str.endswith("1-002.dcm").all()
@@ -101,9 +109,12 @@ def test_series_joined_to_every_form_of_the_clinical_data(root, name):
     assert source.exclusions["reason"].value_counts().to_dict() == {
         "slice not chosen": 6,
         "slice is not axial": 3,
-        "patient without clinical data": 1,
-        "modality is PT": 1,
+        "patient without clinical data": 4,
     }
+    # Every file is in the set or on the list of exclusions.
+    on_disk = {file.relative_to(root).as_posix() for file in root.rglob("*.dcm")}
+    assert on_disk == {*table["path"], *source.exclusions["image"]}
+    assert source.settings["unused_series_without_files"] == 1
     assert source.settings["incomplete_series"] == 1
     assert source.settings["cases_of_contradictory_stage"] == 0
 
@@ -141,12 +152,27 @@ def test_contradictory_stages_are_unknown_and_counted(root):
     assert source.settings["cases_of_undecided_stage"] == 1
 
 
+def test_errors_name_the_row_below_comments(root):
+    (root / "clinical.tsv").write_text(CBIOPORTAL.replace("IIIA", "V"))
+    with pytest.raises(InputError, match=r"clinical\.tsv row 5: .* is 'STAGE V'"):
+        read_tcga_luad(root)
+
+
+def test_without_a_column_of_race(root):
+    lines = [line.split("\t") for line in OLD.splitlines()]
+    (root / "clinical.tsv").write_text("\n".join("\t".join(cells[:5] + cells[6:]) for cells in lines))
+    source = read_tcga_luad(root)
+    assert list(source.attributes) == ["sex", "age_group"]
+    assert source.policies["race_map"] is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("ajcc_pathologic_stage", "stage", r"no column 'diagnoses\.ajcc_pathologic_stage' or"),
         ("Stage IIIA", "Stage V", "row 4: 'ajcc_pathologic_stage' is 'Stage V', not a stage"),
         ("\tmale\tblack", "\tm\tblack", "row 4: the sex is 'm'"),
+        ("\t71\tmale", "\told\tmale", "row 4: 'age_at_index' is 'old', not a number"),
         ("TCGA-17", "TCGA-99", "not one row of the two belongs together"),
     ],
 )
@@ -167,9 +193,18 @@ def test_folder_that_is_wrong(root):
     ):
         with pytest.raises(InputError, match=message):
             read_tcga_luad(root, **options)
+
+
+def test_series_that_is_nowhere_and_file_that_is_in_no_series(root, tmp_path):
+    (root / "clinical.tsv").write_text(OLD)
     table = pd.read_csv(root / "metadata.csv", dtype=str)
     table.assign(**{"Series UID": table["Series UID"].replace("1.3.6.2", "1.3.6.77")}).to_csv(
         root / "metadata.csv", index=False
     )
-    with pytest.raises(InputError, match=r"series '1\.3\.6\.77' is not at .* nor elsewhere"):
-        read_tcga_luad(root)
+    source = read_tcga_luad(root)
+    assert source.exclusions["reason"].value_counts()["not in the table"] == 4
+    options = {"size": 16, "test": 0.5, "validation": 0, "workers": 1}
+    with pytest.raises(InputError, match=r"TCGA-LUAD/moved/away does not exist .with on-error skip"):
+        prepare(source, tmp_path / "out", PrepareOptions(**options))
+    dataset = prepare(source, tmp_path / "out", PrepareOptions(**options, on_error="skip"))
+    assert dataset.meta.exclusions["file does not exist"] == 1

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fairdx.data.checks import require_choice, require_columns
+from fairdx.data.checks import require_columns
 from fairdx.data.files import (
     age_groups,
+    known_ages,
     parse_groups,
     parse_numbers,
     read_text_table,
     require_words,
     row_of,
     source_folder,
+    unlisted_files,
 )
 from fairdx.data.observations import (
     ALIASES,
@@ -37,16 +39,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SplitChoice = Literal["official", "patient"]
-
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 _SPLITS = {"train.csv": "train", "valid.csv": "test"}
+_FOLDERS = ("train", "valid")
 _SEX = {"Male": "male", "Female": "female", "Unknown": None}
 _DEMOGRAPHICS = ("PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE")
 _AGE_TOLERANCE = 15  # years, as public readers of the demographics use
 
 
-def read_chexpert(
+def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     root: str | Path,
     *,
     finding: str = "Pneumonia",
@@ -55,7 +56,8 @@ def read_chexpert(
     view: View = "frontal",
     age_bins: Sequence[float] = (60,),
     race_map: RaceMap = "white_black_asian_other",
-    split: SplitChoice = "official",
+    official_split: bool = True,
+    scan_files: bool = True,
 ) -> Source:
     """Read CheXpert.
 
@@ -67,8 +69,11 @@ def read_chexpert(
         view: Which views to keep.
         age_bins: Ages in years at which a new age group begins.
         race_map: Which races to tell apart, where the demographics are there.
-        split: "official" trains on `train.csv` and tests on the radiologists' `valid.csv`, some 200 patients;
-            "patient" pools both and splits by patient.
+        official_split: Whether to train on `train.csv` and test on the radiologists' `valid.csv`, some 200
+            patients, too few for rates of groups; otherwise both are pooled and split by patient, 90 to 10
+            as in the paper.
+        scan_files: Whether to look through all folders for images that the tables do not mention, and to list
+            these as left out.
 
     Returns:
         The 14 observations as labels; sex, age group and, with the demographics, race as attributes.
@@ -76,7 +81,6 @@ def read_chexpert(
     Raises:
         InputError: A missing file or column, an unknown policy, a value that means nothing.
     """
-    require_choice("split", split, get_args(SplitChoice))
     folder = source_folder(root)
     labels = order_labels(finding)
     out = pd.concat(
@@ -88,15 +92,16 @@ def read_chexpert(
     )
     settings: dict[str, Any] = {}
     settings["age_zero_taken_as_unknown"] = int((out["age"] == 0).sum())
-    out["age"] = out["age"].mask(out["age"] == 0)
+    out["age"], settings["impossible_ages"] = known_ages(out["age"].mask(out["age"] == 0))
     out["age_group"], age_names = age_groups(out["age"], age_bins)
     attributes = {"sex": ("male", "female"), "age_group": age_names}
     demographics = _demographics(folder)
     if demographics is not None:
         out["race"], attributes["race"], found = _race(out, demographics, race_map)
         settings |= found
+    unlisted = unlisted_files(folder, _FOLDERS if scan_files else (), out["path"])
     reason = view_exclusions(out["view"], view)
-    if split == "patient":
+    if not official_split:
         out = out.drop(columns="split")
     return Source(
         name="chexpert",
@@ -111,9 +116,12 @@ def read_chexpert(
             "view": view,
             "age_bins": list(age_bins),
             "race_map": race_map if demographics is not None else None,
-            "official_split": split == "official",
+            "official_split": official_split,
+            "scan_files": scan_files,
         },
-        exclusions=exclude(out.loc[reason.notna(), "image"], reason.dropna()),
+        exclusions=pd.concat(
+            [exclude(out.loc[reason.notna(), "image"], reason.dropna()), unlisted], ignore_index=True
+        ),
         settings=settings,
     )
 
@@ -181,6 +189,9 @@ def _race(
     met = out["patient"].isin(demographics["PATIENT"])
     require_some(int(met.sum()), "CheXpert and its demographics")
     first = demographics.drop_duplicates("PATIENT").set_index("PATIENT")
+    if "ETHNICITY" in demographics:
+        ethnicity, _, _ = most_frequent(demographics["PATIENT"], demographics["ETHNICITY"])
+        out["ethnicity"] = out["patient"].map(ethnicity)
     sex = out["patient"].map(first["GENDER"].map(_SEX))
     age = pd.to_numeric(out["patient"].map(first["AGE_AT_CXR"]), errors="coerce")
     found = {

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import zlib
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
 from fairdx.data.checks import nearest, require_columns
+from fairdx.data.source import exclude
 from fairdx.errors import InputError
+from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+OLDEST: Final = 120
+"""Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
+IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg")
+"""How the names of image files end, in lower case."""
 
 
 def source_folder(root: str | Path) -> Path:
@@ -66,6 +74,7 @@ def read_text_table(
     *,
     separator: str = ",",
     only: Callable[[str], bool] | None = None,
+    skip: int = 0,
 ) -> pd.DataFrame:
     """Read a delimited text file with every cell as the text it is.
 
@@ -74,6 +83,7 @@ def read_text_table(
         columns: Columns it must have.
         separator: What stands between cells.
         only: Which columns to read, by their name; all by default.
+        skip: How many lines stand before the header.
 
     Returns:
         The table; cells without anything but blanks are null.
@@ -91,6 +101,7 @@ def read_text_table(
                 keep_default_na=False,
                 index_col=False,
                 encoding="utf-8-sig",
+                skiprows=skip,
                 usecols=None if only is None else (lambda name: only(name.strip())),
             )
     except FileNotFoundError:
@@ -100,6 +111,7 @@ def read_text_table(
     except (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning) as error:
         raise InputError(f"{path} cannot be read as a table: {str(error).strip()}") from error
     table.columns = table.columns.str.strip()
+    table.index += skip  # so that errors name the row as an editor shows it
     require_columns(table, columns, path)
     if table.columns.duplicated().any():
         raise InputError(f"{path} has two columns {table.columns[table.columns.duplicated()][0]!r}")
@@ -203,6 +215,55 @@ def parse_numbers(table: pd.DataFrame, column: str, file: Path) -> pd.Series[flo
         value = table.loc[wrong, column].iloc[0]
         raise InputError(f"{file} row {row_of(table, wrong)}: {column!r} is {value!r}, not a number")
     return numbers
+
+
+def known_ages(age: pd.Series[float]) -> tuple[pd.Series[float], int]:
+    """Take ages that nobody has as unknown.
+
+    Args:
+        age: Ages in years, NaN where unknown.
+
+    Returns:
+        The ages, NaN also where they are below 0 or above `OLDEST`, and how many of these there are.
+    """
+    impossible = (age < 0) | (age > OLDEST)
+    return age.mask(impossible), int(impossible.sum())
+
+
+def unlisted_files(
+    root: Path, folders: Iterable[str], listed: Iterable[str], endings: tuple[str, ...] = IMAGE_ENDINGS
+) -> pd.DataFrame:
+    """List the image files on disk that no table mentions.
+
+    Every folder is visited: a second for each 50,000 of them on a local disk, far more on slow storage.
+
+    Args:
+        root: Folder of the source.
+        folders: Where to look, relative to the root; those that are not there are passed over.
+        listed: Paths that the tables mention, relative to the root.
+        endings: How the names of image files end, in lower case.
+
+    Returns:
+        The columns of exclusions, sorted by path.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    known, found = set(listed), []
+    with Reporter("looking for further files", len(known), unit="files") as bar:
+        for top in folders:
+            if not (root / top).is_dir():
+                continue
+            for place, _, names in os.walk(root / top, onerror=_cannot_be_read):
+                below = "" if place == str(root) else f"{os.path.relpath(place, root)}/".replace(os.sep, "/")
+                paths = [f"{below}{name}" for name in names if name.lower().endswith(endings)]
+                found += [path for path in paths if path not in known]
+                bar.advance(len(paths))
+    return exclude(pd.Series(sorted(found), dtype=str), "not in the table")
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[str], tuple[str, ...]]:

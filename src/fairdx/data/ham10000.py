@@ -9,6 +9,7 @@ import pandas as pd
 from fairdx.data.files import (
     age_groups,
     find_file,
+    known_ages,
     parse_codes,
     parse_groups,
     parse_numbers,
@@ -49,7 +50,7 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
     folder = source_folder(root)
     file = find_file(folder, "HAM10000_metadata.csv", "HAM10000_metadata")
     table = read_text_table(file, ("lesion_id", "image_id", "dx", "age", "sex"))
-    age = parse_numbers(table, "age", file)
+    age, impossible = known_ages(parse_numbers(table, "age", file))
     age_group, age_names = age_groups(age, age_bins)
     paths = _image_paths(folder)
     out = pd.DataFrame(
@@ -78,6 +79,7 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
             "patient": "lesion",
         },
         exclusions=exclude(pd.Series(sorted(set(paths) - set(out["image"])), dtype=str), "not in the table"),
+        settings={"impossible_ages": impossible},
         channels=3,
     )
 

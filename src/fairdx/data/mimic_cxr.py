@@ -11,11 +11,13 @@ from fairdx.data.checks import require_choice, require_columns
 from fairdx.data.files import (
     age_groups,
     find_file,
+    known_ages,
     parse_groups,
     parse_numbers,
     read_text_table,
     row_of,
     source_folder,
+    unlisted_files,
 )
 from fairdx.data.observations import (
     ALIASES,
@@ -58,6 +60,7 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
     age_bins: Sequence[float] = (60,),
     race_map: RaceMap = "white_black_asian_other",
     official_split: bool = True,
+    scan_files: bool = True,
 ) -> Source:
     """Read MIMIC-CXR-JPG.
 
@@ -74,6 +77,8 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
         age_bins: Ages in years at which a new age group begins.
         race_map: Which races to tell apart, where the admissions are there.
         official_split: Whether to use the official split instead of one by patient.
+        scan_files: Whether to look through all folders for images that the tables do not mention, and to list
+            these as left out.
 
     Returns:
         The 14 observations as labels; sex, age group and, with the admissions, race and insurance as
@@ -97,7 +102,7 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
     reason = view_exclusions(out["view"], view)
     reason = reason.mask(~out["study"].isin(studies.index), "study without labels")
     if official_split:
-        out["split"] = _official_split(folder, out)
+        out["split"], settings["split_rows_without_image"] = _official_split(folder, out)
         reason = reason.mask(out["split"].isna(), "not in the split table")
     attributes, found = _add_patients(out, source_folder(mimic_iv or folder), age_bins, race_map)
     return Source(
@@ -116,9 +121,16 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
             "age_bins": list(age_bins),
             "race_map": race_map if "race" in attributes else None,
             "official_split": official_split,
+            "scan_files": scan_files,
             "pixels": "histogram-equalised by the publisher; not to be mixed with DICOM",
         },
-        exclusions=exclude(out.loc[reason.notna(), "image"], reason.dropna()),
+        exclusions=pd.concat(
+            [
+                exclude(out.loc[reason.notna(), "image"], reason.dropna()),
+                unlisted_files(folder, ("files",) if scan_files else (), out["path"]),
+            ],
+            ignore_index=True,
+        ),
         settings=settings | found,
     )
 
@@ -188,14 +200,16 @@ def _with_experts(
     return pd.concat([studies[~studies.index.isin(experts.index)], experts]), len(experts)
 
 
-def _official_split(folder: Path, out: pd.DataFrame) -> pd.Series[str]:
+def _official_split(folder: Path, out: pd.DataFrame) -> tuple[pd.Series[str], int]:
+    """Split of each image, and how many images of the split are not in the metadata."""
     file = find_file(folder, "mimic-cxr-*-split.csv*")
     table = read_text_table(file, ("dicom_id", "split"), only=lambda name: name in ("dicom_id", "split"))
     twice = table["dicom_id"].duplicated()
     if twice.any():
         value = table.loc[twice, "dicom_id"].iloc[0]
         raise InputError(f"{file} row {row_of(table, twice)}: image {value!r} is listed twice")
-    return out["image"].map(parse_groups(table, "split", _SPLITS, file).set_axis(table["dicom_id"]))
+    sides = parse_groups(table, "split", _SPLITS, file).set_axis(table["dicom_id"])
+    return out["image"].map(sides), int((~table["dicom_id"].isin(out["image"])).sum())
 
 
 def _add_patients(
@@ -215,9 +229,9 @@ def _add_patients(
     met = out["patient"].isin(patients.index)
     require_some(int(met.sum()), "MIMIC-CXR and the patients of MIMIC-IV")
     out["sex"] = out["patient"].map(patients["sex"])
-    out["age"] = out.pop("year") - out["patient"].map(patients["birth"])
+    out["age"], impossible = known_ages(out.pop("year") - out["patient"].map(patients["birth"]))
     out["age_group"], age_names = age_groups(out["age"], age_bins)
-    found = {"images_without_patient_record": int((~met).sum())}
+    found = {"images_without_patient_record": int((~met).sum()), "impossible_ages": impossible}
     attributes = {"sex": ("male", "female"), "age_group": age_names}
     if (file.parent / "admissions.csv.gz").exists() or (file.parent / "admissions.csv").exists():
         more, more_found = _add_admissions(out, find_file(file.parent, "admissions.csv*"), race_map)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from fairdx.data.checks import require_choice
-from fairdx.data.files import age_groups, find_file, parse_groups, read_text_table, row_of, source_folder
+from fairdx.data.files import (
+    IMAGE_ENDINGS,
+    age_groups,
+    find_file,
+    known_ages,
+    parse_groups,
+    read_text_table,
+    row_of,
+    source_folder,
+)
 from fairdx.data.source import Source, exclude
 from fairdx.errors import InputError
 
@@ -34,8 +43,6 @@ FINDINGS: Final = (
 )
 NO_FINDING: Final = "No Finding"
 CLASSES: Final = ("absent", "present")
-OLDEST: Final = 120
-"""Years; the first edition of the table has ages above 400, which are taken as unknown and counted."""
 
 _TABLES = ("Data_Entry_2017_v2020*.csv", "Data_Entry_2017*.csv", "sample_labels.csv")
 _FOLDERS = ("images", "images_*/images", "images_*", "sample/images")
@@ -126,9 +133,7 @@ def _ages(table: pd.DataFrame, file: Path) -> tuple[pd.Series[float], int]:
         value = table.loc[wrong, "Patient Age"].iloc[0]
         raise InputError(f"{file} row {row_of(table, wrong)}: 'Patient Age' is {value!r}, not an age")
     per_year = parts[1].map({"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25})
-    age = (parts[0].astype(float) / per_year).astype(float)
-    impossible = age > OLDEST
-    return age.mask(impossible), int(impossible.sum())
+    return known_ages((parts[0].astype(float) / per_year).astype(float))
 
 
 def _labels(table: pd.DataFrame, chosen: list[str], file: Path) -> pd.DataFrame:
@@ -156,7 +161,7 @@ def _image_paths(root: Path) -> dict[str, str]:
     for pattern in _FOLDERS:
         for folder in sorted(root.glob(pattern)):
             with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.name.lower().endswith((".png", ".jpg", ".jpeg")))
+                names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGE_ENDINGS))
             for name in names:
                 path = f"{folder.relative_to(root).as_posix()}/{name}"
                 if name in paths:

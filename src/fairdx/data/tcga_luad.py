@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -11,14 +12,23 @@ import pandas as pd
 
 from fairdx.data.checks import nearest, require_choice
 from fairdx.data.dicom import read_header, require_pydicom
-from fairdx.data.files import age_groups, find_file, read_text_table, row_of, source_folder
+from fairdx.data.files import (
+    age_groups,
+    find_file,
+    known_ages,
+    parse_numbers,
+    read_text_table,
+    row_of,
+    source_folder,
+    unlisted_files,
+)
 from fairdx.data.observations import RaceMap, most_frequent, parse_race, require_some
 from fairdx.data.source import Source, exclude, no_exclusions
 from fairdx.errors import InputError
 from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
 Slices = Literal["all", "middle", "every"]
 Window = Literal["lung", "mediastinum", "file"]
@@ -47,10 +57,10 @@ _MISSING = (
 )
 # Each list: newest name first. The GDC dropped `gender` and returns it empty where it is asked for.
 _CLINICAL: Final = {
-    "case": ("cases.submitter_id", "case_submitter_id", "bcr_patient_barcode"),
-    "sex": ("demographic.sex_at_birth", "sex_at_birth", "demographic.gender", "gender"),
-    "race": ("demographic.race", "race"),
-    "age": ("demographic.age_at_index", "age_at_index", "age_at_initial_pathologic_diagnosis"),
+    "case": ("cases.submitter_id", "case_submitter_id", "bcr_patient_barcode", "PATIENT_ID"),
+    "sex": ("demographic.sex_at_birth", "sex_at_birth", "demographic.gender", "gender", "SEX"),
+    "race": ("demographic.race", "race", "RACE"),
+    "age": ("demographic.age_at_index", "age_at_index", "age_at_initial_pathologic_diagnosis", "AGE"),
     "stage": (
         "diagnoses.ajcc_pathologic_stage",
         "ajcc_pathologic_stage",
@@ -78,7 +88,8 @@ def read_tcga_luad(
 
     Args:
         root: The downloaded folder, with `metadata.csv` in it or one level below.
-        clinical: `clinical.tsv` of the GDC, or the biotab file; looked for in the root by default.
+        clinical: `clinical.tsv` of the GDC (older or newer column names), the biotab file, or the table of
+            patients of cBioPortal or Xena; the first two are looked for in the root by default.
         slices: Of each axial series all slices, the middle one, or every `step`-th.
         step: Distance between slices taken with "every".
         window: The window to show the slices through.
@@ -106,13 +117,16 @@ def read_tcga_luad(
     reason = reason.mask(
         reason.isna() & ~series["Subject ID"].isin(cases.index), "patient without clinical data"
     )
-    taken = series[reason.isna()]
-    table, left_out, incomplete = _slices(folder, series_file.parent, taken, slices, step)
+    folders = _folders(series_file.parent, series)
+    table, left_out, found = _slices(folder, series.assign(reason=reason), folders, slices, step)
+    listed = pd.concat([table["path"], left_out["image"]])
+    unlisted = unlisted_files(folder, (str(series_file.parent.relative_to(folder)),), listed, (".dcm",))
     return Source(
         name="tcga-luad",
         table=table.join(cases, on="patient"),
         labels={"stage": STAGES},
-        attributes={"sex": ("male", "female"), "age_group": age_names, "race": race_names},
+        attributes={"sex": ("male", "female"), "age_group": age_names}
+        | ({"race": race_names} if "race" in cases else {}),
         root=folder,
         policies={
             "clinical": file.name,
@@ -120,12 +134,10 @@ def read_tcga_luad(
             "step": step if slices == "every" else None,
             "ct_window": window,
             "age_bins": list(age_bins),
-            "race_map": race_map,
+            "race_map": race_map if "race" in cases else None,
         },
-        exclusions=pd.concat(
-            [exclude(series.loc[reason.notna(), "Series UID"], reason.dropna()), left_out], ignore_index=True
-        ),
-        settings=settings | {"incomplete_series": incomplete},
+        exclusions=pd.concat([left_out, unlisted], ignore_index=True),
+        settings=settings | found,
         window=WINDOWS[window],
     )
 
@@ -134,7 +146,7 @@ def _read_clinical(
     file: Path, age_bins: Sequence[float], race_map: RaceMap
 ) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...], dict[str, Any]]:
     """One row for each case: stage, sex, age, age group, race; the names of groups; what did not fit."""
-    table = read_text_table(file, separator="\t")
+    table = read_text_table(file, separator="\t", skip=_comments(file))
     table = pd.DataFrame({name: cells.mask(cells.isin(_MISSING)) for name, cells in table.items()})
     case_column = _present(table, "case", file)
     # The biotab file repeats its header in other words twice.
@@ -145,15 +157,13 @@ def _read_clinical(
     wrong = ~sex.isin(["male", "female", "unknown", "unspecified", "not reported"]) & sex.notna()
     if wrong.any():
         raise InputError(f"{file} row {row_of(table, wrong)}: the sex is {sex[wrong].iloc[0]!r} ({_SEXES})")
-    race, race_names = parse_race(table[_present(table, "race", file)], race_map)
-    age = pd.to_numeric(table[_present(table, "age", file)], errors="coerce")
-    columns: dict[str, pd.Series[Any]] = {
-        "stage": stage,
-        "sex": sex.where(sex.isin(["male", "female"])),
-        "race": race,
-    }
+    columns: dict[str, pd.Series[Any]] = {"stage": stage, "sex": sex.where(sex.isin(["male", "female"]))}
+    race_names: tuple[str, ...] = ()
+    if any(name in table for name in _CLINICAL["race"]):
+        columns["race"], race_names = parse_race(table[_present(table, "race", file)], race_map)
+    age, impossible = known_ages(parse_numbers(table, _present(table, "age", file), file))
     cases = pd.DataFrame(index=pd.Index(case.unique()))
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"impossible_ages": impossible}
     for name, values in columns.items():
         settled, conflicts, ties = most_frequent(case, values)
         cases[name] = settled
@@ -162,6 +172,15 @@ def _read_clinical(
     cases["age_group"], age_names = age_groups(cases["age"], age_bins)
     cases["stage"] = cases["stage"].astype("Int16")
     return cases, age_names, race_names, settings
+
+
+def _comments(file: Path) -> int:
+    """How many lines with # stand before the header, as in the tables of cBioPortal."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as lines:
+            return sum(1 for _ in takewhile(lambda line: line.startswith("#"), lines))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
 
 
 _SEXES = "known: 'male', 'female'"
@@ -191,56 +210,59 @@ def _stages(table: pd.DataFrame, column: str, file: Path) -> pd.Series[int]:
 
 
 def _slices(
-    root: Path, manifest: Path, series: pd.DataFrame, slices: Slices, step: int
-) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    root: Path, series: pd.DataFrame, folders: dict[str, Path | None], slices: Slices, step: int
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
     """The slices taken, those left out, and how many series lack files that their table promises."""
     rows: list[tuple[str, str, str]] = []
     left_out: list[pd.DataFrame] = [no_exclusions()]
-    incomplete = 0
-    folders = _folders(manifest, series)
+    found = {"incomplete_series": 0, "unused_series_without_files": 0}
     with Reporter("reading headers", len(series), unit="series") as bar:
-        for _, one in series.iterrows():
-            files = sorted(folders[one["Series UID"]].glob("*.dcm"))
-            incomplete += str(len(files)) != one["Number of Images"]
+        for one in series.to_dict("records"):
+            folder = folders[one["Series UID"]]
+            files = sorted(folder.glob("*.dcm")) if folder else []
+            bar.advance()
+            if isinstance(one["reason"], str):
+                found["unused_series_without_files"] += not files
+                left_out.append(_left_out(root, files, one["reason"]))
+                continue
+            found["incomplete_series"] += str(len(files)) != one["Number of Images"]
             axial, others, damaged = _ordered(files)
             kept = {*_choose(axial, slices, step), *damaged}
-            for files_left, why in (
-                (others, "slice is not axial"),
-                (sorted(set(axial) - kept), "slice not chosen"),
-            ):
-                names = pd.Series([_below(root, f) for f in files_left], dtype=str)
-                left_out.append(exclude(names, why))
-            rows += [
-                (_below(root, f), one["Subject ID"], one["Series UID"])
-                for f in [*axial, *damaged]
-                if f in kept
-            ]
-            bar.advance()
+            left_out.append(_left_out(root, others, "slice is not axial"))
+            left_out.append(_left_out(root, sorted({*axial} - kept), "slice not chosen"))
+            taken = [_below(root, file) for file in (*axial, *damaged) if file in kept]
+            # A series that is nowhere is handed on as it is in the table: a file that does not exist.
+            paths = taken or ([] if folder else [_location(one)])
+            rows += [(path, one["Subject ID"], one["Series UID"]) for path in paths]
     table = pd.DataFrame(rows, columns=["path", "patient", "series"], dtype=str)
     table.insert(0, "image", table["path"])
-    return table, pd.concat(left_out, ignore_index=True), incomplete
+    return table, pd.concat(left_out, ignore_index=True), found
+
+
+def _left_out(root: Path, files: list[Path], why: str) -> pd.DataFrame:
+    return exclude(pd.Series([_below(root, file) for file in files], dtype=str), why)
 
 
 def _below(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix()
 
 
-def _folders(manifest: Path, series: pd.DataFrame) -> dict[str, Path]:
+def _location(series: Mapping[Hashable, Any]) -> str:
+    """Where the table says that a series is, with the separators of Windows or not, never above its root."""
+    parts = PurePosixPath(str(series["File Location"] or "").replace("\\", "/")).parts
+    return "/".join(part for part in parts if part not in (".", "..", "/")) or str(series["Series UID"])
+
+
+def _folders(manifest: Path, series: pd.DataFrame) -> dict[str, Path | None]:
     """The folder of each series, by its location in the table, else by the series that its files name."""
-    found: dict[str, Path] = {}
+    found: dict[str, Path | None] = {}
     by_header: dict[str, Path] | None = None
-    for uid, location in zip(series["Series UID"], series["File Location"].fillna(""), strict=True):
-        parts = PurePosixPath(location.replace("\\", "/")).parts
-        folder = manifest.joinpath(*(part for part in parts if part not in (".", "..", "/")))
-        if not location or not any(folder.glob("*.dcm")):
-            if by_header is None:
-                by_header = _folders_by_header(manifest)
-            if uid not in by_header:
-                raise InputError(
-                    f"{manifest / 'metadata.csv'}: series {uid!r} is not at {location!r} nor elsewhere"
-                )
-            folder = by_header[uid]
-        found[uid] = folder
+    for one in series.to_dict("records"):
+        folder: Path | None = manifest / _location(one)
+        if folder and not any(folder.glob("*.dcm")):
+            by_header = _folders_by_header(manifest) if by_header is None else by_header
+            folder = by_header.get(one["Series UID"])
+        found[one["Series UID"]] = folder
     return found
 
 
