@@ -105,6 +105,13 @@ def loss_of(metric: str, value: float) -> float | None:
     return abs(value - about.best)
 
 
+def probability(value: float) -> str:
+    """Write a p-value."""
+    if not isfinite(value):
+        return UNDEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def integer(value: int) -> str:
     """Write a count with thin spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")
