@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,6 +137,10 @@ def test_json_follows_the_published_schema(result):
         result.gaps["sex"]["auroc_gap"].estimate.value
     )
     assert loaded["schema_version"] == schema["version"]
+    jsonschema.validate(loaded, schema)
+    published = Path(__file__).parents[2] / "docs" / "audit.schema.json"
+    # To publish a new version: json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    assert json.loads(published.read_text(encoding="utf-8")) == schema
 
 
 def test_frame_has_every_estimate(result):
@@ -151,20 +158,33 @@ def test_notes_say_what_was_found_and_what_cannot_be(result):
     assert "no confounding" in text
 
 
-def test_same_seed_same_result_and_any_container():
-    torch = pytest.importorskip("torch")
-    y, score, sex, _, patient = make(200)
-    first = audit(y, score, sensitive_features=sex, patients=patient, n_replicates=100)
+def torch_tensor(values):
+    return pytest.importorskip("torch").tensor(values)
+
+
+@pytest.mark.parametrize("convert", [pd.Series, pl.Series, list, torch_tensor])
+def test_same_seed_same_result_from_any_container(convert):
+    y, score, sex, age, patient = make(200)
+    text = list if convert is torch_tensor else convert  # tensors hold no text
+    first = audit(y, score, sensitive_features={"sex": sex, "age": age}, patients=patient, n_replicates=50)
     second = audit(
-        pd.Series(y),
-        torch.tensor(score),
-        sensitive_features=list(sex),
-        patients=list(patient),
-        n_replicates=100,
+        convert(y),
+        convert(score),
+        sensitive_features={"sex": text(sex), "age": text(age)},
+        patients=convert(patient),
+        n_replicates=50,
     )
     one, two = (json.loads(r.to_json()) for r in (first, second))
     del one["created"], two["created"]
     assert one == two
+
+
+def test_data_frames_of_attributes():
+    y, score, sex, age, _ = make(200)
+    columns = {"sex": sex, "age": age}
+    for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
+        found = audit(y, score, sensitive_features=frame, n_replicates=20)
+        assert list(found.attributes) == ["sex", "age", "sex × age"]
 
 
 def test_small_groups_are_reported_but_not_compared():
@@ -282,5 +302,5 @@ def test_evaluate_of_class_probabilities():
 
 
 def test_the_audit_does_not_import_torch():
-    code = "import sys, fairdx.fairness as f; assert 'torch' not in sys.modules"
+    code = "import sys, fairdx; fairdx.audit; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

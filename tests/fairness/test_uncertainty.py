@@ -196,6 +196,30 @@ def test_delong_agrees_with_the_matrix_of_pairs(table):
     assert test.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(auc[1] - auc[0]) / error))
 
 
+PUBLISHED = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1
+3.8 5.7  5 1  3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0
+2.3 4.4  6 1  4.2 7.6 4 0  4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1
+3.1 6.6  6 1  4.1 8.2 6 1  4.3 7.0 5 1  4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0
+3.7 6.1  5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1  2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1
+3.3 5.7  6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+
+
+def test_delong_agrees_with_the_published_example():
+    """Ovarian cancer data of DeLong et al. (1988); results as in "Comparing Receiver Operating
+    Characteristic Curves", LOGISTIC procedure, SAS/STAT User's Guide.
+    """
+    albumin, protein, score, indicated = np.array(PUBLISHED.split(), dtype=float).reshape(-1, 4).T
+    y, kg = 1 - indicated, score
+    found = delong(y, -albumin, kg, -protein)
+    assert found.auc == pytest.approx([0.7366, 0.7258, 0.6478], abs=5e-5)
+    assert np.sqrt(np.diag(found.covariance)) == pytest.approx([0.0927, 0.1028, 0.1000], abs=5e-5)
+    test = delong_test(y, kg, -albumin)
+    assert (test.difference, test.standard_error) == pytest.approx((0.0108, 0.0953), abs=5e-5)
+    assert test.p_value == pytest.approx(0.9102, abs=5e-5)
+
+
 def test_clustered_delong_is_the_clustered_bootstrap(table):
     y, p, _, patient = table
     error = np.sqrt(delong(y, p, patients=patient).covariance[0, 0])
