@@ -77,16 +77,27 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
 @app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A prepared data set.")],
-    pixels: Annotated[bool, typer.Option(help="Also look at the pixels.")] = True,
+    label: Annotated[
+        str | None, typer.Option(help="Label to count by group; the main one by default.")
+    ] = None,
+    pixels: Annotated[
+        bool, typer.Option(help="Also read all pixels: check the hash, find blank, dark and repeated images.")
+    ] = True,
+    json: Annotated[
+        Path | None, typer.Option(help="Write all counts and problems (JSON) to this file.")
+    ] = None,
 ) -> None:
     """What is in a prepared data set: counts by label and group, splits, patients, problems.
 
     Example: `fairdx inspect prepared/nih`
     """
     from fairdx.data.base import PreparedDataset
-    from fairdx.data.inspect import describe, render
+    from fairdx.data.inspect import describe, render, write_json
 
-    Console().print(render(describe(PreparedDataset.open(folder), pixels=pixels)))
+    description = describe(PreparedDataset.open(folder), pixels=pixels)
+    Console().print(render(description, label=label))
+    if json:
+        write_json(description, json)
 
 
 @app.command("audit")

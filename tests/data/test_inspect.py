@@ -1,12 +1,15 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from fairdx.data.inspect import describe, render
+from fairdx.data.inspect import describe, render, write_json
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.readers import READERS
 from fairdx.data.source import Source, exclude
+from fairdx.errors import InputError
 
 
 def made(tmp_path, count=400, images=None):
@@ -53,8 +56,35 @@ def test_counts_add_up_and_a_healthy_set_has_no_problems(tmp_path):
     console = Console(width=120)
     with console.capture() as capture:
         console.print(render(description))
-    for text in ("made: 400 images of 1 x 8 x 8", "left out: 1 images, lateral view", "no problem found"):
-        assert text in capture.get()
+    shown = " ".join(capture.get().split())
+    y = dataset.table.query("split == 'test' and y.notna()")["y"]
+    positives = dataset.table.groupby("split")["y"].sum()
+    for text in (
+        "made: 400 images of 200 patients, 8 x 8, grey; prepared 20",
+        f"y yes {positives['train']} (",
+        f"{y.sum()} ({y.mean():.1%})",
+        "lateral view 1 0.2%",
+        "split by patient",
+        "No problem found.",
+    ):
+        assert text in shown
+
+
+def test_another_label_and_json(tmp_path):
+    description = describe(made(tmp_path), pixels=False)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(render(description, label="z"))
+    assert "Groups by z:" in capture.get()
+    with pytest.raises(InputError, match=r"no label 'x' \(known: 'y', 'z'\)"):
+        render(description, label="x")
+    write_json(description, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["meta"]["counts"]["images"] == 400
+    assert sum(row["train"] + row["validation"] + row["test"] for row in found["counts"]) == 800
+    assert found["problems"] == list(description.problems)
+    with pytest.raises(InputError, match=r"no/found\.json cannot be written: No such file"):
+        write_json(description, tmp_path / "no" / "found.json")
 
 
 def test_problems_are_found(tmp_path):
@@ -79,6 +109,12 @@ def test_problems_are_found(tmp_path):
 
 def test_leak_and_missing_split(tmp_path):
     dataset = made(tmp_path, 40)
+    words = "y = yes: no validation image, so that no threshold can be fixed"
+    assert words not in " ".join(describe(dataset, pixels=False).problems)
+    one_class = dataset.table.assign(y=dataset.table["y"].mask(dataset.table["split"] == "validation", 0))
+    one_class.to_parquet(dataset.root / "table.parquet")
+    del dataset.__dict__["table"]
+    assert words in " ".join(describe(dataset, pixels=False).problems)
     changed = dataset.table.assign(split=["train", "test"] * 20)
     changed.to_parquet(dataset.root / "table.parquet")
     del dataset.__dict__["table"]

@@ -59,7 +59,9 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     official_split: bool = True,
     scan_files: bool = True,
 ) -> Source:
-    """Read CheXpert.
+    """Read CheXpert, small or full, with the demographics where they are.
+
+    Example: `fairdx prepare chexpert --root CheXpert-v1.0-small --out prepared/chexpert`
 
     Args:
         root: Holds `train.csv`, `valid.csv`, their folders of images, and possibly `CHEXPERT DEMO.xlsx`.

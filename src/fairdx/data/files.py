@@ -285,9 +285,7 @@ def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[
     """
     edges = list(bins)
     if not edges or edges != sorted(set(edges)) or edges[0] <= 0:
-        raise InputError(
-            f"age bins {edges} are not possible: give ascending ages above 0, such as 60 or 40,60"
-        )
+        raise InputError(f"age bins {edges} are not possible: give ascending ages above 0, such as 40 and 60")
     middle = (f"{low:g} to {high - 1:g}" for low, high in pairwise(edges))
     names = (f"under {edges[0]:g}", *middle, f"{edges[-1]:g} and over")
     group = np.array([*names, None], dtype=object)[

@@ -35,6 +35,8 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
 
     There is no patient in it: several pictures of one lesion stay together instead.
 
+    Example: `fairdx prepare ham10000 --root HAM10000 --out prepared/skin`
+
     Args:
         root: Holds `HAM10000_metadata.csv` and the pictures, in `HAM10000_images/` or in
             `HAM10000_images_part_1/` and `HAM10000_images_part_2/`.

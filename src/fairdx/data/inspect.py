@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
 from fairdx.data.base import Meta, PreparedDataset, table_bytes
+from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS, check_disjoint
 from fairdx.errors import InputError
 from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -40,6 +43,19 @@ class Description:
     """Number of patients in each split."""
     problems: tuple[str, ...]
     """What looks wrong, one sentence each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all of it in the types of JSON.
+
+        Returns:
+            The keys `meta`, `counts` (a list with one entry for each row), `patients` and `problems`.
+        """
+        return {
+            "meta": self.meta.model_dump(mode="json"),
+            "counts": self.counts.to_dict("records"),
+            "patients": self.patients,
+            "problems": list(self.problems),
+        }
 
 
 def describe(dataset: PreparedDataset, *, pixels: bool = True) -> Description:
@@ -107,6 +123,9 @@ def _count_problems(counts: pd.DataFrame, meta: Meta) -> Iterator[str]:
             yield f"{where}: no training image"
         if cell["test"] < FEW:
             yield f"{where}: {cell['test']} test images, too few for rates"
+    for name, cells in main.groupby("class", sort=False)[["train", "validation"]].max().iterrows():
+        if cells["train"] and not cells["validation"] and main["validation"].any():
+            yield f"{main['label'].iloc[0]} = {name}: no validation image, so that no threshold can be fixed"
 
 
 def _pixel_problems(dataset: PreparedDataset) -> Iterator[str]:
@@ -145,40 +164,141 @@ def _repeated(table: pd.DataFrame) -> Iterator[str]:
             yield f"{len(groups)} pictures occur more than once {what}, the first as {first}"
 
 
-def render(description: Description) -> RenderableType:
+def write_json(description: Description, path: Path) -> None:
+    """Write a description to a file.
+
+    Args:
+        description: What `describe` returned.
+        path: The file; replaced if it exists.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    text = json.dumps(description.to_dict(), indent=2, ensure_ascii=False)
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def render(description: Description, *, label: str | None = None) -> RenderableType:
     """Lay a description out for a terminal.
 
     Args:
         description: What `describe` returned.
+        label: The label to count by group; the main one by default.
 
     Returns:
         Something that a rich console prints.
+
+    Raises:
+        InputError: There is no such label.
     """
     from rich.console import Group
+    from rich.text import Text
 
     meta = description.meta
-    main = next(iter(meta.labels))
-    title = f"{meta.source}: {meta.counts['images']} images of {meta.channels} x {meta.size} x {meta.size}"
-    images = _table(title, "", *SPLITS)
-    images.add_row("images", *(str(meta.counts[split]) for split in SPLITS))
-    images.add_row("patients", *(str(description.patients[split]) for split in SPLITS))
-    groups = _table(f"images by {main} and group", *map(str, description.counts.columns[1:]))
-    for row in description.counts[description.counts["label"] == main].itertuples(index=False):
-        groups.add_row(*map(str, row[1:]))
-    labels = _table("images by label", "label", "class", *SPLITS)
-    of_one = description.counts[description.counts["attribute"] == next(iter(meta.attributes))]
-    sums = of_one.groupby(["label", "class"], sort=False)[list(SPLITS)].sum().reset_index()
-    for row in sums.itertuples(index=False):
-        labels.add_row(*map(str, row))
-    left_out = [f"left out: {count} images, {reason}" for reason, count in meta.exclusions.items()]
-    problems = [f"problem: {problem}" for problem in description.problems] or ["no problem found"]
-    return Group(images, labels, groups, *left_out, *problems)
+    main = label or next(iter(meta.labels))
+    if main not in meta.labels:
+        raise InputError(f"the data set has no label {main!r} ({nearest(main, meta.labels)})")
+    colours = "grey" if meta.channels == 1 else "RGB"
+    title = (
+        f"{meta.source}: {meta.counts['images']:,} images of {meta.counts['patients']:,} patients, "
+        f"{meta.size} x {meta.size}, {colours}; prepared {meta.created[:10]} by fairdx {meta.version}"
+    )
+    problems = [Text(f"! {problem}", style="yellow") for problem in description.problems]
+    return Group(
+        Text(title, style="bold"),
+        _split_table(description),
+        _label_table(description),
+        _group_table(description, main),
+        *([_exclusion_table(meta)] if meta.exclusions else [Text("No image was left out.")]),
+        _choices(meta),
+        *(problems or [Text("No problem found.", style="green")]),
+    )
+
+
+def _split_table(description: Description) -> Table:
+    """Images and patients of each split."""
+    table = _table("Splits", "split", "images", "share", "patients")
+    counts = description.meta.counts
+    for split in SPLITS:
+        table.add_row(
+            split,
+            f"{counts[split]:,}",
+            _share(counts[split], counts["images"]),
+            f"{description.patients[split]:,}",
+        )
+    return table
+
+
+def _label_table(description: Description) -> Table:
+    """Images of each class; of two classes only the second is shown, the first being the rest."""
+    table = _table("Labels: images, and their share of those whose label is known", "label", "class", *SPLITS)
+    attribute = next(iter(description.meta.attributes))
+    cells = description.counts[description.counts["attribute"] == attribute]
+    for name, classes in description.meta.labels.items():
+        sums = cells[cells["label"] == name].groupby("class", sort=False)[list(SPLITS)].sum()
+        known = sums[sums.index != "unknown"].sum()
+        for row in classes[1:] if len(classes) == 2 else classes:
+            table.add_row(name, row, *(_counted(sums[s][row], known[s]) for s in SPLITS))
+        if "unknown" in sums.index:
+            table.add_row(name, "unknown", *(f"{sums[s]['unknown']:,}" for s in SPLITS), style="dim")
+    return table
+
+
+def _group_table(description: Description, label: str) -> Table:
+    """Images of each group and class of one label."""
+    title = f"Groups by {label}: images, and the share of the class in its group"
+    table = _table(title, "attribute", "group", label, *SPLITS)
+    cells = description.counts[description.counts["label"] == label]
+    for (attribute, group), part in cells.groupby(["attribute", "group"], sort=False):
+        known = part.loc[part["class"] != "unknown", list(SPLITS)].sum()
+        last = len(part) - 1
+        for place, row in enumerate(part.to_dict("records")):
+            shares = (
+                f"{row[s]:,}" if row["class"] == "unknown" else _counted(row[s], known[s]) for s in SPLITS
+            )
+            first = (str(attribute), str(group)) if place == 0 else ("", "")
+            dim = "dim" if "unknown" in (row["class"], group) else None
+            table.add_row(*first, row["class"], *shares, style=dim, end_section=place == last)
+    return table
+
+
+def _exclusion_table(meta: Meta) -> Table:
+    """What was left out, by reason, of all images of the source."""
+    table = _table("Left out (each is listed in exclusions.csv)", "reason", "images", "share")
+    total = meta.counts["images"] + sum(meta.exclusions.values())
+    for reason, count in meta.exclusions.items():
+        table.add_row(reason, f"{count:,}", _share(count, total))
+    return table
+
+
+def _choices(meta: Meta) -> Table:
+    """The policies, and what else the reader wants remembered: join losses, contradictions."""
+    table = _table("Choices and findings", "name", "value")
+    for name, value in {**meta.policies, **meta.settings, "seed": meta.seed}.items():
+        values = value if isinstance(value, list) else [value]
+        text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+        table.add_row(name.replace("_", " "), text)
+    return table
+
+
+def _counted(count: int, total: int) -> str:
+    return f"{count:,} ({_share(count, total)})" if total else f"{count:,}"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if total else "-"
 
 
 def _table(title: str, *columns: str) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in SPLITS else "left")
+        table.add_column(
+            column, justify="right" if column in (*SPLITS, "images", "share", "patients") else "left"
+        )
     return table

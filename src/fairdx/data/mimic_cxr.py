@@ -62,7 +62,9 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
     official_split: bool = True,
     scan_files: bool = True,
 ) -> Source:
-    """Read MIMIC-CXR-JPG.
+    """Read MIMIC-CXR-JPG, with sex, age, race and insurance from MIMIC-IV.
+
+    Example: `fairdx prepare mimic-cxr --root mimic-cxr-jpg --mimic-iv mimiciv/hosp --out prepared/mimic`
 
     Args:
         root: Holds `mimic-cxr-2.0.0-metadata.csv.gz`, `-split`, `-chexpert` or `-negbio`, and `files/`.

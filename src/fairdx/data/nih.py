@@ -58,6 +58,8 @@ def read_nih(
 ) -> Source:
     """Read the NIH ChestX-ray14 data set.
 
+    Example: `fairdx prepare nih --root CXR14 --finding Pneumonia --out prepared/nih`
+
     Args:
         root: Holds `Data_Entry_2017*.csv`, `images/` or `images_001/images/` to `images_012/images/`, and
             possibly `train_val_list.txt` and `test_list.txt`.

@@ -49,9 +49,9 @@ class PrepareOptions:
     """How a source becomes a prepared data set."""
 
     size: int | None = None
-    """Height and width of the images, in pixels; 224 (the paper's), or the source's own if rendered."""
+    """Height and width of the images, in pixels; 224 by default."""
     channels: int | None = None
-    """1 (grey) or 3 (RGB); what the source is by nature by default."""
+    """1 (grey) or 3 (RGB); by default what the source is by nature."""
     geometry: Geometry = "pad"
     """What becomes of images that are not square: black bars, the centre alone, or stretched."""
     bits: int = 16

@@ -21,7 +21,7 @@ from fairdx.data.source import Source
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 SPLIT_WORDS: Final = {
@@ -43,7 +43,9 @@ def read_table(
     split: str | None = None,
     channels: int = 1,
 ) -> Source:
-    """Read a table of paths.
+    """Read any table (CSV or Parquet) with one row for each image: paths, patients, labels, attributes.
+
+    Example: `fairdx prepare table --root scans --label ill --attribute sex --out prepared/scans`
 
     Args:
         root: Folder that the paths start from, and the table lies in.
@@ -114,6 +116,7 @@ def _label(data: pd.DataFrame, spec: str, file: Path) -> tuple[str, pd.Series[in
     name, _, listed = spec.partition(":")
     if listed:
         classes = tuple(listed.split("|"))
+        _require_each(data, name, "class", classes, file)
         return name, parse_codes(data, name, {word: code for code, word in enumerate(classes)}, file), classes
     words = {"0": 0, "0.0": 0, "False": 0, "1": 1, "1.0": 1, "True": 1}
     return name, parse_codes(data, name, words, file), ("0", "1")
@@ -130,4 +133,13 @@ def _attribute(data: pd.DataFrame, spec: str, file: Path) -> tuple[str, pd.Serie
         return f"{name}_group", groups, names
     name, _, listed = spec.partition(":")
     names = tuple(listed.split("|")) if listed else tuple(sorted(data[name].dropna().unique()))
+    _require_each(data, name, "group", names, file)
     return name, parse_groups(data, name, {word: word for word in names}, file), names
+
+
+def _require_each(data: pd.DataFrame, column: str, kind: str, names: Iterable[str], file: Path) -> None:
+    """Refuse a class or group that was listed and is nowhere: a typing error, most often."""
+    present = set(data[column])
+    for name in names:
+        if name not in present:
+            raise InputError(f"{file} has no row with the {kind} {name!r} of {column!r}")

@@ -82,9 +82,11 @@ def read_tcga_luad(
     age_bins: Sequence[float] = (60,),
     race_map: RaceMap = "white_black_asian_other",
 ) -> Source:
-    """Read TCGA-LUAD.
+    """Read TCGA-LUAD: CT series of the TCIA with clinical data of the GDC.
 
     Only a few dozen of its patients have CT: use folds by patient and intervals by patient.
+
+    Example: `fairdx prepare tcga-luad --root manifest-1700000000000 --slices every --out prepared/luad`
 
     Args:
         root: The downloaded folder, with `metadata.csv` in it or one level below.
