@@ -12,6 +12,7 @@ from fairdx.fairness import counts as tables
 from fairdx.fairness import evaluate, permutation_test
 from fairdx.fairness.effects import effects_from_counts
 from fairdx.fairness.estimates import gap_estimate, information_estimates, signed_estimate
+from fairdx.fairness.paired import length_change
 from fairdx.fairness.resampling import all_replicates, collapse, dense_vectors, effective_patients
 from fairdx.fairness.scores import auc_from_histogram
 from fairdx.fairness.uncertainty import few_patients_factor
@@ -108,6 +109,38 @@ def test_the_study_s_estimates_are_those_of_evaluate():
         assert found[name].high == pytest.approx(whole[name].high, abs=0.15 * width)
 
 
+def change_coverage(n, gaps, draws):
+    """Share of intervals of the change between two tables, whose gaps are given, that hold the truth."""
+    rng = np.random.default_rng([n, *(int(100 * g) for g in gaps)])
+    rates = {
+        "demographic_parity_difference": lambda t: tables.selection_rates(t)[..., 1:],
+        "equal_opportunity_difference": tables.opportunity_rates,
+    }
+    first, second = (truth(gap) for gap in gaps)
+    hits = dict.fromkeys(rates, 0)
+    for seed in range(draws):
+        s, y, first_score, second_score = simulate_pair(rng, n, gaps)
+        cell = ((s * 2 + y) * 2 + (first_score >= 0.5)) * 2 + (second_score >= 0.5)
+        units = collapse([cell], [16], None)
+        fine = all_replicates(units, 400, np.random.default_rng(seed)).reshape(-1, 2, 2, 2, 2)
+        own = units.counts.reshape(1, 2, 2, 2, 2)
+        for name, rate in rates.items():
+            value = tuple(rate(own.sum(axis))[0] for axis in (4, 3))
+            repeated = tuple(rate(fine.sum(axis)) for axis in (4, 3))
+            found = length_change(value, repeated, tables.largest_gap, 0.95).interval
+            hits[name] += found.low - 1e-9 <= second[name] - first[name] <= found.high + 1e-9
+    return {name: count / draws for name, count in hits.items()}
+
+
+def simulate_pair(rng, n, gaps):
+    """Groups, labels and two scores of the same images that share 0.7 of their variance."""
+    s = rng.integers(0, 2, n)
+    y = (rng.random(n) < PREVALENCE[s]).astype(int)
+    shared = np.sqrt(0.7) * rng.normal(size=n)
+    latent = [SHIFT * y + g * s * (1 + y) / 2 + shared + np.sqrt(0.3) * rng.normal(size=n) for g in gaps]
+    return s, y, *(norm.cdf(value - CUT) for value in latent)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("gap", [0.0, 0.3])
@@ -142,3 +175,18 @@ def test_permutation_p_values_are_uniform_without_and_small_with_a_difference(cl
 def test_intervals_cover_the_truth_in_a_quick_look():
     found = coverage(500, 0.0, clustered=False, draws=60)
     assert min(found.values()) > 0.85  # a percentile interval of a gap would never cover zero
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.3, 0.0), (0.3, 0.1), (0.3, 0.3)])
+@pytest.mark.parametrize("n", [500, 2000])
+def test_intervals_of_changes_cover_the_truth(n, gaps):
+    draws = 400
+    error = np.sqrt(0.95 * 0.05 / draws)
+    for name, share in change_coverage(n, gaps, draws).items():
+        assert 0.93 - 2 * error <= share, (name, share)  # near zero they may be wider than needed
+
+
+def test_intervals_of_changes_cover_a_gap_that_went_away():
+    found = change_coverage(2000, (0.3, 0.0), 60)
+    assert min(found.values()) > 0.88  # the percentile interval of equal opportunity covers 0.86 of the time

@@ -10,9 +10,10 @@ from fairdx.fairness.binary import GAP_RATES, Resampled
 from fairdx.fairness.delong import delong_test
 from fairdx.fairness.design import Sample
 from fairdx.fairness.inputs import Floats, Ints
+from fairdx.fairness.paired import length_change
 from fairdx.fairness.profile import Profile
 from fairdx.fairness.result import Change
-from fairdx.fairness.uncertainty import length_p_value
+from fairdx.fairness.uncertainty import Estimate, length_p_value
 
 
 def changes(
@@ -39,7 +40,7 @@ def changes(
     for name, chosen in compared.items():
         if len(chosen) > 1:
             first, second = (d[name].keep(chosen, d[name].effective) for d in (before, after))
-            found[name] = _changes(first, second, _between_groups)
+            found[name] = {**_gaps(first, second), **_changes(first, second, _information)}
     return found
 
 
@@ -51,9 +52,19 @@ def _overall(profile: Profile) -> dict[str, Floats]:
     }
 
 
-def _between_groups(profile: Profile) -> dict[str, Floats]:
-    found = {name: tables.largest_gap(rates(profile)) for name, rates in GAP_RATES.items()}
-    found["approximate_diagnosis_fairness"] = tables.mutual_information(profile.counts)
+def _information(profile: Profile) -> dict[str, Floats]:
+    return {"approximate_diagnosis_fairness": tables.mutual_information(profile.counts)}
+
+
+def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
+    found = {}
+    for name, rates in GAP_RATES.items():
+        values = rates(first.sample)[0], rates(second.sample)[0]
+        repeated = rates(first.replicates), rates(second.replicates)
+        moved = length_change(values, repeated, tables.largest_gap, first.settings.level, first.widen)
+        before, after = (float(tables.largest_gap(v)) for v in values)
+        estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
+        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap")
     return found
 
 
