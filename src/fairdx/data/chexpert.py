@@ -9,6 +9,7 @@ import pandas as pd
 from fairdx.data.checks import require_columns
 from fairdx.data.files import (
     age_groups,
+    found_in,
     known_ages,
     parse_groups,
     parse_numbers,
@@ -188,7 +189,7 @@ def _race(
     """Race of each image by its patient, and what did not fit together."""
     group, names = parse_race(demographics["PRIMARY_RACE"], race_map)
     by_patient, conflicts, ties = most_frequent(demographics["PATIENT"], group)
-    met = out["patient"].isin(demographics["PATIENT"])
+    met = found_in(out["patient"], demographics["PATIENT"])
     require_some(int(met.sum()), "CheXpert and its demographics")
     first = demographics.drop_duplicates("PATIENT").set_index("PATIENT")
     if "ETHNICITY" in demographics:

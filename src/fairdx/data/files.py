@@ -20,6 +20,8 @@ from fairdx.progress import Reporter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 OLDEST: Final = 120
 """Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
 IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg")
@@ -215,6 +217,23 @@ def parse_numbers(table: pd.DataFrame, column: str, file: Path) -> pd.Series[flo
         value = table.loc[wrong, column].iloc[0]
         raise InputError(f"{file} row {row_of(table, wrong)}: {column!r} is {value!r}, not a number")
     return numbers
+
+
+def found_in(
+    values: pd.Series[str] | pd.Index[str], known: pd.Series[str] | pd.Index[str]
+) -> NDArray[np.bool_]:
+    """Tell which of many values are among many others, by a hash table.
+
+    The `isin` of pandas takes seconds for texts by the hundred thousand.
+
+    Args:
+        values: n values.
+        known: What they are looked up in, repeated or not.
+
+    Returns:
+        Whether each is there, of shape (n,).
+    """
+    return np.asarray(pd.Index(known.unique()).get_indexer(pd.Index(values)) >= 0)
 
 
 def known_ages(age: pd.Series[float]) -> tuple[pd.Series[float], int]:

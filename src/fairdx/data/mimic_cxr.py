@@ -11,6 +11,7 @@ from fairdx.data.checks import require_choice, require_columns
 from fairdx.data.files import (
     age_groups,
     find_file,
+    found_in,
     known_ages,
     parse_groups,
     parse_numbers,
@@ -99,10 +100,10 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
         studies, settings["studies_with_expert_labels"] = _with_experts(
             studies, folder, labels, uncertain, unmentioned
         )
-    settings["labelled_studies_without_image"] = int((~studies.index.isin(out["study"])).sum())
+    settings["labelled_studies_without_image"] = int((~found_in(studies.index, out["study"])).sum())
     out = out.join(studies, on="study")
     reason = view_exclusions(out["view"], view)
-    reason = reason.mask(~out["study"].isin(studies.index), "study without labels")
+    reason = reason.mask(~found_in(out["study"], studies.index), "study without labels")
     if official_split:
         out["split"], settings["split_rows_without_image"] = _official_split(folder, out)
         reason = reason.mask(out["split"].isna(), "not in the split table")
@@ -199,7 +200,7 @@ def _with_experts(
     """Put the radiologists' labels of the test set in place of the labeller's."""
     file = find_file(folder, "mimic-cxr-*-test-set-labeled.csv*")
     experts = _studies(file, labels, uncertain, unmentioned)
-    return pd.concat([studies[~studies.index.isin(experts.index)], experts]), len(experts)
+    return pd.concat([studies[~found_in(studies.index, experts.index)], experts]), len(experts)
 
 
 def _official_split(folder: Path, out: pd.DataFrame) -> tuple[pd.Series[str], int]:
@@ -211,7 +212,7 @@ def _official_split(folder: Path, out: pd.DataFrame) -> tuple[pd.Series[str], in
         value = table.loc[twice, "dicom_id"].iloc[0]
         raise InputError(f"{file} row {row_of(table, twice)}: image {value!r} is listed twice")
     sides = parse_groups(table, "split", _SPLITS, file).set_axis(table["dicom_id"])
-    return out["image"].map(sides), int((~table["dicom_id"].isin(out["image"])).sum())
+    return out["image"].map(sides), int((~found_in(table["dicom_id"], out["image"])).sum())
 
 
 def _add_patients(
@@ -228,7 +229,7 @@ def _add_patients(
     ).set_axis(table["subject_id"])
     if not patients.index.is_unique:
         raise InputError(f"{file} has patient {patients.index[patients.index.duplicated()][0]!r} twice")
-    met = out["patient"].isin(patients.index)
+    met = found_in(out["patient"], patients.index)
     require_some(int(met.sum()), "MIMIC-CXR and the patients of MIMIC-IV")
     out["sex"] = out["patient"].map(patients["sex"])
     out["age"], impossible = known_ages(out.pop("year") - out["patient"].map(patients["birth"]))
@@ -254,7 +255,7 @@ def _add_admissions(
     out["race"] = out["patient"].map(race)
     attributes = {"race": names}
     found = {
-        "images_without_admission": int((~out["patient"].isin(table["subject_id"])).sum()),
+        "images_without_admission": int((~found_in(out["patient"], table["subject_id"])).sum()),
         "patients_of_contradictory_race": conflicts,
         "patients_of_undecided_race": ties,
     }
