@@ -1,4 +1,5 @@
 import io
+import os
 import zlib
 
 import numpy as np
@@ -174,11 +175,13 @@ def test_damage_is_refused_even_where_pillow_was_told_to_be_lenient(data, monkey
 def test_files_that_are_no_images(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")  # reading it would never end
     for name, message in [
         ("none.png", "does not exist"),
         ("empty.png", "is empty"),
         ("text.png", "is not PNG, JPEG or DICOM"),
-        ("", "cannot be read .Is a directory"),
+        ("", "is not a file"),
+        ("pipe", "is not a file"),
     ]:
         with pytest.raises(InputError, match=message):
             decode_file(tmp_path / name, Form())

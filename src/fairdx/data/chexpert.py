@@ -76,7 +76,7 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
             patients, too few for rates of groups; otherwise both are pooled and split by patient, 90 to 10
             as in the paper.
         scan_files: Whether to look through all folders for images that the tables do not mention, and to list
-            these as left out.
+            these as left out; about a second for each 10,000 folders on a local disk.
 
     Returns:
         The 14 observations as labels; sex, age group and, with the demographics, race as attributes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import stat
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def decode_file(path: Path, form: Form) -> NDArray[np.uint8]:
 def _read(path: Path, form: Form) -> NDArray[np.uint8]:
     """As `decode_file`, with messages that lack the path."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe could take for ever
+            raise InputError("is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError("does not exist") from None

@@ -254,7 +254,7 @@ def unlisted_files(
 ) -> pd.DataFrame:
     """List the image files on disk that no table mentions.
 
-    Every folder is visited: a second for each 50,000 of them on a local disk, far more on slow storage.
+    Every folder is visited: about a second for each 10,000 of them on a local disk, more on slow storage.
 
     Args:
         root: Folder of the source.

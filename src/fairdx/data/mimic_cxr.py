@@ -81,7 +81,7 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
         race_map: Which races to tell apart, where the admissions are there.
         official_split: Whether to use the official split instead of one by patient.
         scan_files: Whether to look through all folders for images that the tables do not mention, and to list
-            these as left out.
+            these as left out; about a second for each 10,000 folders on a local disk.
 
     Returns:
         The 14 observations as labels; sex, age group and, with the admissions, race and insurance as
