@@ -2,9 +2,10 @@
 
     python benchmarks/loop.py
 
-Both train a ResNet18 for the same number of steps with the same optimizer, schedule, precision and augmentation,
-in turn, several times; the ratio is that of the medians. The loop of the library also averages its loss terms,
-freezes and thaws modules, checks for NaN and shows progress: that is what the ratio is the price of.
+Both train a ResNet18 for the same number of steps with the same optimizer, schedule, precision and
+augmentation, in turn, several times; the ratio is that of the medians. The loop of the library also averages
+its loss terms, freezes and thaws modules, checks for NaN and shows progress: that is what the ratio is the
+price of.
 """
 
 import argparse

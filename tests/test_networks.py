@@ -95,9 +95,9 @@ def test_weights_that_are_code_are_refused(tmp_path):
             return (print, ("unpickled",))
 
     torch.save({"x": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match="evil.pth"):
+    with pytest.raises(InputError, match=r"evil\.pth"):
         Encoder("resnet18", weights=str(tmp_path / "evil.pth"))
-    with pytest.raises(InputError, match="missing.safetensors"):
+    with pytest.raises(InputError, match=r"missing\.safetensors"):
         Encoder("resnet18", weights=str(tmp_path / "missing.safetensors"))
 
 

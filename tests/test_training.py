@@ -61,7 +61,7 @@ def run(stage, images, fabric, **options):
 def test_an_interrupted_stage_goes_on_to_the_same_weights(images, fabric, tmp_path):
     parts = Linear()
 
-    class Interruption(Exception):
+    class InterruptedHereError(Exception):
         pass
 
     stage = stage_of(parts)
@@ -71,13 +71,13 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(images, fabric, tmp_pa
         nonlocal calls
         calls += 1
         if calls == 7:  # in the second of three epochs of four batches
-            raise Interruption
+            raise InterruptedHereError
         return stage.players[0].loss(batch, shared)
 
     broken = stage_of(parts, interrupted, average=("model",))
     whole_average = Linear()
     expected = run(stage_of(whole_average, average=("model",)), images, fabric)
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptedHereError):
         run(broken, images, fabric, folder=tmp_path)
     assert not (tmp_path / "history.json").exists()
     again = Linear()

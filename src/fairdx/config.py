@@ -88,7 +88,8 @@ def validate(model: type[C], values: dict[str, Any], *, where: str) -> C:
         where: What to call them in an error: a file name, or `settings`.
 
     Raises:
-        InputError: A key is unknown (the nearest valid one is named), missing, or has a value of the wrong kind.
+        InputError: A key is unknown (the nearest valid one is named), missing, or has a value of the wrong
+            kind.
     """
     try:
         return model.model_validate(values)

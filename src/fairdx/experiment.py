@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from fairdx.errors import InputError
 from fairdx.fairness.evaluate import evaluate
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages
-from fairdx.methods import METHODS, Method, MethodConfig, Spec, Stage
+from fairdx.methods import METHODS, Method, MethodConfig, Spec
 from fairdx.runtime import TrainerSettings, make_fabric
 from fairdx.training import Record, fit, predict
 
@@ -99,8 +100,8 @@ def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSe
     """Reads a run's settings.
 
     Args:
-        path: A TOML file, or None for all defaults. `[method]` has `name`, `preset` and the method's own keys.
-            A relative `data.root` starts from the working directory.
+        path: A TOML file, or None for all defaults. `[method]` has `name`, `preset` and the method's own
+            keys. A relative `data.root` starts from the working directory.
         assignments: Changes of the form `key=value`, as `method.eta=0.1`.
 
     Raises:
@@ -200,15 +201,15 @@ def _claim(folder: Path, settings: RunSettings) -> None:
 def _open(settings: RunSettings, folder: Path) -> Run:
     data = settings.data
     if data.root is None:
-        phantom = Phantom(data.phantom)
-        dataset = prepare(phantom.source(), folder / "phantom", PrepareOptions())
+        phantom: Phantom | None = Phantom(data.phantom)
+        dataset = prepare(Phantom(data.phantom).source(), folder / "phantom", PrepareOptions())
     else:
         dataset = PreparedDataset.open(data.root)
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     task = dataset.task(data.label, data.attribute)
     for split in ("train", "test"):
-        if len(task.indices(split)) == 0:  # type: ignore[arg-type]
+        if len(task.indices(split)) == 0:
             raise InputError(
                 f"{dataset.root} has no {split} images with both {task.label_name} and {task.attribute_name}"
             )
@@ -342,9 +343,7 @@ def _true_effects(
             effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
             found[group] = asdict(effects)
     largest = max(found.values(), key=lambda effects: abs(float(effects["direct_effect"])))
-    half_width = float(
-        torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(0.5 + current.settings.evaluation.level / 2))
-    )
+    half_width = NormalDist().inv_cdf(0.5 + current.settings.evaluation.level / 2)
     named = {
         f"true_{name}": {
             "value": largest[name],
@@ -366,7 +365,7 @@ def _decide(
     return score.double().cpu().numpy() >= threshold
 
 
-def _predictions(  # noqa: PLR0913
+def _predictions(
     current: Run, name: str, split: str, indices: NDArray[np.int64], scores: Scores, threshold: float | None
 ) -> pd.DataFrame:
     """The predictions table: what `fairdx audit` reads."""
@@ -399,7 +398,7 @@ def _describe(current: Run) -> dict[str, Any]:
         "attribute": task.attribute_name,
         "groups": list(task.group_names),
         "reference": current.reference,
-        "images": {split: len(task.indices(split)) for split in ("train", "validation", "test")},  # type: ignore[arg-type]
+        "images": {split: len(task.indices(split)) for split in ("train", "validation", "test")},
         "left_out": int((~task.usable).sum()),
         "test_patients": len(set(task.patient[test])),
         "prevalence": {

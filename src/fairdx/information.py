@@ -1,4 +1,4 @@
-"""The Jensen-Shannon mutual-information term that keeps embeddings useful for further tasks (Eqs. 5 and 6)."""
+"""The Jensen-Shannon term that keeps embeddings useful for further tasks (Eqs. 5 and 6)."""
 
 from typing import cast
 
@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 class JensenShannonCritic(nn.Module):
     """f_omega: scores whether an image and an embedding belong together (Eq. 5).
 
-    A "concat" critic: a small convolutional summary of the image joined with the embedding (Hjelm et al., ICLR
-    2019, global critic). Its summary is pooled, so that images of any size fit.
+    A "concat" critic: a small convolutional summary of the image joined with the embedding (Hjelm et al.,
+    ICLR 2019, global critic). Its summary is pooled, so that images of any size fit.
 
     Args:
         channels: Channels of the image.
@@ -41,8 +41,8 @@ class JensenShannonCritic(nn.Module):
 def jensen_shannon_score(critic: JensenShannonCritic, image: Tensor, embedding: Tensor) -> Tensor:
     """I^(JSD)(X~; E), Eq. 5: E[-sp(-f(X~, E))] - E[sp(f(X~, E'))], with softplus sp and E' a shuffled E.
 
-    A score for training, not Shannon information in nats: it is at most 0, and -2 log 2 for a critic that cannot
-    tell pairs from shuffled pairs. Never report it as ADF.
+    A score for training, not Shannon information in nats: it is at most 0, and -2 log 2 for a critic that
+    cannot tell pairs from shuffled pairs. Never report it as ADF.
 
     Args:
         critic: f_omega.

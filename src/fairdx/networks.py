@@ -1,13 +1,13 @@
 """The networks: a diagnosis model, a mask generator that changes its input, a discriminator that looks for S.
 
-All of them take images in [0, 1]: normalisation lives inside the encoder, so that masks and their bound eta are
-in pixel units (1 = full range).
+All of them take images in [0, 1]: normalisation lives inside the encoder, so that masks and their bound eta
+are in pixel units (1 = full range).
 """
 
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import timm
 import torch
@@ -43,23 +43,26 @@ class Encoder(nn.Module):
         InputError: timm has no model of that name, or the weights cannot be read.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, name: str = "resnet18", *, channels: int = 1, size: int = 64, weights: str | None = None
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
             near = (
-                ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+                ", ".join(timm.list_models(f"*{name.partition('_')[0]}*")[:5])
                 or "resnet18, resnet50, vit_tiny_patch16_224"
             )
             raise InputError(f"timm has no model `{name}`; some that it has: {near}")
         fixed_size = timm.get_pretrained_cfg(name)
-        options: dict[str, object] = {"num_classes": 0, "in_chans": channels}
+        options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
         if fixed_size is not None and fixed_size.fixed_input_size:
             options["img_size"] = size
         if weights not in (None, "pretrained"):
             options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
-        self.backbone = cast(nn.Module, timm.create_model(name, pretrained=weights is not None, **options))
+        self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
         self.features = int(cast(int, self.backbone.num_features))
         mean, std = _normalisation(self.backbone, channels)
         self.register_buffer("mean", mean)
@@ -126,9 +129,9 @@ class Diagnoser(nn.Module):
 class MaskGenerator(nn.Module):
     """g: a small U-Net whose output, bounded by `apply_mask`, is added to the image (Eq. 4).
 
-    It works at half the resolution, which costs a quarter of the time, and returns to full resolution by pixel
-    shuffling. GroupNorm, because batch statistics would move the operating point between training and use; the
-    last layer starts at zero, so that an untrained mask changes nothing.
+    It works at half the resolution, which costs a quarter of the time, and returns to full resolution by
+    pixel shuffling. GroupNorm, because batch statistics would move the operating point between training and
+    use; the last layer starts at zero, so that an untrained mask changes nothing.
 
     Args:
         channels: Channels of the image.
@@ -166,7 +169,7 @@ def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 def apply_mask(image: Tensor, generator: nn.Module, *, eta: float, steps: int = 1) -> Tensor:
-    """X~ = X (+) g(X): adds the mask in `steps` parts, clipped each time ("with both upper and lower constraints").
+    """X~ = X (+) g(X): adds the mask in `steps` parts, "with both upper and lower constraints".
 
     Args:
         image: X in [0, 1], shape (N, C, H, W).
@@ -188,9 +191,9 @@ def apply_mask(image: Tensor, generator: nn.Module, *, eta: float, steps: int = 
 class Discriminator(nn.Module):
     """d_Y: guesses the group from a masked image, given the true label (Eq. 7).
 
-    The label chooses one of several output heads, so that the guess is conditioned on Y without having to learn
-    an interaction. Besides the image, as in Eq. 7, it can look at the embedding or the logit that the frozen
-    model makes of it: both are functions of X~, so I(S; E | Y) = 0 is a necessary condition of Eq. 8.
+    The label chooses one of several output heads, so that the guess is conditioned on Y without having to
+    learn an interaction. Besides the image, as in Eq. 7, it can look at the embedding or the logit that the
+    frozen model makes of it: both are functions of X~, so I(S; E | Y) = 0 is a necessary condition of Eq. 8.
 
     Args:
         groups: Number of groups, K.
@@ -201,7 +204,7 @@ class Discriminator(nn.Module):
         width: Hidden units.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         groups: int,
         classes: int = 2,
@@ -213,7 +216,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.groups, self.classes = groups, classes
-        views: dict[View, nn.Module] = {}
+        views: dict[str, nn.Module] = {}
         for view in sees:
             if view == "image":
                 views[view] = _image_view(channels, width)
@@ -236,7 +239,8 @@ class Discriminator(nn.Module):
         inputs = {"image": image, "embedding": diagnosis.embedding, "logit": _centred(diagnosis.logit)}
         seen = torch.cat([view(inputs[name]) for name, view in self.views.items()], dim=1)
         guesses = self.guess(seen).view(-1, self.classes, self.groups)
-        return guesses[torch.arange(len(label), device=label.device), label]
+        chosen: Tensor = guesses[torch.arange(len(label), device=label.device), label]
+        return chosen
 
 
 def _centred(logit: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def _use_bf16(settings: TrainerSettings) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bf16"
     if settings.device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if settings.device in ("auto", "cpu"):
         # Processors without these instructions emulate bfloat16, several times slower than 32 bits.
         return any(
@@ -58,7 +58,7 @@ def _use_bf16(settings: TrainerSettings) -> bool:
 
 
 def derive_seed(*parts: object) -> int:
-    """Returns a 63-bit seed that depends on all parts, so that no two uses share a stream of random numbers."""
+    """Returns a 63-bit seed that depends on all parts: no two uses share a stream of random numbers."""
     digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

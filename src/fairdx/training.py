@@ -1,7 +1,8 @@
-"""The only training loop: it plays a stage's players on batches, keeps the best epoch, and can be interrupted.
+"""The only training loop: it plays a stage's players on batches and keeps the best epoch.
 
-With several processes each takes its share of every epoch, and gradients are averaged after the backward pass:
-that works for any graph of learning and frozen networks, where wrapping each network for itself would not.
+With several processes each takes its share of every epoch, and gradients are averaged after the backward
+pass: that works for any graph of learning and frozen networks, where wrapping each network for itself would
+not.
 """
 
 import json
@@ -51,8 +52,8 @@ class TrainingError(RuntimeError):
 def learning(names: tuple[str, ...], modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Gives gradients and train mode to the named modules for a block; all others are frozen.
 
-    Frozen means: no gradient of its own and eval mode, so that BatchNorm statistics stay as they are, but still
-    part of the graph: gradients flow through it.
+    Frozen means: no gradient of its own and eval mode, so that BatchNorm statistics stay as they are, but
+    still part of the graph: gradients flow through it.
     """
     chosen = [modules[name] for name in names]
     for module in chosen:
@@ -114,7 +115,8 @@ class _Learner:
 def _average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = cast(Tensor, fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean"))
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    parts = flat.split([g.numel() for g in gradients])  # type: ignore[no-untyped-call]
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
@@ -138,7 +140,7 @@ class _Average:
     """The moving average of some modules' weights, by which a stage is judged."""
 
     def __init__(self, stage: Stage) -> None:
-        average = get_ema_multi_avg_fn(stage.average_decay)
+        average = get_ema_multi_avg_fn(stage.average_decay)  # type: ignore[no-untyped-call]
         self._pairs = [
             (stage.modules[name], AveragedModel(stage.modules[name], multi_avg_fn=average))
             for name in stage.average
@@ -185,7 +187,8 @@ class _Fit:
                 f"{fabric.world_size} processes, and there are {len(train)}; lower `batch_size`"
             )
         for module in stage.modules.values():
-            module.to(fabric.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+            module.to(fabric.device).to(memory_format=torch.channels_last)
+            module.requires_grad_(False).eval()
             if settings.compile:
                 module.compile()
         self.learners = [self._learner(player) for player in stage.players]
@@ -243,8 +246,8 @@ class _Fit:
         for name, value in sums.items():
             if not math.isfinite(float(value)):
                 raise TrainingError(
-                    f"stage `{self.stage.name}`, epoch {epoch}, batch {step}: the loss term `{name}` is no longer "
-                    "finite; lower the learning rate, or use precision 32"
+                    f"stage `{self.stage.name}`, epoch {epoch}, batch {step}: the loss term `{name}` is "
+                    "no longer finite; lower the learning rate, or use precision 32"
                 )
 
     def validate(self) -> Record:
@@ -281,7 +284,7 @@ class _Fit:
 def validation_scores(
     label: NDArray[np.int64], scores: NDArray[np.float64], group: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Returns AUROC, accuracy and ADF at the scores' own Youden threshold (binary) or arg max (multi-class)."""
+    """Returns AUROC, accuracy and ADF, decided at the scores' own Youden threshold or by the largest."""
     if scores.shape[1] == 2:
         ranking = scores[:, 1]
         decision = (ranking >= youden_threshold(label, ranking)).astype(np.int64)
@@ -303,7 +306,7 @@ def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
 
     def cost(epoch: Record) -> float:
         """How far AUROC or accuracy are below the budget; 0 within it."""
-        lost = max(
+        lost: float = max(
             start[f"validation/{name}"] - epoch[f"validation/{name}"] for name in ("auroc", "accuracy")
         )
         return max(0.0, lost - stage.budget)
@@ -399,7 +402,8 @@ def fit(
 
     Args:
         stage: What to train.
-        images: Training and validation images; without validation images, the training images choose the epoch.
+        images: Training and validation images; without validation images, the training images choose the
+            epoch.
         fabric: Device, precision and processes.
         settings: Augmentation and compilation.
         seed: Seed of order, augmentation and dropout.

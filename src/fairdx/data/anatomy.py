@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Scalar = Array | np.float32
 
 
 class Uniforms(Protocol):
@@ -32,7 +33,7 @@ def soft_step(distance: Array, width: float) -> Array:
     return smooth
 
 
-def bump(x: Array, y: Array, centre: tuple[Array, Array], radius: tuple[Array, Array]) -> Array:
+def bump(x: Array, y: Array, centre: tuple[Scalar, Scalar], radius: tuple[Scalar, Scalar]) -> Array:
     """A smooth hill of height 1 on an ellipse, exactly 0 outside of it."""
     inside = np.maximum(0, 1 - ((x - centre[0]) / radius[0]) ** 2 - ((y - centre[1]) / radius[1]) ** 2)
     hill: Array = inside * inside
@@ -40,6 +41,7 @@ def bump(x: Array, y: Array, centre: tuple[Array, Array], radius: tuple[Array, A
 
 
 def between(uniform: Array, low: float, high: float) -> Array:
+    """A uniform draw moved from [0, 1) to [low, high)."""
     return np.float32(low) + np.float32(high - low) * uniform
 
 
@@ -108,13 +110,13 @@ class Chest:
 
     def _heart(self, enlarged: Array) -> Array:
         u = self.u
-        width = between(u("heart_width"), 0.25, 0.30) * (1 + np.float32(0.45) * enlarged)
-        height = between(u("heart_height"), 0.36, 0.42) * (1 + np.float32(0.18) * enlarged)
-        centre_x = between(u("heart_place"), 0.06, 0.11) + np.float32(0.05) * enlarged
+        width: Array = between(u("heart_width"), 0.25, 0.30) * (1 + np.float32(0.45) * enlarged)
+        height: Array = between(u("heart_height"), 0.36, 0.42) * (1 + np.float32(0.18) * enlarged)
+        centre_x: Array = between(u("heart_place"), 0.06, 0.11) + np.float32(0.05) * enlarged
         # The heart leans towards the patient's left (image right), wider below than above.
-        lean = self.x - centre_x - np.float32(0.22) * (self.y - np.float32(0.2))
-        reach = (lean / width) ** 2 + ((self.y - np.float32(0.20)) / height) ** 2
-        return soft_step(1 - reach, 0.45)
+        lean: Array = self.x - centre_x - np.float32(0.22) * (self.y - np.float32(0.2))
+        across, along = lean / width, (self.y - np.float32(0.20)) / height
+        return soft_step(1 - across * across - along * along, 0.45)
 
     def _diaphragm(self, flattened: Array) -> Array:
         base = between(self.u("lung_base"), 0.46, 0.56) + np.where(
@@ -136,7 +138,7 @@ class Chest:
         return lung
 
     def tissues(self, breast: Array) -> Array:
-        """Returns the attenuation of a healthy chest with `breast` shadow strength, (images, rows, columns)."""
+        """Returns the attenuation of a healthy chest, (images, rows, columns); `breast` is the shadow."""
         x, y, side, lung = self.x, self.y, self.side, self.lung
         torso = self._torso()
         image: Array = np.float32(0.02) + np.float32(0.58) * torso
@@ -170,7 +172,8 @@ class Chest:
         flank = between(self.u("body_width"), 0.88, 0.98)
         # Neck above, shoulders that run out of the picture, flanks below the armpits.
         shoulder = (
-            self.y + np.float32(0.86) - np.float32(0.42) * np.maximum(0, self.side - np.float32(0.18)) ** 0.8
+            self.y + np.float32(0.86) - np.float32(0.42) * np.maximum(0, self.side - np.float32(0.18)) **
+            np.float32(0.8)
         )
         neck = soft_step(np.float32(0.27) - self.side, 0.06)
         width = flank + np.float32(0.5) * soft_step(np.float32(-0.30) - self.y, 0.5)

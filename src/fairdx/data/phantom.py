@@ -1,9 +1,9 @@
 """The phantom: simulated chest radiographs whose causal graph, and so whose true direct effect, is known.
 
 The graph is the paper's (Fig. 1): S -> Y and {S, Y} -> X. The group S decides how often the main finding Y
-occurs (the path through Y) and how strong the breast shadow is (the direct path). Everything else is exogenous
-noise, drawn for each patient and each image from (seed, number) alone: image i is the same in any batch, and
-the same patient can be drawn again under do(S = s) along one path or along both.
+occurs (the path through Y) and how strong the breast shadow is (the direct path). Everything else is
+exogenous noise, drawn for each patient and each image from (seed, number) alone: image i is the same in any
+batch, and the same patient can be drawn again under do(S = s) along one path or along both.
 """
 
 import os
@@ -30,7 +30,7 @@ PATIENT_DRAWS = (
     *ANATOMY_DRAWS,
     *(draw for finding in FINDINGS for draw in finding.draws),
 )
-"""Every uniform draw that belongs to a patient, in stream order. Append only: an insertion redraws everybody."""
+"""A patient's uniform draws, in stream order. Append only: an insertion would redraw everybody."""
 
 CHUNK = 32
 """Images drawn at once: small enough to stay in cache, large enough to hide the interpreter."""
@@ -63,7 +63,7 @@ class PhantomSettings(BaseModel):
     prevalence: tuple[Probability, ...] = (0.32, 0.47)
     """P(Y = 1 | S): how often the main finding occurs in each group (the path S -> Y)."""
     shadow: tuple[float, ...] = (0.0, 0.14)
-    """Attenuation of the breast shadow in each group (the direct path S -> X); lung against tissue is 0.36."""
+    """Attenuation of the breast shadow in each group (the path S -> X); lung against tissue is 0.36."""
     conspicuity: float = Field(0.28, ge=0)
     """Attenuation of the main finding at its densest (the path Y -> X)."""
     other_prevalence: Probability = 0.12
@@ -197,7 +197,7 @@ class Phantom:
         return TrueEffects(**values, **errors, patients=len(np.unique(patient)))
 
     def source(self) -> Source:
-        """Returns the whole population as a source to prepare: training, validation and test images in a row."""
+        """Returns the population as a source to prepare: training, then validation, then test images."""
         s = self.settings
         index = np.arange(s.total, dtype=np.int64)
         # Rounded up to whole patients, so that none of them is in two splits.

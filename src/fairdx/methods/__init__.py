@@ -1,7 +1,7 @@
 """Mitigation methods, one file each; importing the package enters them all in `METHODS`."""
 
 from fairdx.methods import fair_diagnosis, vanilla
-from fairdx.methods.base import METHODS, Batch, Method, MethodConfig, Player, Spec, Stage
+from fairdx.methods.base import METHODS, Method, MethodConfig, Player, Spec, Stage
 
 __all__ = [
     "METHODS",

@@ -71,8 +71,8 @@ class Stage:
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         logits: The model whose validation scores choose the best epoch: images to class logits.
-        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF among the epochs whose AUROC and accuracy
-            are at most `budget` below those before training.
+        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF among the epochs whose AUROC and
+            accuracy are at most `budget` below those before training.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors.
         schedule: `step` divides the step size by ten after 60 % and 85 % of the epochs.
@@ -154,7 +154,7 @@ class Method(ABC):
 
     @classmethod
     def build(cls, config: MethodConfig, spec: Spec, *, seed: int) -> Self:
-        """Builds the method with weights that depend on the seed alone, and leaves the global generator as it was.
+        """Builds the method with weights from the seed alone; the global generator stays as it was.
 
         Args:
             config: An instance of `config_class`.
@@ -178,7 +178,7 @@ class Method(ABC):
         """Returns the finished model's class logits (N, classes) for images (N, C, H, W) in [0, 1]."""
 
     def masked(self, image: Tensor) -> Tensor:
-        """Returns what the diagnosis model is shown; a method that leaves images alone returns them unchanged."""
+        """Returns what the diagnosis model is shown: the image itself, unless the method masks it."""
         return image
 
 

@@ -1,7 +1,8 @@
 """Fair Diagnosis, the paper's method: a mask hides the group from a discriminator that knows the diagnosis.
 
-Stage 1 trains the model that is deployed; stage 2 leaves it as it is and plays two players in turn: d_Y learns
-to see S in masked images given Y, and g learns masks that keep it from doing so while Y stays visible.
+Stage 1 trains the model that is deployed; stage 2 leaves it as it is and plays two players in turn: d_Y
+learns to see S in masked images given Y, and g learns masks that keep it from doing so while Y stays
+visible.
 """
 
 from typing import ClassVar, NamedTuple, final

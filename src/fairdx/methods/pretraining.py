@@ -1,4 +1,4 @@
-"""Stage 1 of every method: encoder and head learn the diagnosis, and to keep what the image says (Sec. 3.1)."""
+"""Stage 1 of every method: encoder and head learn the diagnosis (Sec. 3.1)."""
 
 from typing import Any
 
