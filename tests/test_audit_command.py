@@ -1,6 +1,7 @@
 """`fairdx audit` as an auditor types it: what it prints, writes and refuses, and with which exit status."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,8 @@ def test_a_second_column_and_a_second_file_compare_alike(run, path, frame, tmp_p
     shuffled = frame.assign(p=frame["fair"])[["image", "p", "y"]].sample(frac=1, random_state=0)
     extra = pd.DataFrame({"image": ["more"], "p": [2.0], "y": [1]})  # not audited, so not looked at
     pd.concat([shuffled, extra]).to_csv(other, index=False)
-    run(path, "--compare", "fair", "--json", tmp_path / "a.json")
+    _, out, _ = run(path, "--compare", "fair", "--json", tmp_path / "a.json")
+    assert "before" in out
     _, out, _ = run(path, "--compare", other, "--id", "image", "--json", tmp_path / "b.json")
     one, two = read_json(tmp_path / "a.json"), read_json(tmp_path / "b.json")
     assert one["comparison"] == two["comparison"]
@@ -297,3 +299,26 @@ def test_the_index_of_a_parquet_file_is_a_column(frame, tmp_path):
     frame.set_index("image").to_parquet(tmp_path / "p.parquet")
     found = read_predictions(tmp_path / "p.parquet", label="y", score="p", groups="sex", identifier="image")
     assert len(found.y_true) == len(frame)
+
+
+def test_the_guide_says_what_its_commands_print(tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "audit.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL).group(1)
+    exec(compile(code, "example.py", "exec"), {})
+    command = re.search(r"```shell\nfairdx (audit predictions.csv .*?)\n```", guide, re.DOTALL).group(1)
+    gate = re.findall(r'--fail-if "(.*?)"', guide)
+    conditions = [part for condition in gate for part in ("--fail-if", condition)]
+    monkeypatch.setattr(sys, "argv", ["fairdx", *command.replace("\\\n", " ").split(), *conditions])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    told = capsys.readouterr()
+    printed = " ".join(told.out.split())
+    quoted = " ".join(line[1:].strip() for line in guide.splitlines() if line.startswith(">"))
+    sentences = re.split(r"(?<=\.) (?=[a-z]+: )", " ".join(quoted.split()))
+    assert len(sentences) == 3
+    for sentence in sentences:
+        assert sentence in printed
+    failure = re.search(r"```\n(adf>.*?)\n```", guide).group(1)
+    assert failure in told.err
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000

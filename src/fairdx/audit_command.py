@@ -139,6 +139,14 @@ def _print(console: Console, result: AuditResult) -> None:
             for name, estimate in found.items():
                 table.add_row(attribute, f"{METRICS[name].title}: {group}", *_figure(estimate, "+"))
     console.print(table)
+    if result.comparison:
+        changes = Table("attribute", "measure", "before", "after", "change", "p")
+        for attribute, found in result.comparison.items():
+            for name, c in found.items():
+                change = " (".join(_figure(c.difference, "+")) + ")"
+                row = (f"{c.before:.4f}", f"{c.after:.4f}", change, f"{c.p_value:.2g}")
+                changes.add_row(attribute, METRICS[name].title, *row)
+        console.print(changes)
 
 
 def _figure(estimate: Estimate, sign: str) -> tuple[str, str]:
