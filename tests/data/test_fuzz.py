@@ -11,7 +11,6 @@ from fairdx.errors import InputError
 
 OBSERVED = ",".join(OBSERVATIONS)
 BLANK = "," * (len(OBSERVATIONS) - 1)
-# For each reader its tables; the first is the one that is spoilt.
 TABLES = {
     "nih": {
         "Data_Entry_2017.csv": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -36,6 +35,13 @@ TABLES = {
         "mimic-cxr-2.0.0-chexpert.csv": f"subject_id,study_id,{OBSERVED}\n"
         f"10000001,50000001,1.0{BLANK}\n10000002,50000002,-1.0{BLANK}\n",
         "patients.csv": "subject_id,gender,anchor_age,anchor_year\n10000001,F,52,2180\n10000002,M,52,2180\n",
+        "admissions.csv": "subject_id,insurance,race\n10000001,Medicaid,WHITE\n10000002,Medicare,ASIAN\n",
+    },
+    "tcga-luad": {
+        "clinical.tsv": "case_submitter_id\tage_at_index\tgender\trace\tajcc_pathologic_stage\n"
+        "T-1\t58\tfemale\twhite\tStage IIB\nT-2\t71\tmale\tasian\tStage IV\n",
+        "metadata.csv": "Series UID,Subject ID,Modality,Number of Images,File Location\n"
+        "1.2.3,T-1,CT,4,.\\a\\b\n1.2.4,T-2,CT,4,.\\a\\c\n1.2.5,T-2,PT,4,\n",
     },
 }
 words = st.one_of(
@@ -56,12 +62,14 @@ def test_tables_as_they_are(tmp_path, name):
 
 @pytest.mark.parametrize("name", TABLES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(edits=edits, tail=st.binary(max_size=4))
-def test_fuzzed_tables(tmp_path_factory, name, edits, tail):
+@given(edits=edits, tail=st.binary(max_size=4), which=st.integers(0, 4))
+def test_fuzzed_tables(tmp_path_factory, name, edits, tail, which):
+    if name == "tcga-luad":
+        pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
     root = tmp_path_factory.mktemp("fuzz")
     for file, content in TABLES[name].items():
         (root / file).write_text(content)
-    spoilt, text = next(iter(TABLES[name].items()))
+    spoilt, text = list(TABLES[name].items())[which % len(TABLES[name])]
     for position, removed, word in edits:
         place = position % (len(text) + 1)
         text = text[:place] + word + text[place + removed :]
