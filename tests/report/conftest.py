@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairdx.fairness.audit import audit
 from fairdx.fairness.evaluate import evaluate
 
 GROUPS = ("male", "female", "<script>alert(1)</script>")
@@ -55,7 +56,10 @@ def make_run(folder, *, methods=("vanilla", "fair_diagnosis"), n_classes=2, n_gr
         tables.append(base)
         given = scores[:, 1] if binary else scores
         found = _figures(truth, given, group, patient, 0.45)
-        found |= {"threshold": 0.45 if binary else None, "threshold_chosen_on": "validation" if binary else None}
+        found |= {
+            "threshold": 0.45 if binary else None,
+            "threshold_chosen_on": "validation" if binary else None,
+        }
         if binary:
             found["at_half"] = _figures(truth, given, group, patient, 0.5)
         if true and binary:
@@ -82,7 +86,7 @@ def _write(folder, tables, results, groups, classes, n, rng):
         "images": {"train": 4096, "validation": 512, "test": n},
         "left_out": 7,
         "test_patients": n // 2,
-        "prevalence": {g: 0.3 for g in groups},
+        "prevalence": dict.fromkeys(groups, 0.3),
     }
     whole = {
         "schema_version": 1,
@@ -96,7 +100,11 @@ def _write(folder, tables, results, groups, classes, n, rng):
     config = {
         "method_name": "fair_diagnosis",
         "method": {"pretraining": {"encoder": "resnet18", "weights": None, "epochs": 3}, "eta": 0.2},
-        "data": {"root": None, "phantom": {"groups": list(groups), "prevalence": [0.32, 0.47]}, "label": None},
+        "data": {
+            "root": None,
+            "phantom": {"groups": list(groups), "prevalence": [0.32, 0.47]},
+            "label": None,
+        },
         "trainer": {"device": "auto", "compile": False},
         "seed": 0,
     }
@@ -124,3 +132,39 @@ def _write(folder, tables, results, groups, classes, n, rng):
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "two")
+
+
+@pytest.fixture(scope="session")
+def run_maker():
+    return make_run
+
+
+def make_audit(**options):
+    """An audit of invented scores in which women score higher, with a hostile group name."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    patient = np.arange(n) // 2
+    sex = np.array(["male", "female"])[rng.integers(0, 2, n)[patient]]
+    race = np.array(["A", "B", GROUPS[2]])[rng.choice(3, n, p=[0.6, 0.3, 0.1])[patient]]
+    truth = (rng.random(n) < 0.3 + 0.1 * (sex == "female")).astype(int)
+    logits = rng.normal(0, 1, n) + 1.7 * truth - 0.8
+    given = {
+        "sensitive_features": {"sex": sex, "race": race},
+        "patients": patient,
+        "n_replicates": 300,  # as many as the explorer uses, so that both intervals are the same
+        "n_permutations": 99,
+    }
+    scores = 1 / (1 + np.exp(-(logits + 0.5 * (sex == "female"))))
+    if options.pop("after", False):
+        options["compare_to"] = 1 / (1 + np.exp(-logits))
+    return audit(options.pop("truth", truth), options.pop("scores", scores), **(given | options))
+
+
+@pytest.fixture(scope="session")
+def audit_maker():
+    return make_audit
+
+
+@pytest.fixture(scope="session")
+def result():
+    return make_audit()

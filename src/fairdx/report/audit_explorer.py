@@ -63,6 +63,7 @@ class Part:
     tables: Sequence[MovingTable]
     figure: Figure
     left_out: int
+    intersection: bool
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _part(result: AuditResult, name: str, collector: _Collector) -> Part:
         ]
         head = ["Group", *(f"{METRICS[m].title}, points" for m in names)]
         tables.append(MovingTable(f"Effects against {about.reference}", head, rows))
-    return Part(name, tables, _figure(result, name), len(explorer.rates) - len(groups))
+    return Part(name, tables, _figure(result, name), len(explorer.rates) - len(groups), about.intersection)
 
 
 def _figure(result: AuditResult, name: str) -> Figure:

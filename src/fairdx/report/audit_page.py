@@ -91,7 +91,8 @@ class AuditView:
     overall: audit_tables.Grid
     explorer: ExplorerView | None
     attributes: Sequence[AttributeView]
-    comparison: Sequence[audit_tables.Grid]
+    comparison: list[audit_tables.Grid]
+    comparison_crossed: list[audit_tables.Grid]
 
 
 def render_audit(result: AuditResult, *, title: str | None = None, command: str | None = None) -> str:
@@ -131,6 +132,8 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         name: _view(one, f"class{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
         for i, (name, one) in enumerate(result.per_label.items())
     }
+    crossed = {name for name, about in result.attributes.items() if about.intersection}
+    plain = [note for note in result.notes if note.attribute not in crossed]
     kinds = ("finding", "caution", "limit")
     return render_page(
         "audit.html",
@@ -139,7 +142,8 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         or f"Fairness audit: {', '.join(n for n, a in result.attributes.items() if not a.intersection)}",
         view=main,
         labels=labels,
-        notes={kind: [note.text for note in result.notes if note.kind == kind] for kind in kinds},
+        notes={kind: [note.text for note in plain if note.kind == kind] for kind in kinds},
+        notes_crossed=[note.text for note in result.notes if note.attribute in crossed],
         remark=detail.remark,
         facts=facts(result),
         command=command,
@@ -159,8 +163,18 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
             _attribute(result, n, draw and (intersections or not a.intersection))
             for n, a in result.attributes.items()
         ],
-        [audit_tables.comparison_table(name, changes) for name, changes in result.comparison.items()],
+        _comparison(result, crossed=False),
+        _comparison(result, crossed=True),
     )
+
+
+def _comparison(result: AuditResult, *, crossed: bool) -> list[audit_tables.Grid]:
+    """Tables of the change, of intersections or of everything else."""
+    return [
+        audit_tables.comparison_table(name, changes)
+        for name, changes in result.comparison.items()
+        if crossed == (name in result.attributes and result.attributes[name].intersection)
+    ]
 
 
 def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:

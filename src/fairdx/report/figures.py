@@ -99,9 +99,9 @@ def path_diagram(attribute: str, label: str, effects: Sequence[Effects]) -> Elem
         for e in effects
     )
     extra = 18 * (len(effects) - 1)
-    svg = root(740, 300 + 2 * extra, f"Causal paths from {attribute} to the decision. {spoken}.")
+    svg = root(800, 300 + 2 * extra, f"Causal paths from {attribute} to the decision. {spoken}.")
     high, low = 110 + extra, 210 + extra
-    places = {"S": (60, low), "Y": (250, high), "X": (440, low), "Ŷ": (640, low)}
+    places = {"S": (60, low), "Y": (250, high), "X": (440, low), "Ŷ": (650, low)}
     for start, end, kind in (("S", "Y", "s1"), ("Y", "X", "s1"), ("S", "X", "s0"), ("X", "Ŷ", "plain")):
         _arrow(svg, places[start], places[end], kind)
     for letter, name in (("S", attribute), ("Y", label), ("X", "image"), ("Ŷ", "decision")):
@@ -119,7 +119,7 @@ def path_diagram(attribute: str, label: str, effects: Sequence[Effects]) -> Elem
     _lines(
         svg, 250, low + 38, "Direct effect: past the disease (S → X)", [(e.state, e.direct) for e in effects]
     )
-    _lines(svg, 630, low + 60, "Total effect", [(e.state, e.total) for e in effects])
+    _lines(svg, 650, low + 60, "Total effect", [(e.state, e.total) for e in effects])
     return svg
 
 

@@ -12,6 +12,7 @@ UNDEFINED = "–"
 """Shown for a value that is not defined."""
 
 MINUS = "\u2212"
+NBSP = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Style:
         """Write the two ends of an interval."""
         if low is None or high is None or not (isfinite(low) and isfinite(high)):
             return "no interval"
-        return f"{self(low)} to {self(high)}"
+        return f"{self(low)}{NBSP}to{NBSP}{self(high)}"
 
     def in_words(self, value: float | None) -> str:
         """Write a number with its unit."""

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairdx.fairness.definitions import METRICS
 from fairdx.report.figures import (
     Effects,
     Figure,
@@ -26,8 +27,8 @@ _MOST_CLASSES = 6
 
 
 def run_figures(run: RunFolder) -> dict[str, Figure]:
-    """The figures of a run by name: paths, scores, losses; those a run has no data for are left out."""
-    made = [_paths(run), _scores(run), _history(run)]
+    """The figures of a run by name: paths, and scores where the run has any."""
+    made = [_paths(run), _scores(run)]
     return {figure.name: figure for figure in made if figure is not None}
 
 
@@ -113,46 +114,48 @@ def _counts(
     return [score_counts(table.loc[label & (group == str(g)), column].to_numpy(dtype=float)) for g in groups]
 
 
-def _history(run: RunFolder) -> Figure | None:
-    """One panel for each loss term and validation score of each stage."""
-    drawn = []
+def training_figures(run: RunFolder) -> list[Figure]:
+    """One figure per stage: its loss terms and validation scores by epoch."""
+    made = []
     for stage, table in run.history.groupby("stage", sort=False):
-        for column in table.columns:
-            values = (
-                pd.to_numeric(table[column], errors="coerce") if column not in ("stage", "epoch") else None
-            )
-            if values is not None and values.notna().any():
-                drawn.append(
-                    (str(stage), str(column), table["epoch"].to_numpy(dtype=float), values.to_numpy(float))
-                )
-    if not drawn:
-        return None
-    rows = [
-        [
-            f"{_plain(stage)}: {_plain(column)}",
-            *(f"{v:.4g}" for v in (y[~np.isnan(y)][0], y[~np.isnan(y)][-1])),
-        ]
-        for stage, column, _, y in drawn
-    ]
+        epochs = table["epoch"].to_numpy(dtype=float)
+        curves = {
+            str(column): values.to_numpy(dtype=float)
+            for column in table.columns.drop(["stage", "epoch"])
+            if (values := pd.to_numeric(table[column], errors="coerce")).notna().any()
+        }
+        if curves:
+            made.append(_stage(str(stage), epochs, curves))
+    return made
+
+
+def _stage(stage: str, epochs: NDArray[np.float64], curves: dict[str, NDArray[np.float64]]) -> Figure:
+    known = {column: y[~np.isnan(y)] for column, y in curves.items()}
+    rows = [[_curve_title(column), f"{y[0]:.4g}", f"{y[-1]:.4g}"] for column, y in known.items()]
     return Figure(
-        "training",
-        "Training",
-        "Each loss term and each validation score by epoch; epoch 0 is before the stage's first "
-        "step. The weights "
-        "kept are those of the best epoch on validation images, not the last.",
-        [_history_panel(*one) for one in drawn],
+        f"training_{stage}",
+        f"Stage “{_plain(stage)}”",
+        "By epoch; epoch 0 is before the stage's first step. Solid: scores on validation images; dashed: "
+        "loss terms. The weights kept are those of the best epoch on validation images, not the last.",
+        [_history_panel(column, epochs, y) for column, y in curves.items()],
         table=Table(("curve", "first", "last"), rows),
         columns=3,
     )
 
 
-def _history_panel(
-    stage: str, column: str, epochs: NDArray[np.float64], values: NDArray[np.float64]
-) -> Element:
+def _curve_title(column: str) -> str:
+    """`player/term` in words; validation scores by the abbreviations of their metrics."""
+    owner, _, term = column.partition("/")
+    if term in METRICS:
+        return f"{_plain(owner)}: {METRICS[term].abbreviation}"
+    return f"{_plain(owner)}: {_plain(term)}"
+
+
+def _history_panel(column: str, epochs: NDArray[np.float64], values: NDArray[np.float64]) -> Element:
     known = ~np.isnan(values)
     x, y = epochs[known], values[known]
     span = Axis(0, max(1.0, float(epochs.max())), "epoch", "{:g}".format, _epoch_ticks(int(epochs.max())))
-    title = f"{_plain(stage)}: {_plain(column)}"
+    title = _curve_title(column)
     panel = Panel(
         span,
         Axis.around(y.tolist(), "", "{:.4g}".format, zero=False),
@@ -174,4 +177,4 @@ def _epoch_ticks(last: int) -> tuple[float, ...]:
 
 
 def _plain(name: str) -> str:
-    return name.replace("/", ", ").replace("_", " ")
+    return name.replace("_", " ")

@@ -10,7 +10,7 @@ from fairdx.fairness.definitions import METRICS
 from fairdx.report import run_words as words
 from fairdx.report.numbers import SIGNED_POINTS, direction_of, integer, loss_of, style_of, unit_of
 from fairdx.report.page import render_page
-from fairdx.report.run_figures import run_figures
+from fairdx.report.run_figures import run_figures, training_figures
 from fairdx.report.run_folder import RunFolder, to_toml
 from fairdx.report.samples import gallery
 
@@ -71,7 +71,7 @@ def write_run_report(folder: Path) -> Path:
         InputError: If a file of the run is missing or cannot be read, or the folder cannot be written to.
     """
     run = RunFolder.read(folder)
-    figures, pictures = run_figures(run), gallery(run)
+    figures, training, pictures = run_figures(run), training_figures(run), gallery(run)
     page = render_page(
         "run.html",
         title=f"{_capital(run.data['label'])} and {run.data['attribute']}: is the diagnosis fair?",
@@ -85,13 +85,14 @@ def write_run_report(folder: Path) -> Path:
         rows=rows(run, auc_change=words.auc_verdict(run) if len(run.methods) > 1 else None),
         rows_at_half=rows(run, at_half=True),
         figures=figures,
+        training=training,
         gallery=pictures,
         facts=facts(run),
         settings=to_toml(run.config),
     )
     try:
         (folder / "figures").mkdir(exist_ok=True)
-        for figure in figures.values():
+        for figure in [*figures.values(), *training]:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.file(), encoding="utf-8")
         (folder / "samples.png").write_bytes(pictures.sheet)
         (folder / PAGE).write_text(page, encoding="utf-8")

@@ -126,13 +126,11 @@ def headline(run: RunFolder) -> str:
 def question(run: RunFolder) -> str:
     """What was asked, in everyday words."""
     data = run.data
-    others = [g for g in data["groups"] if g != data["reference"]]
     return (
         f"Two patients have the same true status for “{data['label']}” and differ only in "
-        f"{data['attribute']}. "
-        f"Is {_listed(others)} decided differently from {data['reference']} all the same — and does "
-        "hiding the traces of "
-        f"{data['attribute']} in the image put that right without costing accuracy?"
+        f"{data['attribute']} ({_listed(data['groups'])}). Does the model decide differently all the "
+        f"same – and does hiding the traces of {data['attribute']} in the image put that right without "
+        "costing accuracy?"
     )
 
 
@@ -154,9 +152,8 @@ def certainty(run: RunFolder) -> list[str]:
     ]
     if len(run.methods) > 1:
         notes.append(
-            "“Improved” and “worse” are said only where the two intervals do not overlap. Where they "
-            "do, a small "
-            "change may still be there; the data cannot show it."
+            "“Improved” and “worse” are said only where the two intervals do not overlap. Where they do, a "
+            "small change may still be there; the data cannot show it. Of the AUC, a paired test decides."
         )
     if run.data.get("left_out"):
         notes.append(f"{integer(data['left_out'])} images were left out: their label or group is unknown.")
@@ -189,7 +186,7 @@ def auc_change(run: RunFolder) -> tuple[float, float, float, float] | None:
 def _direct(run: RunFolder, before: str, after: str | None) -> Finding:
     data = run.data
     others = [g for g in data["groups"] if g != data["reference"]]
-    who = others[0] if len(others) == 1 else f"the {data['attribute']} group most affected"
+    who = f"the group {others[0]}" if len(others) == 1 else f"the {data['attribute']} group most affected"
     first = run.estimate(before, "direct_effect")
     text = f"With the same disease status, {who} was decided positive {_more(first, data['reference'])}"
     if after is None:

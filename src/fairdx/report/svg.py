@@ -11,6 +11,8 @@ from importlib.resources import files
 from math import ceil, floor, isfinite, log10
 from xml.etree import ElementTree as Tree
 
+from fairdx.report.numbers import MINUS
+
 SERIES = 8
 """Series that can be told apart in one chart."""
 
@@ -140,11 +142,25 @@ class Panel:
         for tick in self.y.ticks or nice_ticks(self.y.low, self.y.high):
             _, y = self.at(self.x.low, tick)
             add(self.svg, "path", d=f"M{self.left:.1f} {y:.1f}H{self.right:.1f}", class_="grid")
-            add(self.svg, "text", self.y.write(tick), x=self.left - 6, y=y + 4, class_="tick end")
+            add(
+                self.svg,
+                "text",
+                self.y.write(tick).replace("-", MINUS),
+                x=self.left - 6,
+                y=y + 4,
+                class_="tick end",
+            )
         for tick in self.x.ticks or nice_ticks(self.x.low, self.x.high):
             x, _ = self.at(tick, self.y.low)
             add(self.svg, "path", d=f"M{x:.1f} {self.bottom:.1f}v4", class_="axis")
-            add(self.svg, "text", self.x.write(tick), x=x, y=self.bottom + 17, class_="tick middle")
+            add(
+                self.svg,
+                "text",
+                self.x.write(tick).replace("-", MINUS),
+                x=x,
+                y=self.bottom + 17,
+                class_="tick middle",
+            )
         add(self.svg, "path", d=f"M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}", class_="axis")
         middle = (self.left + self.right) / 2
         add(self.svg, "text", self.x.label, x=middle, y=self.height - 6, class_="label middle")

@@ -9,7 +9,7 @@
     return (value < 0 && !zero ? "\u2212" : signed && !zero ? "+" : "") + text;
   };
   const interval = (low, high, format) =>
-    low === null || high === null ? "no interval" : `${write(low, format)} to ${write(high, format)}`;
+    low === null || high === null ? "no interval" : `${write(low, format)}\u00a0to\u00a0${write(high, format)}`;
 
   for (const root of document.querySelectorAll("[data-explorer]")) {
     const data = JSON.parse(document.getElementById(`data-${root.dataset.explorer}`).textContent);
