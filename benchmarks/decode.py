@@ -4,8 +4,11 @@ Against TorchXRayVision's own loading and resizing (at least 10 times faster), a
 decode with the same final resize, the practical limit (at most 1.3 times its time), and how far the pictures
 are from a full decode with an antialiased resize (mean absolute difference of at most 2 grey levels).
 
-    pip install torchxrayvision   # this benchmark alone needs it
-    python benchmarks/decode.py
+TorchXRayVision is not a dependency and brings its own versions of others: install it beside, not into, the
+environment of the project.
+
+    pip install --no-deps --target peers torchxrayvision scikit-image imageio lazy_loader tifffile
+    PYTHONPATH=peers python benchmarks/decode.py
 """
 
 from __future__ import annotations
