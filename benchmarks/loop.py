@@ -25,8 +25,9 @@ from fairdx.data.prepare import prepare
 from fairdx.loading import TaskImages, augment
 from fairdx.methods.base import PretrainingConfig, Spec, Stage, build_diagnoser
 from fairdx.methods.pretraining import pretraining_stage
+from fairdx.optimization import schedule_factor
 from fairdx.runtime import TrainerSettings, make_fabric
-from fairdx.training import _factor, _Fit
+from fairdx.training import _Fit
 
 BATCH = 128
 SETTINGS = TrainerSettings(device="cpu")
@@ -57,7 +58,7 @@ def by_hand(images: TaskImages) -> float:
     )
     indices = images.task.indices("train")
     steps = len(indices) // BATCH
-    scheduler = LambdaLR(optimizer, _factor(config.schedule, 1, steps))
+    scheduler = LambdaLR(optimizer, schedule_factor(config.schedule, 1, steps))
     label = torch.from_numpy(images.task.label)
     start = time.perf_counter()
     order = np.random.default_rng(0).permutation(indices)

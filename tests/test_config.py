@@ -2,8 +2,8 @@ import pytest
 
 from fairdx.config import merge, override, read_toml
 from fairdx.errors import InputError
-from fairdx.experiment import load_settings
 from fairdx.registry import Registry
+from fairdx.settings import load_settings
 
 
 def write(tmp_path, text):

@@ -8,10 +8,11 @@ from fairdx.errors import InputError
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, augment
 from fairdx.methods.base import Player, Stage
+from fairdx.optimization import learning, schedule_factor
 from fairdx.runtime import TrainerSettings, derive_seed, isolated_rng, make_fabric
-from fairdx.training import TrainingError, _better, _factor, fit, learning, predict
+from fairdx.training import TrainingError, _better, fit, predict
 
-EXACT = TrainerSettings(device="cpu", precision="32", shift=0)
+EXACT = TrainerSettings(device="cpu", precision="fp32", shift=0)
 
 
 class Linear(nn.Module):
@@ -183,7 +184,7 @@ def test_learning_thaws_only_what_is_named_and_freezes_it_again():
 
 
 def test_schedules():
-    cosine, step, constant = (_factor(name, 10, 10) for name in ("cosine", "step", "constant"))
+    cosine, step, constant = (schedule_factor(name, 10, 10) for name in ("cosine", "step", "constant"))
     assert cosine(0) < cosine(5) <= 1
     assert cosine(50) == pytest.approx(0.5)
     assert cosine(100) == pytest.approx(0, abs=1e-12)

@@ -58,7 +58,7 @@ def run_command(
 
     Example: `fairdx run configs/nih_small.toml --set method.eta=0.1 --out runs/eta01`
     """
-    from fairdx.experiment import load_settings
+    from fairdx.settings import load_settings
 
     _run(load_settings(config, tuple(settings)), out or Path("runs") / config.stem, resume)
 
@@ -68,6 +68,8 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     from fairdx.report.run_page import summary_table, write_run_report
 
     results = run(settings, out, resume=resume)
+    if results is None:  # one of several processes, and not the one that reports
+        return
     page = write_run_report(out)
     console = Console()
     console.print(summary_table(results))

@@ -1,9 +1,9 @@
 """The settings of `fairdx demo`."""
 
 from fairdx.data.phantom import PhantomSettings
-from fairdx.experiment import DataSettings, EvaluationSettings, RunSettings
 from fairdx.methods.base import PretrainingConfig
 from fairdx.methods.fair_diagnosis import FairDiagnosisConfig
+from fairdx.settings import DataSettings, EvaluationSettings, RunSettings
 
 
 def demo_settings(*, quick: bool, seed: int) -> RunSettings:

@@ -47,13 +47,18 @@ class TaskImages:
     def _to_device(
         self, indices: NDArray[np.int64], pixels: NDArray[np.uint8], device: torch.device
     ) -> Batch:
-        image = torch.from_numpy(pixels).to(device, non_blocking=True)
         return Batch(
-            image.to(torch.float32, memory_format=torch.channels_last).div_(255),
+            to_unit_range(pixels, device),
             torch.from_numpy(self.task.label[indices]).to(device),
             torch.from_numpy(self.task.group[indices]).to(device),
             torch.from_numpy(indices).to(device),
         )
+
+
+def to_unit_range(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Returns images as the networks take them: float32 in [0, 1], channels last, on `device`."""
+    image = torch.from_numpy(pixels).to(device, non_blocking=True)
+    return image.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
 def augment(image: Tensor, *, shift: int, flip: bool) -> Tensor:

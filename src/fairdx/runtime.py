@@ -20,7 +20,7 @@ class TrainerSettings(Config):
     """`auto` takes an accelerator where there is one."""
     processes: int = Field(1, ge=1)
     """Devices of one machine that train together; with more than one, each sees its share of an epoch."""
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bfloat16 where the processor computes with it, and 32 bits elsewhere."""
     compile: bool = False
     """Compile the networks with torch.compile; pays off in long runs on a GPU."""

@@ -8,10 +8,7 @@ not.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +17,9 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch import Tensor
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fairdx.data.base import Batch
 from fairdx.errors import InputError
@@ -31,7 +27,8 @@ from fairdx.fairness.metrics import accuracy, approximate_diagnosis_fairness
 from fairdx.fairness.scores import auroc
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, augment
-from fairdx.methods.base import Losses, Player, Schedule, Stage
+from fairdx.methods.base import Losses, Player, Stage
+from fairdx.optimization import Learner, WeightAverage, learning, schedule_factor
 from fairdx.progress import Reporter
 from fairdx.runtime import TrainerSettings, derive_seed, isolated_rng
 
@@ -46,25 +43,6 @@ CHECK_EVERY = 16
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says where and what to try."""
-
-
-@contextmanager
-def learning(names: tuple[str, ...], modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Gives gradients and train mode to the named modules for a block; all others are frozen.
-
-    Frozen means: no gradient of its own and eval mode, so that BatchNorm statistics stay as they are, but
-    still part of the graph: gradients flow through it.
-    """
-    chosen = [modules[name] for name in names]
-    for module in chosen:
-        module.train()
-        module.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for module in chosen:
-            module.eval()
-            module.requires_grad_(False)
 
 
 def predict(
@@ -95,81 +73,6 @@ def predict(
     return torch.cat(scores).double().numpy() if scores else np.empty((0, 0))
 
 
-@dataclass
-class _Learner:
-    """A player with the means of learning."""
-
-    player: Player
-    parameters: list[nn.Parameter]
-    optimizer: Optimizer
-    scheduler: LambdaLR
-
-    def step(self, fabric: Fabric, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        if fabric.world_size > 1:
-            _average_gradients(fabric, self.parameters)
-        self.optimizer.step()
-
-
-def _average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = cast(Tensor, fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean"))
-    parts = flat.split([g.numel() for g in gradients])  # type: ignore[no-untyped-call]
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-def _factor(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The step size as a fraction of its start, as a function of the number of steps done."""
-    total = max(1, epochs * steps_per_epoch)
-
-    def factor(step: int) -> float:
-        done = step / total
-        if schedule == "cosine":
-            # A short linear start spares fresh Adam statistics; then down to zero.
-            return min(1.0, (step + 1) / (0.05 * total + 1)) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        if schedule == "step":
-            return 0.1 ** ((done >= 0.6) + (done >= 0.85))
-        return 1.0
-
-    return factor
-
-
-class _Average:
-    """The moving average of some modules' weights, by which a stage is judged."""
-
-    def __init__(self, stage: Stage) -> None:
-        average = get_ema_multi_avg_fn(stage.average_decay)  # type: ignore[no-untyped-call]
-        self._pairs = [
-            (stage.modules[name], AveragedModel(stage.modules[name], multi_avg_fn=average))
-            for name in stage.average
-        ]
-
-    def update(self) -> None:
-        for module, average in self._pairs:
-            average.update_parameters(module)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Puts the average into the modules for a block."""
-        own = [deepcopy(module.state_dict()) for module, _ in self._pairs]
-        for module, average in self._pairs:
-            module.load_state_dict(average.module.state_dict())
-        try:
-            yield
-        finally:
-            for (module, _), state in zip(self._pairs, own, strict=True):
-                module.load_state_dict(state)
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [average.state_dict() for _, average in self._pairs]
-
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        for (_, average), part in zip(self._pairs, state, strict=True):
-            average.load_state_dict(part)
-
-
 class _Fit:
     """The state of one call of `fit`."""
 
@@ -192,16 +95,16 @@ class _Fit:
             if settings.compile:
                 module.compile()
         self.learners = [self._learner(player) for player in stage.players]
-        self.average = _Average(stage)
+        self.average = WeightAverage(stage)
         self.history: list[Record] = []
         self.best: Record | None = None
         self.best_weights: dict[str, dict[str, Tensor]] = {}
 
-    def _learner(self, player: Player) -> _Learner:
+    def _learner(self, player: Player) -> Learner:
         parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
         optimizer = AdamW(parameters, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
-        factor = _factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
-        return _Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
+        factor = schedule_factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
+        return Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
 
     def epoch(self, number: int, advance: Callable[[], None]) -> Record:
         """Trains for one epoch and returns the means of all loss terms."""
@@ -247,7 +150,7 @@ class _Fit:
             if not math.isfinite(float(value)):
                 raise TrainingError(
                     f"stage `{self.stage.name}`, epoch {epoch}, batch {step}: the loss term `{name}` is "
-                    "no longer finite; lower the learning rate, or use precision 32"
+                    "no longer finite; lower the learning rate, or set trainer.precision=fp32"
                 )
 
     def validate(self) -> Record:
@@ -435,6 +338,8 @@ def fit(
             reporter.describe(record)
             if checkpoint is not None and fabric.is_global_zero:
                 checkpoint.save_last()
+    # BatchNorm statistics are each process's own; from here on all have those of the first.
+    run.best_weights = fabric.broadcast(run.best_weights)
     run.load_weights(run.best_weights)
     if checkpoint is not None and fabric.is_global_zero:
         checkpoint.save_finished()

@@ -12,7 +12,7 @@ from fairdx.methods import METHODS, Spec
 from fairdx.runtime import TrainerSettings, make_fabric
 from fairdx.training import fit, predict
 
-EXACT = TrainerSettings(device="cpu", precision="32", shift=1)
+EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
 SMALL = {"pretraining": {"epochs": 1, "batch_size": 16}}
 STAGE_TWO = {"epochs": 1, "batch_size": 16}
 

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, Masked
-from fairdx.training import learning
+from fairdx.optimization import learning
 
 
 def make(**changes):

@@ -1,0 +1,158 @@
+"""Scores a model on validation and test images, fixes its threshold, and measures it with intervals."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fairdx.data.phantom import Phantom
+from fairdx.fairness.evaluate import evaluate
+from fairdx.fairness.threshold import youden_threshold
+from fairdx.loading import TaskImages, to_unit_range
+from fairdx.settings import RunSettings
+from fairdx.training import predict
+
+logger = logging.getLogger(__name__)
+
+Scores = NDArray[np.float64]
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run needs at every step."""
+
+    settings: RunSettings
+    images: TaskImages
+    fabric: Fabric
+    phantom: Phantom | None
+    reference: str
+
+
+def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Scores validation and test images, fixes the threshold on the former and measures on the latter."""
+    task, settings = current.images.task, current.settings
+    validation, test = task.indices("validation"), task.indices("test")
+    scores = {
+        split: predict(logits, current.images, indices, current.fabric)
+        for split, indices in (("validation", validation), ("test", test))
+    }
+    threshold, chosen_on = _threshold(current, logits, validation, scores["validation"])
+    figures = _figures(current, test, scores["test"], threshold)
+    figures["threshold"] = threshold
+    figures["threshold_chosen_on"] = chosen_on
+    if threshold is not None:
+        figures["at_half"] = _figures(current, test, scores["test"], 0.5)
+    if current.phantom is not None and settings.evaluation.true_effect_patients and threshold is not None:
+        figures |= _true_effects(current, logits, test, threshold)
+    table = pd.concat(
+        [
+            _predictions(current, name, split, indices, scores[split], threshold)
+            for split, indices in (("validation", validation), ("test", test))
+            if len(indices)
+        ],
+        ignore_index=True,
+    )
+    return figures, table
+
+
+def _threshold(
+    current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
+) -> tuple[float | None, str | None]:
+    """The operating point, and the split it was chosen on; none for more than two classes."""
+    task = current.images.task
+    if len(task.class_names) > 2:
+        return None, None
+    label = task.label[validation]
+    if len(set(label)) == 2:
+        return youden_threshold(label, scores[:, 1]), "validation"
+    train = task.indices("train")
+    logger.warning("no validation images of both classes: the threshold is chosen on training images")
+    return youden_threshold(
+        task.label[train], predict(logits, current.images, train, current.fabric)[:, 1]
+    ), "train"
+
+
+def _figures(
+    current: Run, test: NDArray[np.int64], scores: Scores, threshold: float | None
+) -> dict[str, Any]:
+    task, settings = current.images.task, current.settings
+    estimates = evaluate(
+        task.label[test],
+        scores[:, 1] if threshold is not None else scores,
+        sensitive_features=np.array(task.group_names)[task.group[test]],
+        threshold=0.5 if threshold is None else threshold,
+        patients=task.patient[test],
+        n_replicates=settings.evaluation.replicates,
+        seed=settings.seed,
+        reference=current.reference,
+        level=settings.evaluation.level,
+    )
+    return {
+        name: {key: _json_number(value) for key, value in asdict(estimate).items()}
+        for name, estimate in estimates.items()
+    }
+
+
+def _json_number(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _true_effects(current: Run, logits: Logits, test: NDArray[np.int64], threshold: float) -> dict[str, Any]:
+    """The effects measured by drawing the same patients of the phantom under interventions."""
+    assert current.phantom is not None
+    groups = current.images.task.group_names
+    reference = groups.index(current.reference)
+    index = test[: current.settings.evaluation.true_effect_patients]
+    decide = partial(_decide, current, logits, threshold)
+    found = {}
+    for comparison, group in enumerate(groups):
+        if comparison != reference:
+            effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
+            found[group] = asdict(effects)
+    largest = max(found.values(), key=lambda effects: abs(float(effects["direct_effect"])))
+    half_width = NormalDist().inv_cdf(0.5 + current.settings.evaluation.level / 2)
+    named = {
+        f"true_{name}": {
+            "value": largest[name],
+            "low": largest[name] - half_width * largest[f"{name}_error"],
+            "high": largest[name] + half_width * largest[f"{name}_error"],
+        }
+        for name in ("direct_effect", "indirect_effect", "total_effect")
+    }
+    return {**named, "true_effects_by_group": found}
+
+
+def _decide(current: Run, logits: Logits, threshold: float, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    with torch.inference_mode(), current.fabric.autocast():
+        score = logits(to_unit_range(images, current.fabric.device)).float().softmax(1)[:, 1]
+    return score.double().cpu().numpy() >= threshold
+
+
+def _predictions(
+    current: Run, name: str, split: str, indices: NDArray[np.int64], scores: Scores, threshold: float | None
+) -> pd.DataFrame:
+    """The predictions table: what `fairdx audit` reads."""
+    dataset, task = current.images.dataset, current.images.task
+    rows = dataset.table.iloc[indices]
+    table = rows[["image", "patient", *dataset.meta.attributes]].reset_index(drop=True)
+    table.insert(2, "split", split)
+    table.insert(3, "method", name)
+    table.insert(4, "label", task.label[indices])
+    if threshold is None:
+        for code, class_name in enumerate(task.class_names):
+            table[f"score_{class_name}"] = scores[:, code]
+        table["decision"] = scores.argmax(1)
+    else:
+        table["score"] = scores[:, 1]
+        table["decision"] = (scores[:, 1] >= threshold).astype(np.int64)
+    return table

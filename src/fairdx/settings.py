@@ -1,0 +1,80 @@
+"""Everything that a run depends on, as typed settings, and how they are read from a file."""
+
+from pathlib import Path
+
+from pydantic import Field, SerializeAsAny
+
+from fairdx.config import Config, merge, override, read_toml, validate
+from fairdx.data.phantom import PhantomSettings
+from fairdx.errors import InputError
+from fairdx.methods import METHODS, MethodConfig
+from fairdx.runtime import TrainerSettings
+
+
+class DataSettings(Config):
+    """What to train and to measure on."""
+
+    root: Path | None = None
+    """A prepared data set; without one the phantom is used."""
+    phantom: PhantomSettings = PhantomSettings()
+    """The phantom's settings, where `root` is not given."""
+    label: str | None = None
+    """Label Y; the data set's first by default."""
+    attribute: str | None = None
+    """Sensitive attribute S; the data set's first by default."""
+
+
+class EvaluationSettings(Config):
+    """How results are measured."""
+
+    reference: str | None = None
+    """Group s- of the effects; the attribute's first group by default."""
+    level: float = Field(0.95, gt=0, lt=1)
+    """Nominal coverage of the intervals."""
+    replicates: int = Field(1000, ge=2)
+    """Bootstrap replicates, by patient."""
+    true_effect_patients: int = Field(3000, ge=0)
+    """Patients of the phantom that are drawn under interventions; 0 leaves the true effects out."""
+
+
+class RunSettings(Config):
+    """Everything that a run depends on."""
+
+    method_name: str = "fair_diagnosis"
+    """Name of the method."""
+    method: SerializeAsAny[MethodConfig]
+    """The method's own settings."""
+    data: DataSettings = DataSettings()
+    """Data."""
+    trainer: TrainerSettings = TrainerSettings()
+    """Device, precision, augmentation."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Intervals and true effects."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, order and bootstrap; the split has its own."""
+
+
+def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSettings:
+    """Reads a run's settings.
+
+    Args:
+        path: A TOML file, or None for all defaults. `[method]` has `name`, `preset` and the method's own
+            keys. A relative `data.root` starts from the working directory.
+        assignments: Changes of the form `key=value`, as `method.eta=0.1`.
+
+    Raises:
+        InputError: The file, a key or a value cannot be used.
+    """
+    where = str(path) if path else "settings"
+    values = override(read_toml(path) if path else {}, assignments)
+    chosen = values.pop("method", {})
+    if not isinstance(chosen, dict):
+        raise InputError(f'{where}: `method` is a table, as in [method] with name = "fair_diagnosis"')
+    name = chosen.pop("name", "fair_diagnosis")
+    method = METHODS[name]
+    preset = chosen.pop("preset", "default")
+    presets = {"default": {}, **method.presets}
+    if preset not in presets:
+        raise InputError(f"{where}: method `{name}` has no preset `{preset}`, only {', '.join(presets)}")
+    own = validate(method.config_class, merge(dict(presets[preset]), chosen), where=f"{where} [method]")
+    return validate(RunSettings, {**values, "method_name": name, "method": own}, where=where)
