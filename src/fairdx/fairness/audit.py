@@ -68,7 +68,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     Raises:
         InputError: If a column does not fit, holds what it must not, or leaves nothing to compare.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> sex, truth = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
         >>> score = np.clip(0.3 * truth + 0.1 * sex + 0.5 * rng.random(400), 0, 1)

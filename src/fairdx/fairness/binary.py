@@ -222,10 +222,19 @@ def _information(data: Resampled, p_values: dict[str, float]) -> dict[str, Gap]:
 
 
 def equity_scaled_estimate(data: Resampled, overall: Resampled) -> Gap:
-    """Equity-scaled AUC of the groups against the AUC over all images."""
-    value = equity_scaled(overall.sample.auc[:, 0], data.sample.auc)[0]
-    repeated = equity_scaled(overall.replicates.auc[:, 0], data.replicates.auc)
-    estimate = data.signed(float(value), repeated, int(data.images.sum()), None)
+    """Equity-scaled AUC of the groups against the AUC over all images.
+
+    It is AUC / (1 + D). The sum of deviations D is a length: percentiles of it never reach zero, so its
+    interval is an inverted test. The ends are those of both intervals at their worst, which covers more often
+    than it needs to.
+    """
+    whole, level, n = overall.sample.auc[:, 0], data.settings.level, int(data.images.sum())
+    vector = data.sample.auc[0] - whole[0]
+    repeated = data.replicates.auc - overall.replicates.auc[:, :1]
+    spread = length_interval(vector, repeated, _absolute_sum, level, data.widen)
+    area = data.signed(float(whole[0]), overall.replicates.auc[:, 0], n, None)
+    interval = Interval(area.low / (1 + spread.high), area.high / (1 + spread.low), level, spread.method)
+    estimate = Estimate.of(float(equity_scaled(whole, data.sample.auc)[0]), interval, n)
     return Gap(estimate, *_furthest(data.sample.auc[0][:, None], data.groups), float("nan"))
 
 
