@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from fairdx import fairness
 from fairdx.errors import InputError
@@ -205,6 +206,18 @@ def test_a_rate_of_one_gets_an_interval():
     tpr = found.by_group["group"]["a"]["tpr"]
     assert (tpr.value, tpr.high, tpr.method) == (1.0, 1.0, "Wilson")
     assert tpr.low == pytest.approx(1 - 1.96**2 / (50 + 1.96**2), abs=1e-4)
+
+
+def test_the_interval_of_the_equity_scaled_auc_reaches_fair_models():
+    """With equal groups it is the AUC itself; percentiles of its replicates all lie below."""
+    rng = np.random.default_rng(0)
+    y, group = rng.integers(0, 2, 600), rng.integers(0, 4, 600)
+    score = norm.cdf(1.5 * y + rng.normal(size=600) - 0.75)
+    found = audit(y, score, sensitive_features=group, n_replicates=60, n_permutations=20)
+    gap, auroc = found.gaps["group"]["equity_scaled_auroc"].estimate, found.overall["auroc"]
+    assert gap.value < auroc.low
+    assert gap.high == pytest.approx(auroc.high, rel=1e-3)  # widened for the smallest group
+    assert gap.low < norm.cdf(1.5 / np.sqrt(2)) < gap.high
 
 
 def test_multi_class_and_multi_label():
