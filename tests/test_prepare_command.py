@@ -216,9 +216,9 @@ def test_output_that_cannot_be_written(root, tmp_path, target):
         place.touch()
         words = "place/out cannot be written: Not a directory"
     else:
-        if os.geteuid() == 0:
-            pytest.skip("root may write everywhere")
         place.mkdir(mode=0o500)
+        if os.access(place, os.W_OK):
+            pytest.skip("this user may write everywhere")
         words = "place/out cannot be written: Permission denied"
     done = prepare_nih(root, place / "out")
     assert (done.returncode, done.stdout) == (2, "")

@@ -17,7 +17,6 @@ from fairdx.data.files import (
     require_words,
     row_of,
     source_folder,
-    unlisted_files,
 )
 from fairdx.data.observations import (
     ALIASES,
@@ -26,6 +25,7 @@ from fairdx.data.observations import (
     Uncertain,
     Unmentioned,
     View,
+    list_exclusions,
     most_frequent,
     order_labels,
     parse_observations,
@@ -33,7 +33,7 @@ from fairdx.data.observations import (
     require_some,
     view_exclusions,
 )
-from fairdx.data.source import Source, exclude
+from fairdx.data.source import Source
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
         ],
         ignore_index=True,
     )
-    settings: dict[str, Any] = {}
-    settings["age_zero_taken_as_unknown"] = int((out["age"] == 0).sum())
+    settings: dict[str, Any] = {"age_zero_taken_as_unknown": int((out["age"] == 0).sum())}
     out["age"], settings["impossible_ages"] = known_ages(out["age"].mask(out["age"] == 0))
     out["age_group"], age_names = age_groups(out["age"], age_bins)
     attributes = {"sex": ("male", "female"), "age_group": age_names}
@@ -102,7 +101,6 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     if demographics is not None:
         out["race"], attributes["race"], found = _race(out, demographics, race_map)
         settings |= found
-    unlisted = unlisted_files(folder, _FOLDERS if scan_files else (), out["path"])
     reason = view_exclusions(out["view"], view)
     if not official_split:
         out = out.drop(columns="split")
@@ -122,9 +120,7 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
             "official_split": official_split,
             "scan_files": scan_files,
         },
-        exclusions=pd.concat(
-            [exclude(out.loc[reason.notna(), "image"], reason.dropna()), unlisted], ignore_index=True
-        ),
+        exclusions=list_exclusions(folder, out, reason, _FOLDERS if scan_files else ()),
         settings=settings,
     )
 

@@ -18,7 +18,6 @@ from fairdx.data.files import (
     read_text_table,
     row_of,
     source_folder,
-    unlisted_files,
 )
 from fairdx.data.observations import (
     ALIASES,
@@ -28,6 +27,7 @@ from fairdx.data.observations import (
     Uncertain,
     Unmentioned,
     View,
+    list_exclusions,
     most_frequent,
     order_labels,
     parse_observations,
@@ -35,7 +35,7 @@ from fairdx.data.observations import (
     require_some,
     view_exclusions,
 )
-from fairdx.data.source import Source, exclude
+from fairdx.data.source import Source
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,13 +127,7 @@ def read_mimic_cxr(  # noqa: PLR0913 - one argument for each policy
             "scan_files": scan_files,
             "pixels": "histogram-equalised by the publisher; not to be mixed with DICOM",
         },
-        exclusions=pd.concat(
-            [
-                exclude(out.loc[reason.notna(), "image"], reason.dropna()),
-                unlisted_files(folder, ("files",) if scan_files else (), out["path"]),
-            ],
-            ignore_index=True,
-        ),
+        exclusions=list_exclusions(folder, out, reason, ("files",) if scan_files else ()),
         settings=settings | found,
     )
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from fairdx.data.checks import require_choice
-from fairdx.data.files import parse_codes
+from fairdx.data.files import parse_codes, unlisted_files
+from fairdx.data.source import exclude
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 OBSERVATIONS: Final = (
@@ -113,6 +114,27 @@ def view_exclusions(position: pd.Series[str], view: View) -> pd.Series[str]:
     wanted = {"frontal": ["AP", "PA"], "all": list(position.dropna().unique())}.get(view, [view])
     reason = ("view is " + position).fillna("all" if view == "all" else "view is not said")
     return reason.mask(position.isin(wanted) | (view == "all"))
+
+
+def list_exclusions(
+    root: Path, out: pd.DataFrame, reason: pd.Series[str], folders: Iterable[str]
+) -> pd.DataFrame:
+    """List what is left out: images of the tables for a reason, and files that the tables do not mention.
+
+    Args:
+        root: Folder of the source.
+        out: All images of the tables, with their paths.
+        reason: Why each of them is left out, null where it stays.
+        folders: Where to look for files, relative to the root.
+
+    Returns:
+        The columns of exclusions.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    listed = exclude(out.loc[reason.notna(), "image"], reason.dropna())
+    return pd.concat([listed, unlisted_files(root, folders, out["path"])], ignore_index=True)
 
 
 def parse_race(words: pd.Series[str], race_map: RaceMap) -> tuple[pd.Series[str], tuple[str, ...]]:
