@@ -163,6 +163,12 @@ def test_several_classes(run, frame, tmp_path):
     expected = fairness.auroc(frame["kind"] == "malignant", frame["third"])
     assert found["per_label"]["malignant"]["overall"]["auroc"]["value"] == pytest.approx(expected)
     assert "benign: " in out
+    gate = ["--fail-if", "auc<0.99", "--fail-if", "adf>9", "--fail-if", "abs(de)>0.999"]
+    status, _, err = run(tmp_path / "p.csv", *scores, *gate, label="kind", score="p_other")
+    assert status == 1
+    assert "auroc of sex F (malignant)" in err
+    assert "adf>9" not in err
+    assert "abs(de)" not in err
     _, _, err = run(tmp_path / "p.csv", "--score", "p_benign", label="kind", score="p_other")
     assert "has 3 classes (benign, malignant, other) but 2 scores" in err
     _, _, err = run(
