@@ -97,6 +97,8 @@ def test_several_classes_have_their_own_explorers(audit_maker):
     result = audit_maker(truth=rng.integers(0, 3, 2000), scores=rng.dirichlet(np.ones(3), 2000))
     page = render_audit(result)
     assert list(_blocks(page)) == ["class0", "class1", "class2"]
+    assert page.count(result.identification) == 1  # what all classes share is said once
+    assert "beyond the true class (p " in page
     assert len(page.encode()) < 5_000_000
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))

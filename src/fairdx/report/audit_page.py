@@ -6,11 +6,11 @@ from math import isfinite
 from pathlib import Path
 
 from fairdx.fairness.definitions import METRICS
-from fairdx.fairness.result import Attribute, AuditResult
+from fairdx.fairness.result import Attribute, AuditResult, Note
 from fairdx.report import audit_figures, audit_tables
 from fairdx.report.audit_explorer import ExplorerView, explorer_view
 from fairdx.report.figures import Figure
-from fairdx.report.numbers import SIGNED_POINTS, integer, style_of
+from fairdx.report.numbers import SIGNED_POINTS, integer, probability, style_of
 from fairdx.report.page import render_page
 
 MOST_BYTES = 4_900_000
@@ -93,6 +93,7 @@ class AuditView:
     attributes: Sequence[AttributeView]
     comparison: list[audit_tables.Grid]
     comparison_crossed: list[audit_tables.Grid]
+    findings: Sequence[str]
 
 
 def render_audit(result: AuditResult, *, title: str | None = None, command: str | None = None) -> str:
@@ -132,9 +133,8 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         name: _view(one, f"class{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
         for i, (name, one) in enumerate(result.per_label.items())
     }
-    crossed = {name for name, about in result.attributes.items() if about.intersection}
-    plain = [note for note in result.notes if note.attribute not in crossed]
     kinds = ("finding", "caution", "limit")
+    plain, crossed = _notes(result)
     return render_page(
         "audit.html",
         script="explorer.js",
@@ -143,12 +143,26 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         view=main,
         labels=labels,
         notes={kind: [note.text for note in plain if note.kind == kind] for kind in kinds},
-        notes_crossed=[note.text for note in result.notes if note.attribute in crossed],
+        notes_crossed=[note.text for note in crossed],
         remark=detail.remark,
         facts=facts(result),
         command=command,
         result=result,
     )
+
+
+def _notes(result: AuditResult) -> tuple[list[Note], list[Note]]:
+    """The notes for the top of the page, and those about intersections.
+
+    The notes about one class stand in its own section; those that all classes share stand at the top once.
+    """
+    own = list(result.notes)
+    if result.per_label:
+        repeated = {f"{name}: {note.text}" for name, one in result.per_label.items() for note in one.notes}
+        shared = {n.text: n for one in result.per_label.values() for n in one.notes if n.attribute is None}
+        own = [*(note for note in own if note.text not in repeated), *shared.values()]
+    crossed = {name for name, about in result.attributes.items() if about.intersection}
+    return [n for n in own if n.attribute not in crossed], [n for n in own if n.attribute in crossed]
 
 
 def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, intersections: bool) -> AuditView:
@@ -165,6 +179,7 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
         ],
         _comparison(result, crossed=False),
         _comparison(result, crossed=True),
+        [n.text for n in result.notes if n.attribute is not None],
     )
 
 
@@ -204,6 +219,8 @@ def _card(result: AuditResult, about: Attribute) -> Card:
             style = style_of(metric)
             ends = style.interval(gap.estimate.low, gap.estimate.high)
             lines.append(f"{METRICS[metric].title}: {style.in_words(gap.estimate.value)} ({ends})")
+    if result.per_label:
+        lines.insert(0, _joint_decision(result, name))
     effects = {g: e["direct_effect"] for g, e in result.effects.get(name, {}).items()}
     known = {g: e for g, e in effects.items() if isfinite(e.value)}
     if not known:
@@ -213,6 +230,17 @@ def _card(result: AuditResult, about: Attribute) -> Card:
     ends = SIGNED_POINTS.interval(e.low, e.high)
     said = f"Direct effect on decisions for {group} against {about.reference}, the disease held ({ends})"
     return Card(name, SIGNED_POINTS(e.value), "points", [said, *lines])
+
+
+def _joint_decision(result: AuditResult, name: str) -> str:
+    """Whether the joint decision of several classes depends on the group; of two classes a note says so."""
+    metric = "approximate_diagnosis_fairness"
+    test = next((t for t in result.tests if (t.attribute, t.metric) == (name, metric)), None)
+    if test is None or not isfinite(test.p_holm):
+        return "Whether the decision depends on the group beyond the true class was not tested."
+    found = "depends" if test.p_holm <= 1 - result.settings.level else "is not shown to depend"
+    p_value = f"p = {probability(test.p_holm)}".replace("= <", "<")
+    return f"The decision {found} on the group beyond the true class ({p_value} after Holm's correction)."
 
 
 def facts(result: AuditResult) -> list[tuple[str, str]]:
@@ -234,12 +262,11 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
         sizes = ", ".join(f"{g} {integer(n)}" for g, n in list(about.groups.items())[:12])
         more = f" and {len(about.groups) - 12} more" if len(about.groups) > 12 else ""
         found.append((f"Groups of {about.name}", f"{sizes}{more}; reference {about.reference}"))
-    if settings.threshold is None:
+    if result.task == "multiclass":
         found.append(("Decision", "the class with the largest score"))
-    else:
-        found.append(
-            ("Threshold", f"{settings.threshold:g}, as given to the audit: positive from this score on")
-        )
+    if settings.threshold is not None:
+        where = " (each class against the rest)" if result.task == "multiclass" else ""
+        found.append(("Threshold", f"{settings.threshold:g}, as given: positive from this score on{where}"))
     found += [
         (
             "Intervals",

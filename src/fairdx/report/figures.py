@@ -167,7 +167,7 @@ def histogram_panel(
     edges = np.linspace(0, 1, BINS + 1).tolist()
     panel = Panel(
         Axis(0, 1, x_label, "{:g}".format, (0, 0.25, 0.5, 0.75, 1)),
-        Axis.around([top], "share of the group's images", "{:.0%}".format),
+        Axis.around([top], "share of the group's images", lambda share: f"{share * 100:g}%"),
         label=spoken,
         title=title,
     )

@@ -125,7 +125,7 @@ class Panel:
     ) -> None:
         self.x, self.y = x, y
         self.width, self.height = width, height
-        self.left, self.right = left, width - 14
+        self.left, self.right = left, width - 22
         self.top, self.bottom = (28.0 if title else 12.0), height - 42
         self.svg = root(width, height, label)
         if title:
