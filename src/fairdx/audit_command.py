@@ -140,13 +140,17 @@ def _print(console: Console, result: AuditResult) -> None:
                 table.add_row(attribute, f"{METRICS[name].title}: {group}", *_figure(estimate, "+"))
     console.print(table)
     if result.comparison:
-        changes = Table("attribute", "measure", "before", "after", "change", "p")
-        for attribute, found in result.comparison.items():
-            for name, c in found.items():
-                change = " (".join(_figure(c.difference, "+")) + ")"
-                row = (f"{c.before:.4f}", f"{c.after:.4f}", change, f"{c.p_value:.2g}")
-                changes.add_row(attribute, METRICS[name].title, *row)
-        console.print(changes)
+        console.print(_changes(result))
+
+
+def _changes(result: AuditResult) -> Table:
+    table = Table("attribute", "measure", "before", "after", "change", "p")
+    for attribute, changes in result.comparison.items():
+        for name, change in changes.items():
+            difference = " (".join(_figure(change.difference, "+")) + ")"
+            row = (f"{change.before:.4f}", f"{change.after:.4f}", difference, f"{change.p_value:.2g}")
+            table.add_row(attribute, METRICS[name].title, *row)
+    return table
 
 
 def _figure(estimate: Estimate, sign: str) -> tuple[str, str]:
