@@ -26,18 +26,12 @@ from fairdx.errors import InputError
 from fairdx.loading import TaskImages
 from fairdx.measurement import Logits, Run, measure
 from fairdx.methods import METHODS, Method, Spec
+from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES
 from fairdx.runtime import make_fabric
 from fairdx.settings import RunSettings
 from fairdx.training import Record, fit
 
 SCHEMA_VERSION = 1
-RESULTS, PREDICTIONS, HISTORY, SAMPLES, CONFIG = (
-    "results.json",
-    "predictions.parquet",
-    "history.parquet",
-    "samples.npz",
-    "config.json",
-)
 SAMPLES_PER_CELL = 2
 """Images of each group and label shown in the report."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairdx import run_files
 from fairdx.errors import InputError
 
 Array = NDArray[Any]
@@ -42,18 +43,18 @@ class RunFolder:
         Raises:
             InputError: A file is missing or cannot be read.
         """
-        for name in ("results.json", "config.json", "predictions.parquet", "history.parquet", "samples.npz"):
+        for name in run_files.ALL:
             if not (path / name).is_file():
                 raise InputError(f"{path} has no {name}: it is not the folder of a finished run")
         try:
-            with np.load(path / "samples.npz") as stored:
+            with np.load(path / run_files.SAMPLES) as stored:
                 samples = {key: stored[key] for key in ("image", "masked", "label", "group")}
             return cls(
                 path,
-                json.loads((path / "results.json").read_text(encoding="utf-8")),
-                json.loads((path / "config.json").read_text(encoding="utf-8")),
-                pd.read_parquet(path / "predictions.parquet"),
-                pd.read_parquet(path / "history.parquet"),
+                json.loads((path / run_files.RESULTS).read_text(encoding="utf-8")),
+                json.loads((path / run_files.CONFIG).read_text(encoding="utf-8")),
+                pd.read_parquet(path / run_files.PREDICTIONS),
+                pd.read_parquet(path / run_files.HISTORY),
                 samples,
             )
         except (ValueError, OSError, KeyError) as error:
