@@ -1,4 +1,5 @@
-# docker build -t fairdx . && docker run --rm -v "$PWD/out:/out" fairdx demo --out /out
+# docker build -t fairdx .
+# mkdir -p out && docker run --rm --user "$(id -u):$(id -g)" -e HOME=/tmp -v "$PWD/out:/out" fairdx demo --out /out/demo
 # For a GPU start from an image with CUDA, e.g. nvidia/cuda:12.6.3-runtime-ubuntu24.04, and install Python 3.11 or newer.
 FROM python:3.12-slim
 WORKDIR /fairdx

@@ -59,7 +59,7 @@ def by_hand(images: TaskImages) -> float:
     indices = images.task.indices("train")
     steps = len(indices) // BATCH
     scheduler = LambdaLR(optimizer, schedule_factor(config.schedule, 1, steps))
-    label = torch.from_numpy(images.task.label)
+    label = torch.tensor(images.task.label)
     start = time.perf_counter()
     order = np.random.default_rng(0).permutation(indices)
     for step in range(steps):

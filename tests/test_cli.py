@@ -8,7 +8,7 @@ import pytest
 
 def fairdx(*arguments, cwd=None):
     command = [sys.executable, "-m", "fairdx.cli", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=cwd)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
 def test_help_lists_every_command():

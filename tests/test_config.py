@@ -33,6 +33,8 @@ def test_a_file_and_overrides_become_typed_settings(tmp_path):
         ("[method]\neta = 3", r"`eta`: .*less than or equal to 1 \(received 3\)"),
         ("[method]\neta = ", "not a TOML file"),
         ("method = 'vanilla'", "`method` is a table"),
+        ("method_name = 'vanilla'", r"use `name` in \[method\]"),
+        ("[method]\ndiscriminator_sees = []", "`discriminator_sees`"),
         ("[evaluation]\nlevel = 95", "`evaluation.level`"),
     ],
 )

@@ -1,6 +1,7 @@
 """The main job on a phantom small enough for a test, through the same functions as the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,33 @@ def test_without_validation_images_the_threshold_says_where_it_is_from(tmp_path,
     figures = run(settings, tmp_path / "run")["methods"]["vanilla"]
     assert figures["threshold_chosen_on"] == "train"
     assert "chosen on training images" in caplog.text
+
+
+def test_an_intersection_of_attributes_runs_to_the_table(tmp_path):
+    source = Phantom(PHANTOM).source()
+    source.table["age"] = np.where(np.arange(len(source.table)) % 4 < 2, "young", "old")
+    source = replace(source, attributes={**source.attributes, "age": ["young", "old"]})
+    root = prepare(source, tmp_path / "set").root
+    figures = run(
+        load_settings(None, (*TINY, f"data.root={root}", "data.attribute=sex & age")), tmp_path / "run"
+    )
+    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert table["sex & age"].nunique() == 4
+    assert figures["data"]["attribute"] == "sex & age"
+
+
+def test_the_truth_is_left_out_for_a_label_that_interventions_do_not_move(tmp_path, prepared):
+    plain = load_settings(None, (*TINY, f"data.root={prepared}", "data.label=cardiomegaly"))
+    assert "true_direct_effect" not in run(plain, tmp_path / "run")["methods"]["vanilla"]
+
+
+def test_a_split_without_a_class_is_found_before_training(tmp_path):
+    source = Phantom(PHANTOM).source()
+    source.table.loc[source.table["split"] == "validation", "pneumonia"] = 0
+    root = prepare(source, tmp_path / "set").root
+    with pytest.raises(InputError, match="no validation image whose pneumonia is `present`"):
+        run(load_settings(None, (*TINY, f"data.root={root}")), tmp_path / "run")
+    assert not (tmp_path / "run" / "stages").exists()
 
 
 def test_three_groups_have_effects_for_each(tmp_path):

@@ -89,6 +89,21 @@ def test_local_weights_are_loaded_and_adapted_to_grey(tmp_path):
         )
 
 
+def test_weights_of_another_backbone_are_refused_and_wrapped_ones_are_found(tmp_path):
+    backbone = Encoder("resnet18").backbone.state_dict()
+    torch.save({"epoch": 3, "state_dict": backbone}, tmp_path / "wrapped.pth")
+    found = Encoder("resnet18", weights=str(tmp_path / "wrapped.pth")).backbone.layer1[0].conv1.weight
+    torch.testing.assert_close(found, backbone["layer1.0.conv1.weight"])
+    torch.save({f"module.{key}": value for key, value in backbone.items()}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth does not hold the weights of this backbone"):
+        Encoder("resnet18", weights=str(tmp_path / "other.pth"))
+
+
+def test_any_width_will_do():
+    for width in (1, 12, 20):
+        MaskGenerator(1, width=width)(torch.rand(1, 1, 16, 16))
+
+
 def test_weights_that_are_code_are_refused(tmp_path):
     class Payload:
         def __reduce__(self):

@@ -136,6 +136,7 @@ def test_the_best_epoch_is_kept_not_the_last(images, fabric):
     history = run(stage_of(model, loss, schedule="constant"), images, fabric)
     aucs = [record["validation/auroc"] for record in history[1:]]  # before training nothing is kept
     assert np.argmax(aucs) != len(aucs) - 1
+    assert [record["kept"] for record in history] == [False, *(auc == max(aucs) for auc in aucs)]
     indices = images.task.indices("validation")
     from sklearn.metrics import roc_auc_score
 

@@ -31,7 +31,7 @@ Set = Annotated[
 def demo(
     out: Out = Path("demo"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="A look in one minute, on a quarter of the images.")
+        bool, typer.Option("--quick", help="A look in one minute, on fewer and smaller images.")
     ] = False,
     seed: Seed = 0,
     resume: Resume = False,
@@ -67,7 +67,11 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     from fairdx.experiment import run
     from fairdx.report.run_page import summary_table, write_run_report
 
-    results = run(settings, out, resume=resume)
+    try:
+        results = run(settings, out, resume=resume)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command with --resume goes on\n")
+        raise typer.Exit(130) from None
     if results is None:  # one of several processes, and not the one that reports
         return
     page = write_run_report(out)
@@ -192,6 +196,7 @@ def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
     )
@@ -203,9 +208,6 @@ def main() -> None:
         app(arguments)
     except InputError as error:
         _stop(error, 2, debug)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command with --resume goes on, where it has that option\n")
-        sys.exit(130)
     except Exception as error:
         _stop(error, 1, debug)
 

@@ -6,6 +6,7 @@ A run folder holds `config.json` (every setting), `results.json`, `predictions.p
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,10 +19,10 @@ import torch
 from lightning_fabric import Fabric
 
 from fairdx import __version__
-from fairdx.data.base import PreparedDataset
+from fairdx.data.base import PreparedDataset, Task
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
-from fairdx.data.split import SPLITS, Split
+from fairdx.data.split import SPLITS
 from fairdx.errors import InputError
 from fairdx.loading import TaskImages
 from fairdx.measurement import Logits, Run, measure
@@ -30,6 +31,8 @@ from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES
 from fairdx.runtime import make_fabric
 from fairdx.settings import RunSettings
 from fairdx.training import Record, fit
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 SAMPLES_PER_CELL = 2
@@ -70,6 +73,7 @@ def run(settings: RunSettings, folder: Path, *, resume: bool = False) -> dict[st
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
         "data": _describe(current),
+        "kept_epochs": {record["stage"]: record["epoch"] for record in history if record["kept"]},
         "methods": figures,
     }
     if not fabric.is_global_zero:
@@ -86,7 +90,8 @@ def _check_free(folder: Path, settings: RunSettings) -> None:
     file = folder / CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file.exists() and file.read_text() != settings.model_dump_json(indent=2):
+        begun = (folder / RESULTS).exists() or (folder / "stages").exists()
+        if begun and file.exists() and file.read_text() != settings.model_dump_json(indent=2):
             raise InputError(f"{folder} holds a run with other settings; give another --out, or delete it")
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
@@ -102,13 +107,29 @@ def _open(settings: RunSettings, folder: Path, fabric: Fabric) -> Run:
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     task = dataset.task(data.label, data.attribute)
-    required: tuple[Split, ...] = ("train", "test")
-    for split in required:
-        if len(task.indices(split)) == 0:
-            raise InputError(
-                f"{dataset.root} has no {split} images with both {task.label_name} and {task.attribute_name}"
-            )
-    return Run(settings, TaskImages(dataset, task), fabric, phantom, _reference(settings, task.group_names))
+    reference = _reference(settings, task.group_names)
+    _check_splits(task, reference, dataset.root)
+    return Run(settings, TaskImages(dataset, task), fabric, phantom, reference)
+
+
+def _check_splits(task: Task, reference: str, root: Path) -> None:
+    """Finds out before training, not after it, whether every split can be used."""
+    for split in SPLITS:
+        indices = task.indices(split)
+        if len(indices) == 0 and split == "validation":
+            continue
+        for code, name in enumerate(task.class_names):
+            if not (task.label[indices] == code).any():
+                raise InputError(
+                    f"{root} has no {split} image whose {task.label_name} is `{name}`; choose another label, "
+                    "or prepare it with another --seed or larger --test and --validation"
+                )
+    tested = {task.group_names[code] for code in task.group[task.indices("test")]}
+    if len(tested) < 2 or reference not in tested:
+        raise InputError(
+            f"{root} has test images of the groups {', '.join(sorted(tested))} only; two are needed, and the "
+            f"reference {reference} among them"
+        )
 
 
 def _reference(settings: RunSettings, groups: tuple[str, ...]) -> str:
@@ -143,6 +164,12 @@ def _trained(
         )
         if number == 0:
             yield "vanilla", stage.logits
+        elif history[-stage.epochs - 1]["kept"]:
+            logger.warning(
+                "stage `%s`: on validation no epoch was fairer within the budget of %g; nothing is changed",
+                stage.name,
+                stage.budget,
+            )
     if len(stages) > 1:
         yield settings.method_name, method.logits
 

@@ -14,7 +14,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fairdx.data.findings import FINDINGS
 from fairdx.data.phantom import Phantom
+from fairdx.fairness.effects import direct_effect
 from fairdx.fairness.evaluate import evaluate
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, to_unit_range
@@ -40,7 +42,7 @@ class Run:
 
 def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd.DataFrame]:
     """Scores validation and test images, fixes the threshold on the former and measures on the latter."""
-    task, settings = current.images.task, current.settings
+    task = current.images.task
     validation, test = task.indices("validation"), task.indices("test")
     scores = {
         split: predict(logits, current.images, indices, current.fabric)
@@ -52,8 +54,8 @@ def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd
     figures["threshold_chosen_on"] = chosen_on
     if threshold is not None:
         figures["at_half"] = _figures(current, test, scores["test"], 0.5)
-    if current.phantom is not None and settings.evaluation.true_effect_patients and threshold is not None:
-        figures |= _true_effects(current, logits, test, threshold)
+    if _truth_is_known(current) and threshold is not None:
+        figures |= _true_effects(current, logits, test, scores["test"], threshold)
     table = pd.concat(
         [
             _predictions(current, name, split, indices, scores[split], threshold)
@@ -65,6 +67,14 @@ def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd
     return figures, table
 
 
+def _truth_is_known(current: Run) -> bool:
+    """Interventions set the phantom's own groups and move its main finding; of others they say nothing."""
+    phantom, task = current.phantom, current.images.task
+    if phantom is None or current.settings.evaluation.true_effect_patients == 0:
+        return False
+    return (task.attribute_name, task.label_name) == (phantom.settings.attribute, FINDINGS[0].name)
+
+
 def _threshold(
     current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
 ) -> tuple[float | None, str | None]:
@@ -72,11 +82,10 @@ def _threshold(
     task = current.images.task
     if len(task.class_names) > 2:
         return None, None
-    label = task.label[validation]
-    if len(set(label)) == 2:
-        return youden_threshold(label, scores[:, 1]), "validation"
+    if len(validation):
+        return youden_threshold(task.label[validation], scores[:, 1]), "validation"
     train = task.indices("train")
-    logger.warning("no validation images of both classes: the threshold is chosen on training images")
+    logger.warning("there are no validation images: the threshold is chosen on training images")
     return youden_threshold(
         task.label[train], predict(logits, current.images, train, current.fabric)[:, 1]
     ), "train"
@@ -107,10 +116,16 @@ def _json_number(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _true_effects(current: Run, logits: Logits, test: NDArray[np.int64], threshold: float) -> dict[str, Any]:
-    """The effects measured by drawing the same patients of the phantom under interventions."""
+def _true_effects(
+    current: Run, logits: Logits, test: NDArray[np.int64], scores: Scores, threshold: float
+) -> dict[str, Any]:
+    """The effects measured by drawing the same patients of the phantom under interventions.
+
+    Of more than two groups the one is named that `evaluate` names: with the largest estimated direct effect.
+    """
     assert current.phantom is not None
-    groups = current.images.task.group_names
+    task = current.images.task
+    groups = task.group_names
     reference = groups.index(current.reference)
     index = test[: current.settings.evaluation.true_effect_patients]
     decide = partial(_decide, current, logits, threshold)
@@ -119,7 +134,12 @@ def _true_effects(current: Run, logits: Logits, test: NDArray[np.int64], thresho
         if comparison != reference:
             effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
             found[group] = asdict(effects)
-    largest = max(found.values(), key=lambda effects: abs(float(effects["direct_effect"])))
+    names = np.array(groups)[task.group[test]]
+    decision = (scores[:, 1] >= threshold).astype(np.int64)
+    estimated = direct_effect(
+        task.label[test], decision, sensitive_features=names, reference=current.reference
+    )
+    largest = found[max(found, key=lambda group: abs(np.nan_to_num(estimated.get(group, 0.0))))]
     half_width = NormalDist().inv_cdf(0.5 + current.settings.evaluation.level / 2)
     named = {
         f"true_{name}": {
@@ -135,7 +155,7 @@ def _true_effects(current: Run, logits: Logits, test: NDArray[np.int64], thresho
 def _decide(current: Run, logits: Logits, threshold: float, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     with torch.inference_mode(), current.fabric.autocast():
         score = logits(to_unit_range(images, current.fabric.device)).float().softmax(1)[:, 1]
-    return score.double().cpu().numpy() >= threshold
+    return score.cpu().double().numpy() >= threshold
 
 
 def _predictions(
@@ -148,6 +168,8 @@ def _predictions(
     table.insert(2, "split", split)
     table.insert(3, "method", name)
     table.insert(4, "label", task.label[indices])
+    if task.attribute_name not in table:  # an intersection of columns
+        table[task.attribute_name] = np.array(task.group_names)[task.group[indices]]
     if threshold is None:
         for code, class_name in enumerate(task.class_names):
             table[f"score_{class_name}"] = scores[:, code]

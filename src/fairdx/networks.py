@@ -4,6 +4,7 @@ All of them take images in [0, 1]: normalisation lives inside the encoder, so th
 are in pixel units (1 = full range).
 """
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +64,8 @@ class Encoder(nn.Module):
         if weights not in (None, "pretrained"):
             options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
         self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        if "pretrained_cfg_overlay" in options:
+            _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
         self.features = int(cast(int, self.backbone.num_features))
         mean, std = _normalisation(self.backbone, channels)
         self.register_buffer("mean", mean)
@@ -71,6 +74,13 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Returns embeddings (N, D) of images (N, C, H, W) in [0, 1]."""
         return cast(Tensor, self.backbone((image - self.mean) / self.std))
+
+
+def _require_fit(weights: Mapping[str, Tensor], backbone: nn.Module, path: str) -> None:
+    """Timm leaves out what does not fit; a model that was meant to be pretrained would start at random."""
+    absent = [key for key in backbone.state_dict() if key not in weights and "num_batches" not in key]
+    if absent:
+        raise InputError(f"{path} does not hold the weights of this backbone: it has no `{absent[0]}`")
 
 
 def _normalisation(backbone: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +106,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        for wrapping in ("state_dict", "model"):  # as training scripts save it, among other things
+            loaded = loaded.get(wrapping, loaded)
+        return cast(dict[str, Tensor], loaded)
     except FileNotFoundError:
         raise InputError(f"there is no file of weights at {path}") from None
     except Exception as error:
@@ -165,7 +178,7 @@ class MaskGenerator(nn.Module):
 
 def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(min(8, width), width), nn.SiLU(inplace=True))
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(inplace=True))
 
 
 def apply_mask(image: Tensor, generator: nn.Module, *, eta: float, steps: int = 1) -> Tensor:

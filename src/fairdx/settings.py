@@ -70,9 +70,11 @@ def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSe
     chosen = values.pop("method", {})
     if not isinstance(chosen, dict):
         raise InputError(f'{where}: `method` is a table, as in [method] with name = "fair_diagnosis"')
-    name = chosen.pop("name", "fair_diagnosis")
+    if "method_name" in values:
+        raise InputError(f"{where}: there is no key `method_name`; use `name` in [method], or method.name")
+    name = str(chosen.pop("name", "fair_diagnosis"))
     method = METHODS[name]
-    preset = chosen.pop("preset", "default")
+    preset = str(chosen.pop("preset", "default"))
     presets = {"default": {}, **method.presets}
     if preset not in presets:
         raise InputError(f"{where}: method `{name}` has no preset `{preset}`, only {', '.join(presets)}")

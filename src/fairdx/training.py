@@ -35,7 +35,8 @@ from fairdx.runtime import TrainerSettings, derive_seed, isolated_rng
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""One epoch of one stage: mean loss terms as `player/term`, validation scores as `validation/name`."""
+"""One epoch of one stage: mean loss terms as `player/term`, validation scores as `validation/name`, and
+whether its weights were `kept`."""
 
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
@@ -338,6 +339,8 @@ def fit(
             reporter.describe(record)
             if checkpoint is not None and fabric.is_global_zero:
                 checkpoint.save_last()
+    for record in run.history:
+        record["kept"] = record is run.best
     # BatchNorm statistics are each process's own; from here on all have those of the first.
     run.best_weights = fabric.broadcast(run.best_weights)
     run.load_weights(run.best_weights)

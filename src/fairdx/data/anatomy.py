@@ -172,8 +172,9 @@ class Chest:
         flank = between(self.u("body_width"), 0.88, 0.98)
         # Neck above, shoulders that run out of the picture, flanks below the armpits.
         shoulder = (
-            self.y + np.float32(0.86) - np.float32(0.42) * np.maximum(0, self.side - np.float32(0.18)) **
-            np.float32(0.8)
+            self.y
+            + np.float32(0.86)
+            - np.float32(0.42) * np.maximum(0, self.side - np.float32(0.18)) ** np.float32(0.8)
         )
         neck = soft_step(np.float32(0.27) - self.side, 0.06)
         width = flank + np.float32(0.5) * soft_step(np.float32(-0.30) - self.y, 0.5)

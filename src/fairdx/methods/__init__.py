@@ -5,7 +5,6 @@ from fairdx.methods.base import METHODS, Method, MethodConfig, Player, Spec, Sta
 
 __all__ = [
     "METHODS",
-    "Batch",
     "Method",
     "MethodConfig",
     "Player",

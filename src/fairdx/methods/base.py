@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from fairdx.config import Config
 from fairdx.data.base import Batch
 from fairdx.networks import Diagnoser, Encoder
 from fairdx.registry import Registry
+from fairdx.runtime import derive_seed, isolated_rng
 
 Losses = dict[str, Tensor]
 """Named scalar terms of a loss; `total` is the one that is minimised."""
@@ -134,7 +134,7 @@ class MethodConfig(Config):
     """Settings that every method has."""
 
     pretraining: PretrainingConfig = PretrainingConfig()
-    """Stage 1; methods with equal settings share its result."""
+    """Stage 1."""
 
 
 class Method(ABC):
@@ -161,8 +161,7 @@ class Method(ABC):
             spec: What the data look like.
             seed: Seed of the initial weights.
         """
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
+        with isolated_rng(derive_seed(seed, "weights")):
             return cls(config, spec)
 
     @abstractmethod

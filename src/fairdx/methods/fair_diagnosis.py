@@ -38,7 +38,7 @@ class FairDiagnosisConfig(MethodConfig):
     """Weight of the diagnosis in the generator's loss, Eq. 10 (paper, A.1)."""
     steps: int = Field(1, ge=1)
     """How often the mask is added, K; "iteratively adding" has no number in the paper."""
-    discriminator_sees: tuple[View, ...] = ("embedding", "logit")
+    discriminator_sees: tuple[View, ...] = Field(("embedding", "logit"), min_length=1)
     """The paper has the image (Eq. 7). What the frozen model makes of it works better: see docs/paper.md."""
     discriminator_updates: int = Field(3, ge=1)
     """Steps of d_Y for each step of g; "updated alternatively" in the paper, read as 1."""
