@@ -253,17 +253,19 @@ def _information(run: RunFolder, before: str, after: str | None) -> Finding:
         text = f"{about} Interval {_ends(NATS, first)}."
         return Finding(title, _show(NATS, first), "", "nats", "", text)
     last = run.estimate(after, name)
-    times = ""
-    if first and last and first["value"] and last["value"]:
-        ratio = first["value"] / last["value"]
-        times = (
-            f" {ratio:.1f} times {'lower' if ratio >= 1 else 'as high'} after."
-            if ratio >= 1
-            else (f" {1 / ratio:.1f} times higher after.")
-        )
-    text = f"{about}{times} Intervals {_ends(NATS, first)} before, {_ends(NATS, last)} after."
+    text = f"{about}{_times(first, last)} Intervals {_ends(NATS, first)} before, {_ends(NATS, last)} after."
     found = verdict(name, first, last) or ""
     return Finding(title, _show(NATS, first), _show(NATS, last), "nats", found, text)
+
+
+def _times(first: Interval | None, last: Interval | None) -> str:
+    """How many times lower or higher; no ratio to something that cannot be told from zero."""
+    if not first or not last or not first["value"]:
+        return ""
+    if not last["low"] or not last["value"]:
+        return " What is left cannot be told from 0."
+    ratio = first["value"] / last["value"]
+    return f" {ratio:.1f} times lower after." if ratio >= 1 else f" {1 / ratio:.1f} times higher after."
 
 
 def _area(run: RunFolder, before: str, after: str | None) -> Finding:
