@@ -43,6 +43,14 @@ SCRIPT = textwrap.dedent(
 )
 
 
+def completed(command):
+    """Runs a command on one thread for each process, and shows what it said if it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(small_phantom, tmp_path):
     script = tmp_path / "train.py"
@@ -55,15 +63,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(small_phantom,
             str(tmp_path / str(processes)),
             str(processes),
         ]
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
+        completed(command)
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("1", "2"))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
@@ -88,14 +88,6 @@ def test_the_command_line_runs_on_two_processes_and_reports_once(small_phantom, 
     command = [sys.executable, "-m", "fairdx.cli", "run", str(config), "--out", str(tmp_path / "out")]
     for change in changes:
         command += ["--set", change]
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = completed(command)
     assert done.stdout.count("report.html") == 1
     assert (tmp_path / "out" / "results.json").exists()
