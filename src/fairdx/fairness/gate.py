@@ -18,7 +18,6 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-ENDS = ("low", "high")
 
 NAMES: dict[str, str] = {
     **{name: name for name in METRICS},

@@ -12,7 +12,7 @@ is the widening that makes up for it (Hesterberg 2015, "expanded percentile inte
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from fairdx.fairness.inputs import Floats
 Number = Annotated[float, WithJsonSchema({"type": ["number", "null"]})]
 """A float that is nan where it is not defined; JSON has no nan, so it is null there."""
 
-IntervalMethod = Literal["percentile", "bca"]
 Length = Callable[[Floats], Floats]
 """A seminorm: maps (..., *v.shape) to (...), is not negative, and scales with its argument."""
 

@@ -56,7 +56,6 @@ PERCENT = Style(100, 1, unit="\u202f%")
 POINTS = Style(100, 1, unit=" points")
 SIGNED_POINTS = Style(100, 1, signed=True, unit=" points")
 DECIMAL = Style()
-SIGNED_DECIMAL = Style(signed=True)
 NATS = Style(1, 5, unit=" nats")
 
 _OTHERS = {

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairdx.errors import InputError
-from fairdx.fairness.definitions import METRICS
 from fairdx.report.numbers import NATS, SIGNED_POINTS, Style, integer, loss_of, style_of
 from fairdx.report.run_folder import RunFolder
 
@@ -322,9 +321,3 @@ def _level(run: RunFolder) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def known_metrics(run: RunFolder) -> list[str]:
-    """Metrics that at least one method of the run has, in the order of tables."""
-    present = {name for method in run.results["methods"].values() for name in method}
-    return [name for name in METRICS if name in present]
