@@ -65,7 +65,8 @@ def run(settings: RunSettings, folder: Path, *, resume: bool = False) -> dict[st
     figures: dict[str, dict[str, Any]] = {}
     tables = []
     for name, logits in _trained(current, method, folder, history, resume):
-        figures[name], table = measure(current, name, logits)
+        adjust = None if name == "vanilla" else method.adjust
+        figures[name], table = measure(current, name, logits, adjust)
         tables.append(table)
     results = {
         "schema_version": SCHEMA_VERSION,
@@ -141,7 +142,10 @@ def _reference(settings: RunSettings, groups: tuple[str, ...]) -> str:
 
 def _spec(current: Run) -> Spec:
     meta, task = current.images.dataset.meta, current.images.task
-    return Spec(meta.channels, meta.size, len(task.class_names), len(task.group_names))
+    counts = np.zeros((len(task.class_names), len(task.group_names)), dtype=np.int64)
+    train = task.indices("train")
+    np.add.at(counts, (task.label[train], task.group[train]), 1)
+    return Spec(meta.channels, meta.size, *counts.shape, tuple(tuple(row) for row in counts.tolist()))
 
 
 def _trained(
@@ -170,7 +174,7 @@ def _trained(
                 stage.name,
                 stage.budget,
             )
-    if len(stages) > 1:
+    if settings.method_name != "vanilla":
         yield settings.method_name, method.logits
 
 

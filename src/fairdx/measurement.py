@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,22 @@ from fairdx.fairness.effects import direct_effect
 from fairdx.fairness.evaluate import evaluate
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, to_unit_range
+from fairdx.methods.base import Rule, Scores
 from fairdx.settings import RunSettings
 from fairdx.training import predict
 
 logger = logging.getLogger(__name__)
 
-Scores = NDArray[np.float64]
 Logits = Callable[[Tensor], Tensor]
+
+
+class Adjust(Protocol):
+    """The signature of `Method.adjust`."""
+
+    def __call__(
+        self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int
+    ) -> Rule | None:
+        """Fits a rule that changes a model's scores; None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +49,47 @@ class Run:
     reference: str
 
 
-def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Scores validation and test images, fixes the threshold on the former and measures on the latter."""
+def measure(
+    current: Run, name: str, logits: Logits, adjust: Adjust | None = None
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Scores validation and test images, fixes the threshold on the former and measures on the latter.
+
+    Args:
+        current: The run.
+        name: Name of the method.
+        logits: The model.
+        adjust: `Method.adjust`, which may fit a rule on validation scores; all figures are then those of its
+            scores. True effects are left out: interventions draw one patient's images as either group, and a
+            rule that has to be told the group is no function of the image.
+
+    Returns:
+        The figures, and the predictions table.
+    """
     task = current.images.task
     validation, test = task.indices("validation"), task.indices("test")
     scores = {
         split: predict(logits, current.images, indices, current.fabric)
         for split, indices in (("validation", validation), ("test", test))
     }
-    threshold, chosen_on = _threshold(current, logits, validation, scores["validation"])
+    chosen_on, indices, fitting = _fitting(current, logits, validation, scores["validation"])
+    rule = None
+    if adjust is not None:
+        rule = adjust(fitting, task.label[indices], task.group[indices], seed=current.settings.seed)
+    threshold: float | None = None
+    if rule is not None:
+        threshold = 0.5
+        scores = {
+            split: rule(scores[split], task.group[part]) if len(part) else scores[split]
+            for split, part in (("validation", validation), ("test", test))
+        }
+    elif len(task.class_names) == 2:
+        threshold = youden_threshold(task.label[indices], fitting[:, 1])
     figures = _figures(current, test, scores["test"], threshold)
     figures["threshold"] = threshold
-    figures["threshold_chosen_on"] = chosen_on
+    figures["threshold_chosen_on"] = None if threshold is None else chosen_on
     if threshold is not None:
         figures["at_half"] = _figures(current, test, scores["test"], 0.5)
-    if _truth_is_known(current) and threshold is not None:
+    if _truth_is_known(current) and threshold is not None and rule is None:
         figures |= _true_effects(current, logits, test, scores["test"], threshold)
     table = pd.concat(
         [
@@ -67,28 +102,23 @@ def measure(current: Run, name: str, logits: Logits) -> tuple[dict[str, Any], pd
     return figures, table
 
 
+def _fitting(
+    current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
+) -> tuple[str, NDArray[np.int64], Scores]:
+    """The split on which decisions are fitted, its images and their scores."""
+    if len(validation):
+        return "validation", validation, scores
+    train = current.images.task.indices("train")
+    logger.warning("there are no validation images: the threshold is chosen on training images")
+    return "train", train, predict(logits, current.images, train, current.fabric)
+
+
 def _truth_is_known(current: Run) -> bool:
     """Interventions set the phantom's own groups and move its main finding; of others they say nothing."""
     phantom, task = current.phantom, current.images.task
     if phantom is None or current.settings.evaluation.true_effect_patients == 0:
         return False
     return (task.attribute_name, task.label_name) == (phantom.settings.attribute, FINDINGS[0].name)
-
-
-def _threshold(
-    current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
-) -> tuple[float | None, str | None]:
-    """The operating point, and the split it was chosen on; none for more than two classes."""
-    task = current.images.task
-    if len(task.class_names) > 2:
-        return None, None
-    if len(validation):
-        return youden_threshold(task.label[validation], scores[:, 1]), "validation"
-    train = task.indices("train")
-    logger.warning("there are no validation images: the threshold is chosen on training images")
-    return youden_threshold(
-        task.label[train], predict(logits, current.images, train, current.fabric)[:, 1]
-    ), "train"
 
 
 def _figures(

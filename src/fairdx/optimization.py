@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fairdx.methods.base import Player, Schedule, Stage
+from fairdx.methods.base import Gradients, Losses, Player, Schedule, Stage
 
 
 @contextmanager
@@ -45,21 +45,40 @@ class Learner:
     optimizer: Optimizer
     scheduler: LambdaLR
 
-    def step(self, fabric: Fabric, loss: Tensor) -> None:
-        """Moves the parameters against the gradient of `loss`, averaged over all processes."""
+    def step(self, fabric: Fabric, losses: Losses) -> None:
+        """Moves the parameters against the gradient of `total`, averaged over all processes.
+
+        Where the player combines two gradients, each is averaged, and the step follows what it makes of them.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        if fabric.world_size > 1:
-            average_gradients(fabric, self.parameters)
+        if self.player.combine is None:
+            fabric.backward(losses["total"])
+            average_gradients(fabric, [p.grad for p in self.parameters])
+        else:
+            own = self._gradients(fabric, losses["total"], keep=True)
+            other = self._gradients(fabric, losses["opponent"], keep=False)
+            combined = self.player.combine(own, other)
+            for parameter, gradient in zip(self.parameters, combined, strict=True):
+                parameter.grad = gradient
         self.optimizer.step()
 
+    def _gradients(self, fabric: Fabric, loss: Tensor, *, keep: bool) -> Gradients:
+        """The gradient of one loss; neither 32 bits nor bfloat16 scale a loss, so it is the true one."""
+        moving = [p for p in self.parameters if p.requires_grad]
+        found = iter(torch.autograd.grad(loss, moving, retain_graph=keep, allow_unused=True))
+        gradients = [next(found) if p.requires_grad else None for p in self.parameters]
+        average_gradients(fabric, gradients)
+        return gradients
 
-def average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
+
+def average_gradients(fabric: Fabric, gradients: Gradients) -> None:
     """Replaces gradients by their mean over all processes, in one exchange."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = cast(Tensor, fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean"))
-    parts = flat.split([g.numel() for g in gradients])  # type: ignore[no-untyped-call]
-    for gradient, part in zip(gradients, parts, strict=True):
+    own = [gradient for gradient in gradients if gradient is not None]
+    if fabric.world_size == 1 or not own:
+        return
+    flat = cast(Tensor, fabric.all_reduce(torch.cat([g.flatten() for g in own]), reduce_op="mean"))
+    parts = flat.split([g.numel() for g in own])  # type: ignore[no-untyped-call]
+    for gradient, part in zip(own, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

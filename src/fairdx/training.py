@@ -140,7 +140,7 @@ class _Fit:
                 with learning(player.modules, self.stage.modules):
                     with self.fabric.autocast():
                         losses = player.loss(batch, shared if player.through_shared else detached)
-                    learner.step(self.fabric, losses["total"])
+                    learner.step(self.fabric, losses)
                 learner.scheduler.step()
             terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
         self.average.update()
@@ -204,6 +204,8 @@ def validation_scores(
 
 
 def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
+    if stage.choose == "last":
+        return True
     if stage.choose == "auroc":
         # An untrained model may score well by chance, and is not what anybody asked for.
         return bool(best["epoch"] == 0 or record["validation/auroc"] > best["validation/auroc"])

@@ -15,6 +15,7 @@ from fairdx.training import fit, predict
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
 SMALL = {"pretraining": {"epochs": 1, "batch_size": 16}}
 STAGE_TWO = {"epochs": 1, "batch_size": 16}
+SPEC = Spec(channels=1, size=32, classes=2, groups=2, counts=((20, 12), (14, 18)))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def build(name, seed=0):
     method = METHODS[name]
     known = {key: value for key, value in STAGE_TWO.items() if key in method.config_class.model_fields}
     config = method.config_class(**SMALL, **known)
-    return method.build(config, Spec(channels=1, size=32, classes=2, groups=2), seed=seed)
+    return method.build(config, SPEC, seed=seed)
 
 
 def state(module):

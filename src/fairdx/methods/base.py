@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +22,16 @@ from fairdx.runtime import derive_seed, isolated_rng
 Losses = dict[str, Tensor]
 """Named scalar terms of a loss; `total` is the one that is minimised."""
 
+Gradients = list[Tensor | None]
+"""One gradient for each parameter that learns; None where a loss does not depend on it."""
+
 Schedule = Literal["constant", "step", "cosine"]
+
+Scores = NDArray[np.float64]
+"""Class probabilities, shape (n, classes)."""
+
+Rule = Callable[[Scores, NDArray[np.int64]], Scores]
+"""Maps scores and groups, codes of shape (n,), to other scores."""
 
 
 class Spec(NamedTuple):
@@ -34,6 +45,8 @@ class Spec(NamedTuple):
     """Classes of the label Y."""
     groups: int
     """Groups of the sensitive attribute S."""
+    counts: tuple[tuple[int, ...], ...] = ()
+    """Training images by class (rows) and group (columns); empty where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Player:
         updates: Steps for each batch.
         through_shared: Whether the loss is differentiated through the shared forward pass. At most one player
             of a stage can be, and it moves last; the others see the result detached.
+        combine: Makes the direction of the step from two gradients, that of `total` and that of a second term
+            `opponent`; without it the step follows `total` alone.
     """
 
     name: str
@@ -58,6 +73,7 @@ class Player:
     weight_decay: float = 0.0
     updates: int = 1
     through_shared: bool = False
+    combine: Callable[[Gradients, Gradients], Gradients] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class Stage:
         batch_size: Images in a batch.
         logits: The model whose validation scores choose the best epoch: images to class logits.
         choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF among the epochs whose AUROC and
-            accuracy are at most `budget` below those before training.
+            accuracy are at most `budget` below those before training. `last`: the last one.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors.
         schedule: `step` divides the step size by ten after 60 % and 85 % of the epochs.
@@ -87,7 +103,7 @@ class Stage:
     epochs: int
     batch_size: int
     logits: Callable[[Tensor], Tensor]
-    choose: Literal["auroc", "fairness"]
+    choose: Literal["auroc", "fairness", "last"]
     config: Mapping[str, Any]
     shared: Callable[[Batch], Any] | None = None
     schedule: Schedule = "cosine"
@@ -145,11 +161,13 @@ class Method(ABC):
     Attributes:
         config_class: The method's typed configuration.
         presets: Named changes to the defaults, for configuration files.
+        needs_group: Whether the finished model has to be told the group S of whoever it diagnoses.
         diagnoser: The diagnosis model; what `pretrain` leaves in it is what `vanilla` reports.
     """
 
     config_class: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    needs_group: ClassVar[bool] = False
     diagnoser: Diagnoser
 
     @classmethod
@@ -179,6 +197,23 @@ class Method(ABC):
     def masked(self, image: Tensor) -> Tensor:
         """Returns what the diagnosis model is shown: the image itself, unless the method masks it."""
         return image
+
+    def adjust(
+        self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int
+    ) -> Rule | None:
+        """Fits a rule that changes the finished model's scores, for methods that work after training.
+
+        Args:
+            scores: Of the validation images, shape (n, classes).
+            label: Their labels Y, shape (n,).
+            group: Their groups S, shape (n,).
+            seed: Seed of a rule that draws lots.
+
+        Returns:
+            The rule, whose scores have their threshold at 0.5; None where scores stay as they are.
+        """
+        del scores, label, group, seed
+        return None
 
 
 METHODS: Registry[type[Method]] = Registry("method")

@@ -89,7 +89,8 @@ def findings(run: RunFolder) -> list[Finding]:
     before, after = run.methods[0], run.methods[-1] if len(run.methods) > 1 else None
     made = [_direct(run, before, after)]
     if run.estimate(before, "true_direct_effect") is not None:
-        made.append(_truth(run, before, after))
+        known = after is not None and run.estimate(after, "true_direct_effect") is not None
+        made.append(_truth(run, before, after if known else None))
     return [*made, _information(run, before, after), _area(run, before, after)]
 
 

@@ -1,0 +1,104 @@
+"""FAAP: a perturbation of the input hides the group from a discriminator on a frozen model's embedding.
+
+Wang et al., "Fairness-aware adversarial perturbation towards bias mitigation for deployed deep models",
+CVPR 2022.
+"""
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fairdx.data.base import Batch
+from fairdx.methods.base import METHODS, Losses, Method, Spec, Stage, build_diagnoser
+from fairdx.methods.masking import Masked, MaskedModel, MaskingConfig, mean_entropy
+from fairdx.methods.pretraining import pretraining_stage
+from fairdx.networks import Diagnosis, Discriminator, MaskGenerator
+
+
+class FAAPConfig(MaskingConfig):
+    """Settings of FAAP; generator, bound and training are those of `fair_diagnosis`, for equal power.
+
+    The paper's bound is 0.05 (`eta` here is 0.2), its generator a residual network, its budget of epochs and
+    step sizes other.
+    """
+
+    alpha: float = Field(0.25, ge=0)
+    """Weight of the discriminator's entropy; from the loss -0.4 CE(S) - 0.1 H + 0.7 CE(Y) of a public
+    re-implementation, divided by 0.4."""
+    beta: float = Field(1.75, ge=0)
+    """Weight of the diagnosis; from the same."""
+
+
+@final
+@METHODS.register("faap")
+class FAAP(Method):
+    """G minimises -CE(D(E), s) - alpha H(D(E)) + beta CE(Y^, y), D minimises CE(D(E), s), with E = f(X~).
+
+    D sees the embedding and not Y: so G hides S even where S and Y go together (demographic parity).
+    The perturbation is bounded by eta * tanh, as a hard limit would have no gradient beyond it.
+
+    Args:
+        config: Settings.
+        spec: What the data look like.
+    """
+
+    config_class = FAAPConfig
+
+    def __init__(self, config: FAAPConfig, spec: Spec) -> None:
+        self.config = config
+        self.diagnoser = build_diagnoser(config.pretraining, spec)
+        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
+        self.mask_generator = MaskGenerator(spec.channels, width=config.width)
+        # A single head, which every label chooses, knows nothing of the label.
+        self.discriminator = Discriminator(
+            spec.groups, 1, sees=("embedding",), features=self.diagnoser.encoder.features
+        )
+        self._model = MaskedModel(self.diagnoser, self.mask_generator, eta=config.eta)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns stage 1 and the adversarial stage on the frozen model."""
+        stage = self._model.stage(
+            "faap", self.config, self.discriminator, self.discriminator_loss, self.generator_loss
+        )
+        return self._pretraining, stage
+
+    def masked(self, image: Tensor) -> Tensor:
+        """Returns the perturbed images X~, shape and range of `image`."""
+        return self._model.masked(image)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns the frozen model's class logits (N, classes) for the perturbed images."""
+        return self._model.logits(image)
+
+    def forward(self, batch: Batch) -> Masked:
+        """Perturbs a batch and diagnoses it, once for both players."""
+        return self._model.forward(batch)
+
+    def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
+        """Cross-entropy of the guessed group."""
+        return {"total": cross_entropy(self._guess(masked), batch.group)}
+
+    def generator_loss(self, batch: Batch, masked: Masked) -> Losses:
+        """The three terms of G and the mean size of the perturbation."""
+        guess = self._guess(masked)
+        losses = {
+            "group_cross_entropy": cross_entropy(guess, batch.group),
+            "group_entropy": mean_entropy(guess),
+            "diagnosis_cross_entropy": cross_entropy(masked.logit, batch.label),
+            "mask_size": (masked.image - batch.image).abs().mean().detach(),
+        }
+        losses["total"] = (
+            self.config.beta * losses["diagnosis_cross_entropy"]
+            - losses["group_cross_entropy"]
+            - self.config.alpha * losses["group_entropy"]
+        )
+        return losses
+
+    def _guess(self, masked: Masked) -> Tensor:
+        diagnosis = Diagnosis(masked.embedding, masked.logit)
+        anyone = torch.zeros(len(masked.image), dtype=torch.int64, device=masked.image.device)
+        guess: Tensor = self.discriminator(masked.image, diagnosis, anyone)
+        return guess.float()

@@ -1,0 +1,129 @@
+"""What the methods have in common that leave the diagnosis model as it is and change its input."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from fairdx.data.base import Batch
+from fairdx.methods.base import Losses, MethodConfig, Player, Schedule, Stage
+from fairdx.networks import Diagnoser, apply_mask
+
+
+class MaskingConfig(MethodConfig):
+    """Settings that methods share which mask, so that they are compared at equal power."""
+
+    eta: float = Field(0.2, gt=0, le=1)
+    """Noise strength: the largest change of a pixel, in units of the full range."""
+    width: int = Field(24, ge=1)
+    """Channels of the mask generator at half resolution."""
+    epochs: int = Field(5, ge=0)
+    """Passes over the training images."""
+    batch_size: int = Field(128, ge=2)
+    """Images in a batch."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Of the generator."""
+    discriminator_learning_rate: float = Field(2e-3, gt=0)
+    """Of the discriminator."""
+    discriminator_updates: int = Field(1, ge=1)
+    """Steps of the discriminator for each step of the generator."""
+    schedule: Schedule = "cosine"
+    """Of all step sizes."""
+    average_decay: float = Field(0.98, ge=0, lt=1)
+    """The mask is a moving average of the generator's last steps; 0 keeps the last step."""
+    budget: float = Field(0.01, ge=0, le=1)
+    """AUROC and accuracy that the mask may cost on validation; the fairest epoch within it is kept."""
+
+
+class Masked(NamedTuple):
+    """A masked batch and what the frozen model makes of it; one forward pass serves both players."""
+
+    image: Tensor
+    """X~, shape (N, C, H, W)."""
+    embedding: Tensor
+    """E = f_theta(X~), shape (N, D)."""
+    logit: Tensor
+    """Y^ before the softmax, shape (N, classes)."""
+
+
+class MaskedModel:
+    """A frozen diagnosis model behind a mask, and the stage in which the mask is learned.
+
+    Args:
+        diagnoser: The frozen model.
+        generator: g.
+        eta: Noise strength.
+        steps: How often the mask is added.
+    """
+
+    def __init__(self, diagnoser: Diagnoser, generator: nn.Module, *, eta: float, steps: int = 1) -> None:
+        self.diagnoser, self.generator, self.eta, self.steps = diagnoser, generator, eta, steps
+
+    def masked(self, image: Tensor) -> Tensor:
+        """Returns X~, shape and range of `image`."""
+        return apply_mask(image, self.generator, eta=self.eta, steps=self.steps)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns the frozen model's class logits (N, classes) for the masked images."""
+        result: Tensor = self.diagnoser(self.masked(image)).logit
+        return result
+
+    def forward(self, batch: Batch) -> Masked:
+        """Masks a batch and diagnoses it, once for both players."""
+        image = self.masked(batch.image)
+        return Masked(image, *self.diagnoser(image))
+
+    def stage(
+        self,
+        name: str,
+        config: MaskingConfig,
+        discriminator: nn.Module,
+        discriminator_loss: Callable[[Batch, Masked], Losses],
+        generator_loss: Callable[[Batch, Masked], Losses],
+    ) -> Stage:
+        """Returns the stage in which discriminator and generator learn in turn.
+
+        Args:
+            name: Of the stage; the method's, so that no two methods share a stage.
+            config: The method's settings.
+            discriminator: The network that looks for the group.
+            discriminator_loss: What it minimises.
+            generator_loss: What the generator minimises, through the frozen model.
+        """
+        opponent = Player(
+            "discriminator",
+            ("discriminator",),
+            discriminator_loss,
+            config.discriminator_learning_rate,
+            updates=config.discriminator_updates,
+        )
+        learner = Player(
+            "mask_generator", ("mask_generator",), generator_loss, config.learning_rate, through_shared=True
+        )
+        return Stage(
+            name=name,
+            modules={
+                "diagnoser": self.diagnoser,
+                "mask_generator": self.generator,
+                "discriminator": discriminator,
+            },
+            players=(opponent, learner),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            logits=self.logits,
+            choose="fairness",
+            config=config.model_dump(mode="json"),
+            shared=self.forward,
+            schedule=config.schedule,
+            average=("mask_generator",) if config.average_decay > 0 else (),
+            average_decay=config.average_decay,
+            budget=config.budget,
+        )
+
+
+def mean_entropy(logit: Tensor) -> Tensor:
+    """Mean entropy, in nats, of the distributions that logits (N, K) stand for."""
+    log_probability = log_softmax(logit, dim=1)
+    return -(log_probability.exp() * log_probability).sum(1).mean()
