@@ -1,9 +1,11 @@
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from fairdx.information import JensenShannonCritic, jensen_shannon_score
+from fairdx.information import JensenShannonCritic, jensen_shannon_score, separation_gap
 
 
 class Table(torch.nn.Module):
@@ -54,3 +56,61 @@ def test_the_critic_finds_shared_information_and_none_where_there_is_none():
     independent = _score_after_training(lambda image: torch.sin(torch.rand(len(image), 1) * wave))
     assert shared > -2 * math.log(2) + 0.2
     assert independent == pytest.approx(-2 * math.log(2), abs=0.03)
+
+
+def by_pairs(score, label, group, thresholds=24):
+    """The squared gap as a U-statistic, written out: no image is compared with itself."""
+    terms = []
+    for y in (0, 1):
+        own = score[label == y]
+        levels = np.linspace(0.5 / thresholds, 1 - 0.5 / thresholds, thresholds)
+        above = 1 / (1 + np.exp(-(score[:, None] - np.quantile(own, levels)) / (own.std() / 4 + 1e-3)))
+        present = [above[(label == y) & (group == s)] for s in np.unique(group)]
+        for a, b in itertools.combinations(present, 2):
+            if len(a) < 2 or len(b) < 2:
+                continue
+            within = sum(
+                np.mean([x[i] * x[j] for i, j in itertools.permutations(range(len(x)), 2)], axis=0)
+                for x in (a, b)
+            )
+            terms.append(within - 2 * a.mean(0) * b.mean(0))
+    return np.mean(terms)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_the_separation_gap_is_the_u_statistic_of_the_squared_gaps(groups):
+    rng = np.random.default_rng(0)
+    label, group = rng.integers(2, size=40), rng.integers(groups, size=40)
+    score = rng.normal(size=40) + group * 0.7
+    found = separation_gap(*map(torch.tensor, (score, label, group)), groups=groups)
+    assert float(found) == pytest.approx(by_pairs(score, label, group), rel=1e-6)
+
+
+def test_the_separation_gap_is_zero_on_average_where_groups_are_alike():
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(500):
+        label, group = rng.integers(2, size=24), rng.integers(2, size=24)
+        score = torch.tensor(rng.normal(size=24) + 2 * label)
+        found.append(float(separation_gap(score, torch.tensor(label), torch.tensor(group), groups=2)))
+    error = np.std(found) / len(found) ** 0.5
+    assert abs(np.mean(found)) < 4 * error
+    assert error < 0.002  # a plain square of the gaps is about 0.03 here
+
+
+def test_the_separation_gap_does_not_reward_smaller_scores_and_points_the_right_way():
+    generator = torch.Generator().manual_seed(2)
+    label, group = (torch.randint(2, (400,), generator=generator) for _ in range(2))
+    score = (torch.randn(400, generator=generator, dtype=torch.float64) + 0.8 * group).requires_grad_()
+    gap = separation_gap(score, label, group, groups=2)
+    small = separation_gap(0.2 * score, label, group, groups=2)
+    assert small.item() == pytest.approx(gap.item(), rel=0.02)  # the width has a small floor
+    gap.backward()
+    # Down with the group whose scores are higher, up with the other.
+    assert score.grad[group == 1].mean() > 0 > score.grad[group == 0].mean()
+
+
+def test_the_separation_gap_leaves_out_cells_of_one_image():
+    score = torch.tensor([0.0, 1.0, 2.0, 5.0])
+    label = torch.tensor([0, 0, 0, 1])
+    assert float(separation_gap(score, label, torch.tensor([0, 0, 1, 1]), groups=2)) == 0.0

@@ -155,7 +155,7 @@ def test_the_best_epoch_is_kept_not_the_last(images, fabric):
 )
 def test_the_choice_by_fairness(record, best, expected):
     def epoch(values):
-        names = ("auroc", "accuracy", "approximate_diagnosis_fairness")
+        names = ("auroc", "balanced_accuracy", "unfairness")
         return {f"validation/{name}": value for name, value in zip(names, values, strict=True)}
 
     stage = stage_of(Linear(), choose="fairness", budget=0.01)

@@ -1,10 +1,10 @@
-"""The Jensen-Shannon term that keeps embeddings useful for further tasks (Eqs. 5 and 6)."""
+"""Terms of dependence to train on: image with embedding (Eqs. 5 and 6), score with group given Y (Eq. 8)."""
 
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import one_hot, softplus
 
 
 class JensenShannonCritic(nn.Module):
@@ -56,3 +56,59 @@ def jensen_shannon_score(critic: JensenShannonCritic, image: Tensor, embedding: 
     joint = critic(summary, embedding).float()
     marginal = critic(summary, embedding.roll(1, dims=0)).float()
     return -softplus(-joint).mean() - softplus(marginal).mean()
+
+
+def separation_gap(
+    score: Tensor, label: Tensor, group: Tensor, *, groups: int, classes: int = 2, thresholds: int = 24
+) -> Tensor:
+    """How far groups are apart in the rate of positive decisions, within a label and at every threshold.
+
+    With F_sy(t) the share of images of group s and label y whose score exceeds t, it is the mean of
+    (F_sy(t) - F_s'y(t))^2 over labels, pairs of groups and thresholds: the Cramér distance of the groups'
+    scores, with t on the scale of the pooled scores' own quantiles. It is 0 where I(S; Y^ | Y) = 0 at every
+    threshold (Eq. 8 for the decision), and needs no adversary to find out. Three things make it fit for
+    training on small batches. Steps are rounded to sigmoids, so that there is a gradient. Thresholds and
+    their width move with the scores, so that shrinking all scores gains nothing. And the squares are
+    estimated without bias, as a U-statistic (each image is compared with others only), because the
+    plain square of a gap between two small samples is largely noise, which a mask could lower by making all
+    scores alike.
+
+    Args:
+        score: Scores on a logarithmic scale, as the difference of two logits, shape (N,).
+        label: Y, int64 of shape (N,).
+        group: S, int64 of shape (N,).
+        groups: Number of groups, at least 2.
+        classes: Number of classes of the label.
+        thresholds: Number of thresholds for each label.
+
+    Returns:
+        The mean squared gap, a scalar of at most 1; below 0 where a batch shows less than chance would.
+        Cells of fewer than two images are left out; without any pair it is 0.
+    """
+    levels = (torch.arange(thresholds, device=score.device, dtype=score.dtype) + 0.5) / thresholds
+    member = one_hot(group, groups).to(score.dtype)
+    first, second = torch.triu_indices(groups, groups, 1, device=score.device)
+    total, pairs = score.new_zeros(()), score.new_zeros(())
+    for y in range(classes):
+        inside = (label == y).to(score.dtype)
+        cut, width = _thresholds(score.detach(), inside, levels)
+        above = torch.sigmoid((score[:, None] - cut) / width)
+        weight = member * inside[:, None]
+        n = weight.sum(0)[:, None]
+        rate = weight.T @ above / n.clamp_min(1)
+        # The variance of each mean, which the square of a difference of means holds in excess.
+        excess = (weight.T @ above.square() / n.clamp_min(1) - rate.square()) / (n - 1).clamp_min(1)
+        gap = (rate[first] - rate[second]).square() - excess[first] - excess[second]
+        known = ((n[first] >= 2) & (n[second] >= 2)).to(score.dtype)
+        total, pairs = total + (known * gap).sum(), pairs + known.sum() * thresholds
+    return total / pairs.clamp_min(1)
+
+
+def _thresholds(score: Tensor, inside: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles of the scores inside a label, and how wide a step is there."""
+    own = torch.where(inside > 0, score, torch.nan)
+    cut = torch.nanquantile(own, levels).nan_to_num()
+    n = inside.sum().clamp_min(1)
+    mean = (score * inside).sum() / n
+    spread = ((score - mean).square() * inside).sum() / n
+    return cut, spread.sqrt() / 4 + 1e-3

@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fairdx.data.base import Batch
 from fairdx.errors import InputError
-from fairdx.fairness.metrics import accuracy, approximate_diagnosis_fairness
-from fairdx.fairness.scores import auroc
+from fairdx.fairness.metrics import accuracy, approximate_diagnosis_fairness, balanced_accuracy
+from fairdx.fairness.scores import auroc, mean_approximate_diagnosis_fairness
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, augment
 from fairdx.methods.base import Losses, Player, Stage
@@ -188,18 +188,25 @@ class _Fit:
 def validation_scores(
     label: NDArray[np.int64], scores: NDArray[np.float64], group: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Returns AUROC, accuracy and ADF, decided at the scores' own Youden threshold or by the largest."""
+    """Returns AUROC, accuracies and ADF, decided at the scores' own Youden threshold or by the largest.
+
+    `unfairness` is what an epoch is chosen by: ADF averaged over operating points, or of more than two
+    classes ADF itself.
+    """
     if scores.shape[1] == 2:
         ranking = scores[:, 1]
         decision = (ranking >= youden_threshold(label, ranking)).astype(np.int64)
     else:
         ranking, decision = scores, scores.argmax(1)
+    adf = float(approximate_diagnosis_fairness(label, decision, sensitive_features=group))
     return {
         "auroc": float(auroc(label, ranking)),
         "accuracy": float(accuracy(label, decision)),
-        "approximate_diagnosis_fairness": float(
-            approximate_diagnosis_fairness(label, decision, sensitive_features=group)
-        ),
+        "balanced_accuracy": balanced_accuracy(label, decision),
+        "approximate_diagnosis_fairness": adf,
+        "unfairness": adf
+        if ranking.ndim > 1
+        else mean_approximate_diagnosis_fairness(label, ranking, sensitive_features=group),
     }
 
 
@@ -211,14 +218,15 @@ def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
         return bool(best["epoch"] == 0 or record["validation/auroc"] > best["validation/auroc"])
 
     def cost(epoch: Record) -> float:
-        """How far AUROC or accuracy are below the budget; 0 within it."""
+        """How far AUROC or balanced accuracy are below the budget; 0 within it."""
         lost: float = max(
-            start[f"validation/{name}"] - epoch[f"validation/{name}"] for name in ("auroc", "accuracy")
+            start[f"validation/{name}"] - epoch[f"validation/{name}"]
+            for name in ("auroc", "balanced_accuracy")
         )
         return max(0.0, lost - stage.budget)
 
-    adf = "validation/approximate_diagnosis_fairness"
-    return bool((cost(record), record[adf]) < (cost(best), best[adf]))
+    unfairness = "validation/unfairness"
+    return bool((cost(record), record[unfairness]) < (cost(best), best[unfairness]))
 
 
 class _Checkpoint:

@@ -14,6 +14,7 @@ from fairdx.fairness import (
     UndefinedMetricWarning,
     accuracy,
     approximate_diagnosis_fairness,
+    balanced_accuracy,
     demographic_parity_difference,
     effects,
     equal_opportunity_difference,
@@ -192,3 +193,12 @@ def test_a_hundred_percent_agreement_warns_of_nothing():
         warnings.simplefilter("error")
         y = [0, 1, 0, 1]
         assert equalized_odds_difference(y, y, sensitive_features=list("aabb")) == 0
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn():
+    from sklearn.metrics import balanced_accuracy_score
+
+    rng = np.random.default_rng(0)
+    truth, decision = rng.integers(3, size=50), rng.integers(3, size=50)
+    assert balanced_accuracy(truth, decision) == pytest.approx(balanced_accuracy_score(truth, decision))
+    assert balanced_accuracy([1, 1, 1], [1, 0, 1]) == pytest.approx(2 / 3)

@@ -8,12 +8,14 @@ from sklearn.metrics import brier_score_loss, mutual_info_score, roc_auc_score
 from fairdx.errors import InputError
 from fairdx.fairness import (
     UndefinedMetricWarning,
+    approximate_diagnosis_fairness,
     auroc,
     auroc_gap,
     brier_score,
     calibration,
     equity_scaled_auroc,
     group_auroc,
+    mean_approximate_diagnosis_fairness,
     score_mutual_information,
 )
 from fairdx.fairness.calibration import logit
@@ -127,3 +129,19 @@ def test_bad_scores(p, told):
 def test_three_classes_need_three_columns():
     with pytest.raises(InputError, match="3 classes"):
         auroc([0, 1, 2], [0.1, 0.2, 0.3])
+
+
+def test_mean_adf_is_the_mean_over_operating_points():
+    rng = np.random.default_rng(3)
+    label, group = rng.integers(2, size=300), rng.integers(2, size=300)
+    score = rng.normal(size=300) + label + 0.5 * group
+    cuts = np.quantile(score, [0.2, 0.9])
+    expected = np.mean(
+        [
+            approximate_diagnosis_fairness(label, (score >= cut).astype(int), sensitive_features=group)
+            for cut in cuts
+        ]
+    )
+    found = mean_approximate_diagnosis_fairness(label, score, sensitive_features=group, thresholds=2)
+    assert found == pytest.approx(expected)
+    assert found > 3 / 300

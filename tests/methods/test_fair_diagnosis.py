@@ -4,15 +4,17 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
+from fairdx.information import separation_gap
 from fairdx.methods.base import Spec
-from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, Masked
+from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, log_odds
+from fairdx.methods.masking import Masked
 from fairdx.optimization import learning
 
 
 def make(**changes):
-    config = FairDiagnosisConfig(**changes)
+    config = FairDiagnosisConfig(**{"adversary": 1.0, **changes})
     method = FairDiagnosis.build(config, Spec(1, 32, 2, 2), seed=0)
-    for module in (method.diagnoser, method.mask_generator, method.discriminator):
+    for module in method.stages()[1].modules.values():
         module.requires_grad_(False).eval()
     return method
 
@@ -49,7 +51,7 @@ def test_a_step_of_the_discriminator_leaves_the_generator_without_gradient(batch
 
 
 def test_losses_are_the_equations_of_the_paper_computed_by_hand(batch):
-    method = make(alpha=0.3, beta=0.7)
+    method = make(adversary=2.0, alpha=0.3, beta=0.7, separation=5.0)
     masked = method.forward(batch)
     guess = method.discriminator(masked.image, _diagnosis(masked), batch.label)
     probability = torch.softmax(guess.double(), 1).numpy()
@@ -57,7 +59,9 @@ def test_losses_are_the_equations_of_the_paper_computed_by_hand(batch):
     diagnosis = torch.softmax(masked.logit.double(), 1).numpy()
     p_y = diagnosis[np.arange(8), batch.label.numpy()]
     entropy = -(probability * np.log(probability)).sum(1).mean()
-    expected = np.log(p_s).mean() - 0.3 * entropy - 0.7 * np.log(p_y).mean()
+    odds = (masked.logit[:, 1] - masked.logit[:, 0]).double()
+    gap = separation_gap(odds, batch.label, batch.group, groups=2).item()
+    expected = 2 * (np.log(p_s).mean() - 0.3 * entropy) - 0.7 * np.log(p_y).mean() + 5 * gap
     assert float(method.generator_loss(batch, masked)["total"]) == pytest.approx(expected, rel=1e-5)
     assert float(method.discriminator_loss(batch, masked)["total"]) == pytest.approx(
         -np.log(p_s).mean(), rel=1e-5
@@ -85,7 +89,32 @@ def test_the_paper_preset_is_the_paper(batch):
     )
     assert preset.schedule == preset.pretraining.schedule == "step"
     assert preset.discriminator_sees == ("image",)
-    assert preset.discriminator_updates == 1
+    assert preset.discriminator_updates == preset.adversary == 1
+    assert preset.separation == 0
     method = make(**FairDiagnosis.presets["paper"])
     loss = method.discriminator_loss(batch, method.forward(batch))["total"]
     assert float(loss) == pytest.approx(float(cross_entropy(torch.zeros(8, 2), batch.group)), abs=0.3)
+
+
+def test_by_default_the_mask_learns_alone_and_follows_the_gap(batch):
+    method = make(adversary=0.0)
+    stage = method.stages()[1]
+    assert [player.name for player in stage.players] == ["mask_generator"]
+    assert set(stage.modules) == {"diagnoser", "mask_generator"}
+    losses = method.generator_loss(batch, method.forward(batch))
+    assert "group_information" not in losses
+    assert float(losses["total"]) == pytest.approx(
+        40 * float(losses["separation_gap"]) - float(losses["diagnosis_information"]), rel=1e-5
+    )
+
+
+def test_there_must_be_something_to_hide_the_group_by():
+    with pytest.raises(ValueError, match="nothing would hide the group"):
+        FairDiagnosisConfig(separation=0, adversary=0)
+
+
+def test_log_odds_are_those_of_the_probabilities():
+    logit = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = logit.softmax(1)
+    for c in range(3):
+        torch.testing.assert_close(log_odds(logit, c), torch.logit(p[:, c]))

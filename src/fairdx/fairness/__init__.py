@@ -18,6 +18,7 @@ from fairdx.fairness.metrics import (
     UndefinedMetricWarning,
     accuracy,
     approximate_diagnosis_fairness,
+    balanced_accuracy,
     demographic_parity_difference,
     equal_opportunity_difference,
     equalized_odds_difference,
@@ -32,6 +33,7 @@ from fairdx.fairness.scores import (
     brier_score,
     equity_scaled_auroc,
     group_auroc,
+    mean_approximate_diagnosis_fairness,
     score_mutual_information,
 )
 from fairdx.fairness.streaming import RunningADF, RunningEffects
@@ -55,6 +57,7 @@ __all__ = [
     "audit",
     "auroc",
     "auroc_gap",
+    "balanced_accuracy",
     "brier_score",
     "calibration",
     "delong",
@@ -70,6 +73,7 @@ __all__ = [
     "group_rates",
     "indirect_effect",
     "json_schema",
+    "mean_approximate_diagnosis_fairness",
     "parse_condition",
     "permutation_test",
     "read_predictions",

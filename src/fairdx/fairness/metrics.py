@@ -79,6 +79,20 @@ def accuracy(y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike |
     return float(np.average(truth == decision, weights=to_weights(sample_weight, len(truth))))
 
 
+def balanced_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over classes of the share of right decisions, in [0, 1]; unlike accuracy, blind to prevalence.
+
+    Args:
+        y_true: Labels, shape (n,).
+        y_pred: Decisions, shape (n,).
+
+    Returns:
+        The balanced accuracy, over the classes that there are.
+    """
+    truth, decision, _ = to_labels(y_true, y_pred)
+    return float(np.mean([np.mean(decision[truth == label] == label) for label in np.unique(truth)]))
+
+
 def demographic_parity_difference(
     y_true: ArrayLike,
     y_pred: ArrayLike,

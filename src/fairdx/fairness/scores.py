@@ -21,7 +21,7 @@ from fairdx.fairness.inputs import (
     to_scores,
     to_weights,
 )
-from fairdx.fairness.metrics import UndefinedMetricWarning, warn_undefined
+from fairdx.fairness.metrics import UndefinedMetricWarning, approximate_diagnosis_fairness, warn_undefined
 
 INFORMATION_BINS = 10
 """Bins of equal frequency within each label for I(S; score | Y)."""
@@ -301,3 +301,31 @@ def score_mutual_information(y_true: ArrayLike, y_score: ArrayLike, *, sensitive
     return max(
         0.0, float(tables.mutual_information(table) - tables.information_bias(table, sample_size=float(n)))
     )
+
+
+def mean_approximate_diagnosis_fairness(
+    y_true: ArrayLike, y_score: ArrayLike, *, sensitive_features: Any, thresholds: int = 15
+) -> float:
+    """ADF averaged over operating points, in nats: steadier than at one, and no threshold can be lucky.
+
+    The operating points are the quantiles of the scores from 0.2 to 0.9, where diagnoses are usually decided.
+    What makes it steady: it uses where every score lies, and not only on which side of a threshold.
+
+    Args:
+        y_true: Labels of two classes, shape (n,).
+        y_score: Scores of any range, shape (n,).
+        sensitive_features: Groups, shape (n,).
+        thresholds: Number of operating points.
+
+    Returns:
+        The mean, at least 0; without any dependence about ADF's floor, 1/n for two groups.
+    """
+    scores = to_scores(y_score, bounded=False)
+    cuts = np.quantile(scores, np.linspace(0.2, 0.9, thresholds))
+    each = [
+        approximate_diagnosis_fairness(
+            y_true, (scores >= cut).astype(np.int64), sensitive_features=sensitive_features
+        )
+        for cut in cuts
+    ]
+    return float(np.mean(each))

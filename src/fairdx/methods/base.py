@@ -87,8 +87,9 @@ class Stage:
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         logits: The model whose validation scores choose the best epoch: images to class logits.
-        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF among the epochs whose AUROC and
-            accuracy are at most `budget` below those before training. `last`: the last one.
+        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF, averaged over operating
+            points, among the epochs whose AUROC and balanced accuracy are at most `budget` below those before
+            training. `last`: the last one.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors.
         schedule: `step` divides the step size by ten after 60 % and 85 % of the epochs.

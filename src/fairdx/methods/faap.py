@@ -61,7 +61,7 @@ class FAAP(Method):
     def stages(self) -> tuple[Stage, ...]:
         """Returns stage 1 and the adversarial stage on the frozen model."""
         stage = self._model.stage(
-            "faap", self.config, self.discriminator, self.discriminator_loss, self.generator_loss
+            "faap", self.config, self.generator_loss, self.discriminator, self.discriminator_loss
         )
         return self._pretraining, stage
 

@@ -1,37 +1,35 @@
-"""Fair Diagnosis, the paper's method: a mask hides the group from a discriminator that knows the diagnosis.
+"""Fair Diagnosis, the paper's method: a mask hides the group from the diagnosis of a frozen model.
 
-Stage 1 trains the model that is deployed; stage 2 leaves it as it is and plays two players in turn: d_Y
-learns to see S in masked images given Y, and g learns masks that keep it from doing so while Y stays
-visible.
+Stage 1 trains the model that is deployed. Stage 2 leaves it as it is and learns a mask g: the diagnosis Y
+stays visible while S, given Y, does not. The paper finds out what is visible of S by an adversary, d_Y, that
+learns in turn with g. Beside it, or instead, the gap between groups can be measured on each batch directly;
+that is steadier and fairer, and therefore the default (docs/experiments.md).
 """
 
-from typing import ClassVar, NamedTuple, final
+from typing import ClassVar, Self, final
 
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.methods.base import (
-    METHODS,
-    Losses,
-    Method,
-    MethodConfig,
-    Player,
-    Schedule,
-    Spec,
-    Stage,
-    build_diagnoser,
-)
+from fairdx.information import separation_gap
+from fairdx.methods.base import METHODS, Losses, Method, Spec, Stage, build_diagnoser
+from fairdx.methods.masking import Masked, MaskedModel, MaskingConfig, mean_entropy
 from fairdx.methods.pretraining import pretraining_stage
-from fairdx.networks import Diagnosis, Discriminator, MaskGenerator, View, apply_mask
+from fairdx.networks import Diagnosis, Discriminator, MaskGenerator, View
 
 
-class FairDiagnosisConfig(MethodConfig):
-    """Settings of the mask and of its opponent. The preset `paper` has the paper's own values (A.1)."""
+class FairDiagnosisConfig(MaskingConfig):
+    """Settings of the mask and of what it is measured by.
 
-    eta: float = Field(0.2, gt=0, le=1)
-    """Noise strength: the largest change of a pixel, in units of the full range (paper, A.1)."""
+    The preset `adversarial` is the paper's form with a stronger d_Y; `paper` has the paper's values (A.1).
+    """
+
+    separation: float = Field(40.0, ge=0)
+    """Weight of the gap between groups within a label, measured on the batch; not in the paper."""
+    adversary: float = Field(0.0, ge=0)
+    """Weight of what d_Y sees, I(S^; S) - alpha H(S^); 1 in the paper. 0 leaves d_Y out."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the discriminator's entropy in the generator's loss, Eq. 9 (paper, A.1)."""
     beta: float = Field(1.0, ge=0)
@@ -42,33 +40,12 @@ class FairDiagnosisConfig(MethodConfig):
     """The paper has the image (Eq. 7). What the frozen model makes of it works better: see docs/paper.md."""
     discriminator_updates: int = Field(3, ge=1)
     """Steps of d_Y for each step of g; "updated alternatively" in the paper, read as 1."""
-    width: int = Field(24, ge=1)
-    """Channels of the mask generator at half resolution; not in the paper."""
-    epochs: int = Field(5, ge=0)
-    """Not in the paper."""
-    batch_size: int = Field(128, ge=2)
-    """Not in the paper."""
-    learning_rate: float = Field(2e-3, gt=0)
-    """Of the generator. The paper has 1e-4 (A.1), for many more epochs than a CPU affords."""
-    discriminator_learning_rate: float = Field(2e-3, gt=0)
-    """Of d_Y. The paper has 1e-4 (A.1)."""
-    schedule: Schedule = "cosine"
-    """The paper has a step schedule (A.1)."""
-    average_decay: float = Field(0.98, ge=0, lt=1)
-    """The mask is a moving average of the generator's last steps; 0 keeps the last step. Not in the paper."""
-    budget: float = Field(0.01, ge=0, le=1)
-    """AUROC and accuracy that the mask may cost on validation; the fairest epoch within it is kept."""
 
-
-class Masked(NamedTuple):
-    """A masked batch and what the frozen model makes of it; one forward pass serves both players."""
-
-    image: Tensor
-    """X~, shape (N, C, H, W)."""
-    embedding: Tensor
-    """E = f_theta(X~), shape (N, D)."""
-    logit: Tensor
-    """Y^ before the softmax, shape (N, classes)."""
+    @model_validator(mode="after")
+    def _something_to_hide(self) -> Self:
+        if self.separation == 0 and self.adversary == 0:
+            raise ValueError("`separation` and `adversary` are both 0: nothing would hide the group")
+        return self
 
 
 @final
@@ -84,7 +61,10 @@ class FairDiagnosis(Method):
     config_class = FairDiagnosisConfig
     presets: ClassVar = {
         "default": {},
+        "adversarial": {"separation": 0.0, "adversary": 1.0},
         "paper": {
+            "separation": 0.0,
+            "adversary": 1.0,
             "discriminator_sees": ("image",),
             "discriminator_updates": 1,
             "learning_rate": 1e-4,
@@ -96,97 +76,89 @@ class FairDiagnosis(Method):
     }
 
     def __init__(self, config: FairDiagnosisConfig, spec: Spec) -> None:
-        self.config = config
+        self.config, self.spec = config, spec
         self.diagnoser = build_diagnoser(config.pretraining, spec)
         self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
         self.mask_generator = MaskGenerator(spec.channels, width=config.width)
-        self.discriminator = Discriminator(
-            spec.groups,
-            spec.classes,
-            sees=config.discriminator_sees,
-            channels=spec.channels,
-            features=self.diagnoser.encoder.features,
-        )
+        self._model = MaskedModel(self.diagnoser, self.mask_generator, eta=config.eta, steps=config.steps)
+        self.discriminator = None
+        if config.adversary > 0:
+            self.discriminator = Discriminator(
+                spec.groups,
+                spec.classes,
+                sees=config.discriminator_sees,
+                channels=spec.channels,
+                features=self.diagnoser.encoder.features,
+            )
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the adversarial stage on the frozen model."""
-        return self._pretraining, self._adversarial_stage()
+        """Returns stage 1 and the stage of the mask on the frozen model."""
+        stage = self._model.stage(
+            "mask", self.config, self.generator_loss, self.discriminator, self.discriminator_loss
+        )
+        return self._pretraining, stage
 
     def masked(self, image: Tensor) -> Tensor:
         """Returns X~ (Eq. 4), shape and range of `image`."""
-        return apply_mask(image, self.mask_generator, eta=self.config.eta, steps=self.config.steps)
+        return self._model.masked(image)
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns the frozen model's class logits (N, classes) for the masked images."""
-        return self._pretraining.logits(self.masked(image))
-
-    def _adversarial_stage(self) -> Stage:
-        config = self.config
-        modules: dict[str, nn.Module] = {
-            "diagnoser": self.diagnoser,
-            "mask_generator": self.mask_generator,
-            "discriminator": self.discriminator,
-        }
-        players = (
-            Player(
-                "discriminator",
-                ("discriminator",),
-                self.discriminator_loss,
-                config.discriminator_learning_rate,
-                updates=config.discriminator_updates,
-            ),
-            Player(
-                "mask_generator",
-                ("mask_generator",),
-                self.generator_loss,
-                config.learning_rate,
-                through_shared=True,
-            ),
-        )
-        return Stage(
-            name="mask",
-            modules=modules,
-            players=players,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            logits=self.logits,
-            choose="fairness",
-            config=config.model_dump(mode="json"),
-            shared=self.forward,
-            schedule=config.schedule,
-            average=("mask_generator",) if config.average_decay > 0 else (),
-            average_decay=config.average_decay,
-            budget=config.budget,
-        )
+        return self._model.logits(image)
 
     def forward(self, batch: Batch) -> Masked:
         """Masks a batch and diagnoses it, once for both players."""
-        image = self.masked(batch.image)
-        return Masked(image, *self.diagnoser(image))
+        return self._model.forward(batch)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """L_dY = -I(S^; S) (Eq. 11); the cross-entropy is H(S) minus the Barber-Agakov bound of I(S^; S)."""
-        guess = self._guess(batch, masked)
-        return {"total": cross_entropy(guess, batch.group)}
+        return {"total": cross_entropy(self._guess(batch, masked), batch.group)}
 
     def generator_loss(self, batch: Batch, masked: Masked) -> Losses:
-        """L_g = I(S^; S) - alpha H(S^) - beta I(Y^; Y) (Eqs. 9 and 10), each information as above."""
-        guess = self._guess(batch, masked)
-        log_guess = log_softmax(guess, dim=1)
+        """L_g = a (I(S^; S) - alpha H(S^)) - beta I(Y^; Y) + s G: Eqs. 9 and 10, and the gap G of Eq. 8.
+
+        Each information is as above; a is `adversary`, s is `separation`.
+        """
+        config = self.config
         losses = {
-            "group_information": -cross_entropy(guess, batch.group),
-            "group_entropy": -(log_guess.exp() * log_guess).sum(1).mean(),
             "diagnosis_information": -cross_entropy(masked.logit, batch.label),
             "mask_size": (masked.image - batch.image).abs().mean().detach(),
         }
-        losses["total"] = (
-            losses["group_information"]
-            - self.config.alpha * losses["group_entropy"]
-            - self.config.beta * losses["diagnosis_information"]
-        )
+        losses["total"] = -config.beta * losses["diagnosis_information"]
+        if config.separation > 0:
+            losses["separation_gap"] = self._gap(batch, masked)
+            losses["total"] = losses["total"] + config.separation * losses["separation_gap"]
+        if config.adversary > 0:
+            guess = self._guess(batch, masked)
+            losses["group_information"] = -cross_entropy(guess, batch.group)
+            losses["group_entropy"] = mean_entropy(guess)
+            hidden = losses["group_information"] - config.alpha * losses["group_entropy"]
+            losses["total"] = losses["total"] + config.adversary * hidden
         return losses
 
+    def _gap(self, batch: Batch, masked: Masked) -> Tensor:
+        """The gap of the positive class's log-odds; with more classes, the mean over all of them."""
+        logit = masked.logit.float()
+        gaps = [
+            separation_gap(
+                log_odds(logit, c),
+                batch.label,
+                batch.group,
+                groups=self.spec.groups,
+                classes=self.spec.classes,
+            )
+            for c in (range(self.spec.classes) if self.spec.classes > 2 else (1,))
+        ]
+        return sum(gaps[1:], gaps[0]) / len(gaps)
+
     def _guess(self, batch: Batch, masked: Masked) -> Tensor:
+        assert self.discriminator is not None
         diagnosis = Diagnosis(masked.embedding, masked.logit)
         guess: Tensor = self.discriminator(masked.image, diagnosis, batch.label)
         return guess.float()
+
+
+def log_odds(logit: Tensor, c: int) -> Tensor:
+    """Log p_c - log (1 - p_c) of class logits (N, classes), shape (N,)."""
+    others = [k for k in range(logit.shape[1]) if k != c]
+    return logit[:, c] - logit[:, others].logsumexp(1)

@@ -34,7 +34,7 @@ class MaskingConfig(MethodConfig):
     average_decay: float = Field(0.98, ge=0, lt=1)
     """The mask is a moving average of the generator's last steps; 0 keeps the last step."""
     budget: float = Field(0.01, ge=0, le=1)
-    """AUROC and accuracy that the mask may cost on validation; the fairest epoch within it is kept."""
+    """What the mask may cost in AUROC and balanced accuracy on validation; the fairest such epoch is kept."""
 
 
 class Masked(NamedTuple):
@@ -46,6 +46,10 @@ class Masked(NamedTuple):
     """E = f_theta(X~), shape (N, D)."""
     logit: Tensor
     """Y^ before the softmax, shape (N, classes)."""
+
+
+MaskingLoss = Callable[[Batch, Masked], Losses]
+"""A player's loss in such a stage."""
 
 
 class MaskedModel:
@@ -79,37 +83,43 @@ class MaskedModel:
         self,
         name: str,
         config: MaskingConfig,
-        discriminator: nn.Module,
-        discriminator_loss: Callable[[Batch, Masked], Losses],
-        generator_loss: Callable[[Batch, Masked], Losses],
+        generator_loss: MaskingLoss,
+        discriminator: nn.Module | None,
+        discriminator_loss: MaskingLoss,
     ) -> Stage:
-        """Returns the stage in which discriminator and generator learn in turn.
+        """Returns the stage in which the generator learns, in turn with a discriminator where there is one.
 
         Args:
             name: Of the stage; the method's, so that no two methods share a stage.
             config: The method's settings.
-            discriminator: The network that looks for the group.
-            discriminator_loss: What it minimises.
             generator_loss: What the generator minimises, through the frozen model.
+            discriminator: The network that looks for the group, if any.
+            discriminator_loss: What it minimises.
         """
-        opponent = Player(
-            "discriminator",
-            ("discriminator",),
-            discriminator_loss,
-            config.discriminator_learning_rate,
-            updates=config.discriminator_updates,
-        )
-        learner = Player(
-            "mask_generator", ("mask_generator",), generator_loss, config.learning_rate, through_shared=True
-        )
+        modules: dict[str, nn.Module] = {"diagnoser": self.diagnoser, "mask_generator": self.generator}
+        players = [
+            Player(
+                "mask_generator",
+                ("mask_generator",),
+                generator_loss,
+                config.learning_rate,
+                through_shared=True,
+            )
+        ]
+        if discriminator is not None:
+            modules["discriminator"] = discriminator
+            opponent = Player(
+                "discriminator",
+                ("discriminator",),
+                discriminator_loss,
+                config.discriminator_learning_rate,
+                updates=config.discriminator_updates,
+            )
+            players.insert(0, opponent)
         return Stage(
             name=name,
-            modules={
-                "diagnoser": self.diagnoser,
-                "mask_generator": self.generator,
-                "discriminator": discriminator,
-            },
-            players=(opponent, learner),
+            modules=modules,
+            players=tuple(players),
             epochs=config.epochs,
             batch_size=config.batch_size,
             logits=self.logits,
