@@ -110,8 +110,9 @@ def test_the_mask_keeps_to_its_bound_and_samples_show_every_group_and_label(fini
 def test_stage_one_is_shared_with_a_run_that_differs_only_in_the_mask(finished, prepared, tmp_path):
     stages = sorted(path.name for path in (finished / "stages").iterdir())
     settings = load_settings(None, (*TINY, f"data.root={prepared}", "method.eta=0.05"))
-    (tmp_path / "stages").symlink_to(finished / "stages")
-    run(settings, tmp_path)
+    alone = run(settings, tmp_path, stages=finished / "stages", beside_vanilla=False)
+    assert list(alone["methods"]) == ["fair_diagnosis"]
+    assert not (tmp_path / "stages").exists()
     after = sorted(path.name for path in (finished / "stages").iterdir())
     assert [name for name in after if name.startswith("pretrain")] == [
         name for name in stages if name.startswith("pretrain")
@@ -201,3 +202,19 @@ def test_a_run_is_repeated_exactly(finished, prepared, tmp_path):
     first, second = (pd.read_parquet(f / "predictions.parquet") for f in (finished, tmp_path))
     pd.testing.assert_frame_equal(first, second)
     assert torch.is_grad_enabled()
+
+
+def test_a_fold_is_tested_by_a_model_that_never_saw_it(tmp_path, prepared):
+    stages, tested = tmp_path / "stages", []
+    for fold in (0, 1):
+        change = (*TINY, f"data.root={prepared}", "data.folds=2", f"data.fold={fold}", "method.name=vanilla")
+        settings = load_settings(None, tuple(c for c in change if c not in ("method.epochs=1", TINY[3])))
+        results = run(settings, tmp_path / str(fold), stages=stages)
+        table = pd.read_parquet(tmp_path / str(fold) / "predictions.parquet")
+        assert results["methods"]["vanilla"]["threshold_chosen_on"] == "validation"
+        assert not set(table[table["split"] == "validation"]["patient"]) & set(
+            table[table["split"] == "test"]["patient"]
+        )
+        tested += table[table["split"] == "test"]["image"].tolist()
+    assert len(tested) == len(set(tested)) == PHANTOM.train + PHANTOM.validation + PHANTOM.test
+    assert len(list(stages.iterdir())) == 2

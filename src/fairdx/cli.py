@@ -203,8 +203,12 @@ def main() -> None:
     try:
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
             from fairdx.prepare_command import add_prepare
+            from fairdx.study_command import add_studies
+            from fairdx.utility_command import add_utility
 
             add_prepare(app)
+            add_studies(app)
+            add_utility(app)
         app(arguments)
     except InputError as error:
         _stop(error, 2, debug)

@@ -53,14 +53,28 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
             raise InputError(f"`--set {assignment}` is not of the form key=value, as in method.eta=0.1")
-        *path, last = key.strip().split(".")
-        table = result
-        for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise InputError(f"`--set {assignment}`: `{part}` is a value, not a table of settings")
-        table[last] = _value(text.strip())
+        set_key(result, key.strip(), _value(text.strip()), where=f"`--set {assignment}`")
     return result
+
+
+def set_key(values: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    """Sets a dotted key in nested dictionaries, in place.
+
+    Args:
+        values: Nested dictionaries.
+        key: The key, as `method.eta`.
+        value: Its value.
+        where: What to call the change in an error.
+
+    Raises:
+        InputError: The key goes through something that is not a table.
+    """
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: `{part}` is a value, not a table of settings")
+    values[last] = value
 
 
 def _value(text: str) -> Any:

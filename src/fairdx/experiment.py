@@ -9,6 +9,8 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,15 @@ from fairdx.data.base import PreparedDataset, Task
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.split import SPLITS
+from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 from fairdx.loading import TaskImages
+from fairdx.locks import locked
 from fairdx.measurement import Logits, Run, measure
 from fairdx.methods import METHODS, Method, Spec
 from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES
 from fairdx.runtime import make_fabric
-from fairdx.settings import RunSettings
+from fairdx.settings import DataSettings, RunSettings
 from fairdx.training import Record, fit
 
 logger = logging.getLogger(__name__)
@@ -39,13 +43,25 @@ SAMPLES_PER_CELL = 2
 """Images of each group and label shown in the report."""
 
 
-def run(settings: RunSettings, folder: Path, *, resume: bool = False) -> dict[str, Any] | None:
+def run(
+    settings: RunSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    stages: Path | None = None,
+    phantoms: Path | None = None,
+    beside_vanilla: bool = True,
+) -> dict[str, Any] | None:
     """Trains one method and measures it beside the same model without mitigation.
 
     Args:
         settings: Everything that the run depends on.
         folder: Where to write; made if needed.
-        resume: Whether to go on from an unfinished stage in `folder`.
+        resume: Whether to go on from an unfinished stage.
+        stages: Where to keep trained stages, for runs that share them; in `folder` by default. A process
+            that needs a stage another is training waits for it.
+        phantoms: Where to keep rendered phantoms, for runs that share them; in `folder` by default.
+        beside_vanilla: Whether to measure the model without mitigation as well.
 
     Returns:
         The content of `results.json`; None in all but the first of several processes.
@@ -58,15 +74,18 @@ def run(settings: RunSettings, folder: Path, *, resume: bool = False) -> dict[st
     fabric = make_fabric(settings.trainer)
     with fabric.rank_zero_first():
         _check_free(folder, settings)
-        current = _open(settings, folder, fabric)
+        current = _open(settings, folder, phantoms, fabric)
         (folder / CONFIG).write_text(settings.model_dump_json(indent=2))
     method = METHODS[settings.method_name].build(settings.method, _spec(current), seed=settings.seed)
     history: list[Record] = []
     figures: dict[str, dict[str, Any]] = {}
     tables = []
-    for name, logits in _trained(current, method, folder, history, resume):
-        adjust = None if name == "vanilla" else method.adjust
-        figures[name], table = measure(current, name, logits, adjust)
+    place = _Stages(stages or folder / "stages", resume, shared=stages is not None)
+    for name, logits in _trained(current, method, place, history):
+        plain = name == "vanilla"
+        if plain and settings.method_name != name and not beside_vanilla:
+            continue
+        figures[name], table = measure(current, name, logits, None if plain else method.adjust)
         tables.append(table)
     results = {
         "schema_version": SCHEMA_VERSION,
@@ -82,8 +101,32 @@ def run(settings: RunSettings, folder: Path, *, resume: bool = False) -> dict[st
     pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS)
     pd.DataFrame(history).to_parquet(folder / HISTORY)
     _save_samples(current, method, folder)
-    (folder / RESULTS).write_text(json.dumps(results, indent=2, allow_nan=False))
+    write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
     return results
+
+
+def train(settings: RunSettings, *, stages: Path, phantoms: Path) -> tuple[Run, Method]:
+    """Trains all stages of a method and measures nothing; what is finished or begun is not done again.
+
+    Args:
+        settings: Everything that the run depends on.
+        stages: Where to keep trained stages.
+        phantoms: Where to keep rendered phantoms.
+
+    Returns:
+        The data, and the method with its final weights.
+
+    Raises:
+        InputError: The data or settings cannot be used.
+        fairdx.training.TrainingError: A loss is no longer finite.
+    """
+    fabric = make_fabric(settings.trainer)
+    with fabric.rank_zero_first():
+        current = _open(settings, phantoms, phantoms, fabric)
+    method = METHODS[settings.method_name].build(settings.method, _spec(current), seed=settings.seed)
+    for _ in _trained(current, method, _Stages(stages, True, shared=True), []):
+        pass  # every stage is trained in passing from one model to the next
+    return current, method
 
 
 def _check_free(folder: Path, settings: RunSettings) -> None:
@@ -98,19 +141,30 @@ def _check_free(folder: Path, settings: RunSettings) -> None:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _open(settings: RunSettings, folder: Path, fabric: Fabric) -> Run:
+def _open(settings: RunSettings, folder: Path, phantoms: Path | None, fabric: Fabric) -> Run:
     data = settings.data
     if data.root is None:
         phantom: Phantom | None = Phantom(data.phantom)
-        dataset = prepare(Phantom(data.phantom).source(), folder / "phantom", PrepareOptions())
+        name = f"phantom-{_hash(data.phantom.model_dump(mode='json'))[:12]}"
+        rendered = folder / "phantom" if phantoms is None else phantoms / name
+        dataset = prepare(
+            Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None
+        )
     else:
         dataset = PreparedDataset.open(data.root)
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
-    task = dataset.task(data.label, data.attribute)
+    task = _task(dataset, data)
     reference = _reference(settings, task.group_names)
     _check_splits(task, reference, dataset.root)
     return Run(settings, TaskImages(dataset, task), fabric, phantom, reference)
+
+
+def _task(dataset: PreparedDataset, data: DataSettings) -> Task:
+    task = dataset.task(data.label, data.attribute)
+    if data.fold is None:
+        return task
+    return task.fold(data.fold, data.folds, seed=data.fold_seed, validation=data.fold_validation)
 
 
 def _check_splits(task: Task, reference: str, root: Path) -> None:
@@ -148,8 +202,29 @@ def _spec(current: Run) -> Spec:
     return Spec(meta.channels, meta.size, *counts.shape, tuple(tuple(row) for row in counts.tolist()))
 
 
+@dataclass(frozen=True)
+class _Stages:
+    """Where trained stages are kept."""
+
+    folder: Path
+    resume: bool
+    shared: bool
+    """Whether other processes may train the same stages at the same time."""
+
+    @contextmanager
+    def hold(self, name: str, fabric: Fabric) -> Iterator[Path]:
+        """Yields a stage's folder; of shared ones, when no other process trains the stage any more."""
+        folder = self.folder / name
+        with ExitStack() as stack:
+            if self.shared and fabric.is_global_zero:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder, wait=True))
+            fabric.barrier()  # all our processes find the stage in the same state
+            yield folder
+
+
 def _trained(
-    current: Run, method: Method, folder: Path, history: list[Record], resume: bool
+    current: Run, method: Method, place: _Stages, history: list[Record]
 ) -> Iterator[tuple[str, Logits]]:
     """Trains stage by stage; yields a name and a model after the first stage (vanilla) and after the last."""
     settings = current.settings
@@ -157,15 +232,16 @@ def _trained(
     stages = method.stages()
     for number, stage in enumerate(stages):
         key = _hash(key, stage.name, stage.config)
-        history += fit(
-            stage,
-            current.images,
-            fabric=current.fabric,
-            settings=settings.trainer,
-            seed=settings.seed,
-            folder=folder / "stages" / f"{stage.name}-{key[:12]}",
-            resume=resume,
-        )
+        with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
+            history += fit(
+                stage,
+                current.images,
+                fabric=current.fabric,
+                settings=settings.trainer,
+                seed=settings.seed,
+                folder=folder,
+                resume=place.resume,
+            )
         if number == 0:
             yield "vanilla", stage.logits
         elif history[-stage.epochs - 1]["kept"]:
@@ -181,7 +257,10 @@ def _trained(
 def _data_key(current: Run) -> str:
     """Hash of everything outside a stage's own settings that its weights depend on."""
     settings, task = current.settings, current.images.task
-    data = (current.images.dataset.meta.hash, task.label_name, task.attribute_name)
+    data: tuple[Any, ...] = (current.images.dataset.meta.hash, task.label_name, task.attribute_name)
+    given = settings.data
+    if given.fold is not None:
+        data += (given.fold, given.folds, given.fold_seed, given.fold_validation)
     return _hash(*data, settings.seed, settings.trainer.model_dump(mode="json"))
 
 

@@ -1,6 +1,7 @@
 """Everything that a run depends on, as typed settings, and how they are read from a file."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SerializeAsAny
 
@@ -22,6 +23,14 @@ class DataSettings(Config):
     """Label Y; the data set's first by default."""
     attribute: str | None = None
     """Sensitive attribute S; the data set's first by default."""
+    fold: int | None = Field(None, ge=0)
+    """The fold to test on, counted from 0, in place of the data set's own split."""
+    folds: int = Field(5, ge=2)
+    """Folds of a cross-validation by patient, where `fold` is given."""
+    fold_seed: int = Field(0, ge=0)
+    """Seed of the folds."""
+    fold_validation: float = Field(0.2, ge=0, lt=1)
+    """Fraction of the other folds' patients who choose epoch and threshold, where `fold` is given."""
 
 
 class EvaluationSettings(Config):
@@ -65,18 +74,35 @@ def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSe
     Raises:
         InputError: The file, a key or a value cannot be used.
     """
-    where = str(path) if path else "settings"
     values = override(read_toml(path) if path else {}, assignments)
+    return build_settings(values, where=str(path) if path else "settings")
+
+
+def build_settings(values: dict[str, Any], *, where: str) -> RunSettings:
+    """Returns the settings of a run, checked.
+
+    Args:
+        values: What a run's file holds, as nested dictionaries.
+        where: What to call them in an error: a file name, or `settings`.
+
+    Raises:
+        InputError: A key or a value cannot be used.
+    """
+    values = dict(values)
     chosen = values.pop("method", {})
     if not isinstance(chosen, dict):
         raise InputError(f'{where}: `method` is a table, as in [method] with name = "fair_diagnosis"')
     if "method_name" in values:
         raise InputError(f"{where}: there is no key `method_name`; use `name` in [method], or method.name")
-    name = str(chosen.pop("name", "fair_diagnosis"))
-    method = METHODS[name]
-    preset = str(chosen.pop("preset", "default"))
+    own = dict(chosen)
+    name = str(own.pop("name", "fair_diagnosis"))
+    try:
+        method = METHODS[name]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    preset = str(own.pop("preset", "default"))
     presets = {"default": {}, **method.presets}
     if preset not in presets:
         raise InputError(f"{where}: method `{name}` has no preset `{preset}`, only {', '.join(presets)}")
-    own = validate(method.config_class, merge(dict(presets[preset]), chosen), where=f"{where} [method]")
-    return validate(RunSettings, {**values, "method_name": name, "method": own}, where=where)
+    config = validate(method.config_class, merge(dict(presets[preset]), own), where=f"{where} [method]")
+    return validate(RunSettings, {**values, "method_name": name, "method": config}, where=where)

@@ -265,7 +265,7 @@ def test_images_of_something_else_are_not_touched(root, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from fairdx.data.writer import locked
+from fairdx.locks import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

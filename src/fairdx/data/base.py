@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fairdx.data.checks import nearest, require_choice, require_columns
-from fairdx.data.split import SPLITS, Split, patient_folds
+from fairdx.data.split import SPLITS, Split, cut_validation, patient_folds
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,26 +128,30 @@ class Task:
         require_choice("split", split, SPLITS)
         return np.flatnonzero(self.usable & (self.split == split))
 
-    def fold(self, number: int, folds: int, *, seed: int) -> Task:
+    def fold(self, number: int, folds: int, *, seed: int, validation: float = 0.0) -> Task:
         """Replace the split by one fold of a cross-validation, by patient.
 
         Args:
             number: The fold to test on, from 0 to folds - 1.
             folds: How many folds.
             seed: Seed of the folds.
+            validation: Expected fraction of the other folds' patients to set aside for validation.
 
         Returns:
             The same task with that fold as the test split and all else as the training split.
 
         Raises:
-            InputError: There is no such fold, or there are fewer patients than folds.
+            InputError: There is no such fold, there are fewer patients than folds, or no patient was left
+                for the validation that was asked for.
         """
         if not 0 <= number < folds:
             raise InputError(f"fold {number} is not one of {folds}: give 0 to {folds - 1}")
         usable = self.usable
         fold = np.full(len(usable), -1)
         fold[usable] = patient_folds(self.patient[usable], folds, seed=seed)
-        return dataclasses.replace(self, split=np.where(fold == number, "test", "train").astype(object))
+        split = np.where(fold == number, "test", "train").astype(object)
+        split = cut_validation(self.patient, split, seed=seed, validation=validation)
+        return dataclasses.replace(self, split=split)
 
 
 @dataclass(frozen=True)

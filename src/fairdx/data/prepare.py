@@ -24,8 +24,9 @@ from fairdx.data.decode import Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
-from fairdx.data.writer import JOURNAL, ImageWriter, locked, write_whole
+from fairdx.data.writer import JOURNAL, ImageWriter, write_whole
 from fairdx.errors import InputError
+from fairdx.locks import locked
 from fairdx.progress import Reporter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
@@ -102,7 +103,9 @@ class PrepareOptions:
         )
 
 
-def prepare(source: Source, out: str | Path, options: PrepareOptions | None = None) -> PreparedDataset:
+def prepare(
+    source: Source, out: str | Path, options: PrepareOptions | None = None, *, wait: bool = False
+) -> PreparedDataset:
     """Split, decode and cache a source.
 
     The work is spread over fresh processes, which import the calling script: a script must call this below
@@ -113,6 +116,7 @@ def prepare(source: Source, out: str | Path, options: PrepareOptions | None = No
         source: What a reader returned.
         out: Folder to write to; made if missing.
         options: How; the defaults of `PrepareOptions` if left out.
+        wait: Whether to wait for another process that writes to the folder, instead of refusing.
 
     Returns:
         The finished data set, opened.
@@ -131,7 +135,7 @@ def prepare(source: Source, out: str | Path, options: PrepareOptions | None = No
     folder = Path(out)
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with locked(folder, wait=wait):
             meta = _describe(source, table, form, chosen)
             if (folder / META).exists():
                 return _reopen(folder, meta)

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import zlib
-from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from fairdx.data.base import IMAGES
 from fairdx.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,41 +30,6 @@ log = logging.getLogger(__name__)
 
 PARTIAL: Final = f"{IMAGES}.partial"
 JOURNAL: Final = "progress.jsonl"
-LOCK: Final = ".lock"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes; the lock goes with the process, however that ends.
-
-    Args:
-        folder: An existing folder.
-
-    Raises:
-        InputError: Another process holds it, or the system has no such locks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        raise InputError(
-            "preparing a data set needs Linux or macOS, or on Windows its Linux subsystem (WSL): "
-            "a prepared data set can then be read anywhere"
-        ) from None
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            # Not flock: a killed parent's workers would inherit that lock and hold it a moment longer.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise InputError(
-                f"{folder} is being written by process {file.read().strip() or 'unknown'}: "
-                "wait for it to end or choose another output"
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def write_whole(path: Path, data: bytes) -> None:

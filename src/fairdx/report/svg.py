@@ -194,10 +194,15 @@ class Panel:
         d = MARKERS[series % SERIES]
         add(self.svg, "path", d=d, transform=f"translate({across:.1f} {up:.1f})", class_=f"mark s{series}")
 
-    def whisker(self, x: float, low: float, high: float, series: int = 0) -> None:
+    def whisker(self, x: float, low: float, high: float, series: int = 0, *, thin: bool = False) -> None:
         """A vertical interval."""
         (across, a), (_, b) = self.at(x, low), self.at(x, high)
-        add(self.svg, "path", d=f"M{across:.1f} {a:.1f}V{b:.1f}", class_=f"whisker s{series}")
+        add(
+            self.svg,
+            "path",
+            d=f"M{across:.1f} {a:.1f}V{b:.1f}",
+            class_=f"whisker{' thin' if thin else ''} s{series}",
+        )
 
     def rule(self, x: float, text: str = "", kind: str = "rule") -> Tree.Element:
         """A vertical line with a word at its head."""
@@ -239,25 +244,35 @@ def sheet(panels: Sequence[Tree.Element], names: Sequence[str], label: str, colu
     """Several panels of one size and their legend as a file of its own, in light colours."""
     width, height = (float(v) for v in panels[0].get("viewBox", "").split()[2:])
     columns = min(columns, len(panels))
-    top = 26.0 if names else 0.0
     rows = ceil(len(panels) / columns)
+    legend, top = _legend_places(names, columns * width)
     page = root(columns * width, top + rows * height, label)
     page.set("xmlns", "http://www.w3.org/2000/svg")
     add(page, "style", _light_css())
     add(page, "rect", width="100%", height="100%", class_="paper")
-    x = 12.0
-    for series, name in enumerate(names):
-        add(page, "path", d=f"M{x:.1f} 14h30", class_=f"line s{series % SERIES}")
-        place = f"translate({x + 15:.1f} 14)"
+    for series, (name, (x, y)) in enumerate(zip(names, legend, strict=True)):
+        add(page, "path", d=f"M{x:.1f} {y:.1f}h30", class_=f"line s{series % SERIES}")
+        place = f"translate({x + 15:.1f} {y:.1f})"
         add(page, "path", d=MARKERS[series % SERIES], transform=place, class_=f"mark s{series % SERIES}")
-        add(page, "text", name, x=x + 38, y=18, class_="tick start")
-        x += 60 + 7 * len(name)
+        add(page, "text", name, x=x + 38, y=y + 4, class_="tick start")
     for i, panel in enumerate(panels):
         left, down = i % columns * width, top + i // columns * height
         box = f"0 0 {width:g} {height:g}"
         inner = add(page, "svg", viewBox=box, x=left, y=down, width=width, height=height)
         inner.extend(list(panel))
     return render(page)
+
+
+def _legend_places(names: Sequence[str], width: float) -> tuple[list[tuple[float, float]], float]:
+    """Where the entries of a legend stand, in as many lines as they need, and its height."""
+    places: list[tuple[float, float]] = []
+    x, y = 12.0, 14.0
+    for name in names:
+        if x > 12 and x + 38 + 7 * len(name) > width:
+            x, y = 12.0, y + 20
+        places.append((x, y))
+        x += 60 + 7 * len(name)
+    return places, y + 12 if names else 0.0
 
 
 @cache

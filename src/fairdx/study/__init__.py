@@ -1,0 +1,1 @@
+"""Studies: many runs, and the tables and figures that sum them up."""

@@ -1,0 +1,182 @@
+"""Does the runs of a study, one after the other, and writes what came out after each of them."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import Trial, TrialState
+from rich.console import Console
+
+from fairdx import experiment
+from fairdx.data.writer import write_whole
+from fairdx.errors import InputError
+from fairdx.locks import locked
+from fairdx.run_files import RESULTS
+from fairdx.study.plan import PlannedRun
+from fairdx.study.rows import rows_frame, run_row
+from fairdx.study.storage import FAILURE, KEY, ROW, RunFailedError, Trials
+
+RUNS, STAGES, DATA, TABLE = "runs", "stages", "data", "study.parquet"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study stands.
+
+    Attributes:
+        rows: One for each run that was finished or has failed.
+        failures: Title and message of each failed run.
+        open: Runs that other workers are still at.
+    """
+
+    rows: pd.DataFrame
+    failures: list[tuple[str, str]]
+    open: int = 0
+
+
+def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
+    """Does one run, unless it is done, and returns its results.
+
+    Raises:
+        RunFailedError: It cannot be finished.
+    """
+    place = folder / RUNS / run.key
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place, wait=True):
+        if (place / RESULTS).exists():
+            found: dict[str, Any] = json.loads((place / RESULTS).read_text())
+            return found
+        try:
+            results = experiment.run(
+                run.settings,
+                place,
+                resume=True,
+                stages=folder / STAGES,
+                phantoms=folder / DATA,
+                beside_vanilla=False,
+            )
+        except (InputError, RuntimeError) as error:  # of torch: out of memory, for one
+            raise RunFailedError(str(error) or type(error).__name__) from error
+    assert results is not None  # there is one process
+    return results
+
+
+@dataclass
+class Announcer:
+    """Says on stderr which run (or point) begins, and how long the rest may take."""
+
+    total: int
+    unit: str = "run"
+    done: int = 0
+    times: list[float] = field(default_factory=list)
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False))
+
+    def begin(self, title: str) -> None:
+        """Announces a run."""
+        left = ""
+        if self.times:
+            minutes = (self.total - self.done) * sum(self.times) / len(self.times) / 60
+            left = f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
+        self.console.print(f"{self.unit} {self.done + 1} of {self.total}: {title}{left}", soft_wrap=True)
+
+    def end(self, seconds: float) -> None:
+        """Counts a run that is over."""
+        self.times.append(seconds)
+
+
+class GridWorker:
+    """Works on the runs of a plan until none is left in the queue.
+
+    Args:
+        plan: All runs.
+        folder: Where to write.
+        trials: The queue.
+    """
+
+    def __init__(self, plan: Sequence[PlannedRun], folder: Path, trials: Trials) -> None:
+        self.plan = {run.key: run for run in plan}
+        self.folder, self.trials = folder, trials
+        self.announcer = Announcer(len(plan))
+        self._check_plan()
+
+    def _check_plan(self) -> None:
+        """Other runs than these mean another study; fewer, that it is extended."""
+        others = {
+            trial.user_attrs.get(KEY) for trial in self.trials.all() if trial.state != TrialState.PRUNED
+        } - set(self.plan)
+        if others:
+            raise InputError(
+                f"the study of that name in {self.folder} has {len(others)} runs that this file does not ask "
+                "for (a study can be extended, not changed): give another --out, or with --storage another "
+                "`study.name`"
+            )
+
+    def work(self, *, retry: bool = False) -> Outcome:
+        """Does all runs that nobody else does.
+
+        Args:
+            retry: Whether runs that failed earlier are to be done again.
+        """
+        while True:
+            self.trials.give_back()
+            self.trials.enqueue(self.plan, again=retry)
+            retry = False
+            waiting = self.trials.all(TrialState.WAITING)
+            if not any(trial.user_attrs.get(KEY) in self.plan for trial in waiting):
+                return self._write()
+            self.announcer.done = len(self.plan) - len({trial.user_attrs[KEY] for trial in waiting})
+            self.trials.work(self._objective)
+            self._write()
+
+    def _objective(self, trial: Trial) -> float:
+        run = self.plan.get(trial.user_attrs.get(KEY, ""))
+        if run is None or self.trials.is_double(trial):
+            raise optuna.TrialPruned
+        self.announcer.begin(run.title)
+        start = time.monotonic()
+        row = run_row(run, do_run(run, self.folder))
+        trial.set_user_attr(ROW, row)
+        self.announcer.end(time.monotonic() - start)
+        return float(row["seconds"])
+
+    def _write(self) -> Outcome:
+        """Writes the table of runs as it is now."""
+        rows: dict[str, dict[str, Any]] = {}
+        failures: dict[str, str] = {}
+        for trial in self.trials.all(TrialState.COMPLETE, TrialState.FAIL):
+            key, attributes = trial.user_attrs.get(KEY, ""), trial.user_attrs
+            if ROW in attributes:
+                rows[key] = attributes[ROW]
+            elif FAILURE in attributes:
+                failures[key] = attributes[FAILURE]
+        listed = []
+        for key, run in self.plan.items():
+            if key in rows:
+                listed.append(rows[key])
+            elif key in failures:
+                listed.append(run_row(run, None) | {"failure": failures[key]})
+        frame = rows_frame(listed)
+        write_frame(frame, self.folder / TABLE)
+        failed = [(self.plan[key].title, text) for key, text in failures.items() if key not in rows]
+        return Outcome(frame, failed, len(self.plan) - len(listed))
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Waits until no other worker writes tables to a study's folder; must not be nested."""
+    place = folder / RUNS
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place, wait=True):
+        yield
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table when no other worker writes to the folder."""
+    with turn(path.parent):
+        write_whole(path, frame.to_parquet(index=False))

@@ -1,0 +1,165 @@
+"""Who does which run: every run is a trial of an Optuna study in a database, taken by one worker at a time.
+
+The default database is a SQLite file in the study's folder, which one process holds. Any other database may
+be used by many workers at once: each records a heartbeat while it works, and the run of one that died is
+given to another.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from fairdx.errors import InputError
+from fairdx.locks import locked
+
+Direction = Literal["minimize", "maximize"]
+
+DATABASE: Final = "study.db"
+KEY: Final = "key"
+"""Attribute of a trial: the key of its run."""
+ROW: Final = "row"
+"""Attribute of a finished trial: what came out."""
+FAILURE: Final = "failure"
+"""Attribute of a failed trial: why. A trial that failed without it was interrupted, and is done again."""
+HEARTBEAT: Final = 30
+"""Seconds between two signs of life of a worker on a shared database."""
+GRACE = 120
+"""Seconds of silence after which another worker takes over."""
+
+
+class RunFailedError(RuntimeError):
+    """A run cannot be finished; the study goes on without it."""
+
+
+class Trials:
+    """The trials of one study.
+
+    Args:
+        name: Name of the study in the database.
+        folder: The study's folder.
+        url: Database that several workers share; None for a file in `folder`.
+        directions: Of each value that a trial returns.
+
+    Raises:
+        InputError: The database cannot be used.
+    """
+
+    def __init__(self, name: str, folder: Path, url: str | None, directions: Sequence[Direction]) -> None:
+        self.shared = url is not None
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the study says itself what failed
+        # A sampler is only asked by a search, which sets its own.
+        self.study, self._storage = _connected(
+            url or f"sqlite:///{(folder / DATABASE).absolute()}", name, directions, shared=self.shared
+        )
+
+    def close(self) -> None:
+        """Closes all connections to the database."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def hold(self, folder: Path) -> Any:
+        """A context in which no other process may work on the folder, unless the database is shared."""
+        return nullcontext() if self.shared else locked(folder)
+
+    def all(self, *states: TrialState) -> list[FrozenTrial]:
+        """The trials in order, those in a state alone if any is given."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def give_back(self) -> None:
+        """Marks as interrupted what dead workers were doing."""
+        if self.shared:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                fail_stale_trials(self.study)
+            return
+        for trial in self.all(TrialState.RUNNING):  # we hold the folder, so nobody is at it
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def enqueue(self, keys: Collection[str], *, again: bool = False) -> None:
+        """Puts every run in the queue that is not in it, under way, finished or failed.
+
+        Args:
+            keys: Keys of the runs.
+            again: Whether those that failed are to be run again.
+        """
+        settled = {trial.user_attrs.get(KEY) for trial in self.all() if _settled(trial, again=again)}
+        for key in keys:
+            if key not in settled:
+                self.study.enqueue_trial({}, user_attrs={KEY: key})
+
+    def work(self, objective: Callable[[Trial], float | Sequence[float]]) -> None:
+        """Does one trial: the first in the queue, or a new one.
+
+        Args:
+            objective: Does it and returns its values; a `RunFailedError` is recorded with its message.
+        """
+
+        def watched(trial: Trial) -> float | Sequence[float]:
+            try:
+                return objective(trial)
+            except RunFailedError as error:
+                trial.set_user_attr(FAILURE, str(error))
+                raise
+
+        self.study.optimize(watched, n_trials=1, catch=(RunFailedError,))
+
+    def is_double(self, trial: Trial) -> bool:
+        """Whether an earlier trial is of the same run: two workers who start at once both fill the queue."""
+        key = trial.user_attrs.get(KEY)
+        alive = self.all(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+        return any(other.user_attrs.get(KEY) == key and other.number < trial.number for other in alive)
+
+
+def _settled(trial: FrozenTrial, *, again: bool) -> bool:
+    if trial.state == TrialState.FAIL:
+        return FAILURE in trial.user_attrs and not again
+    return trial.state != TrialState.PRUNED
+
+
+def _connected(
+    url: str, name: str, directions: Sequence[Direction], *, shared: bool
+) -> tuple[optuna.Study, RDBStorage]:
+    """Opens a study, or makes it: of workers who start at once all but the first fail to, and try again."""
+    if url.startswith(("postgresql://", "postgres://")):
+        url = f"postgresql+psycopg://{url.partition('://')[2]}"
+    for attempt in range(5):
+        try:
+            storage = _storage(url, shared=shared)
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
+            )
+            return study, storage
+        except ArgumentError:
+            raise InputError(
+                f"--storage {url} is not an address as postgresql://user@host/database"
+            ) from None
+        except ImportError as error:
+            raise InputError(
+                f"--storage: the driver of the database is not installed ({error.__cause__ or error}); for "
+                "PostgreSQL: pip install 'fairdx[postgresql]'"
+            ) from error
+        except SQLAlchemyError as error:
+            if attempt == 4:
+                reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+                shown = make_url(url).render_as_string(hide_password=True)
+                raise InputError(f"--storage: cannot use the database {shown}: {reason}") from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+def _storage(url: str, *, shared: bool) -> RDBStorage:
+    if not shared:
+        return RDBStorage(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=GRACE)

@@ -1,0 +1,114 @@
+"""`fairdx compare`, `fairdx ablate` and `fairdx tune`: the same options, one file format."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from fairdx.errors import InputError
+
+if TYPE_CHECKING:
+    from fairdx.study.execute import Outcome
+    from fairdx.study.settings import Command
+
+Config = Annotated[Path, typer.Argument(help="A study file (TOML); see configs/ for examples.")]
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `study.seeds=[0]`.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to; studies/NAME by default.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Database for several workers, as `postgresql://user@host/name`; by default a file.",
+    ),
+]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed earlier.")]
+
+
+def add_studies(app: typer.Typer) -> None:
+    """Adds the three commands."""
+    app.command()(compare)
+    app.command()(ablate)
+    app.command()(tune)
+
+
+def compare(
+    config: Config,
+    settings: Set = [],  # noqa: B006 - typer copies it
+    out: Out = None,
+    storage: Storage = None,
+    retry: Retry = False,
+) -> None:
+    """Methods x data sets x seeds, in one table with intervals; after an interruption it goes on.
+
+    Example: `fairdx compare configs/table1_main.toml --set run.data.root=prepared/nih`
+    """
+    _study("compare", config, settings, out, storage, retry)
+
+
+def ablate(
+    config: Config,
+    settings: Set = [],  # noqa: B006
+    out: Out = None,
+    storage: Storage = None,
+    retry: Retry = False,
+) -> None:
+    """A grid of settings x seeds, in one table with intervals; after an interruption it goes on.
+
+    Example: `fairdx ablate configs/table3_eta.toml`
+    """
+    _study("ablate", config, settings, out, storage, retry)
+
+
+def tune(
+    config: Config,
+    settings: Set = [],  # noqa: B006
+    out: Out = None,
+    storage: Storage = None,
+    retry: Retry = False,
+) -> None:
+    """Search settings for a high AUROC and a low ADF on validation images; choose under an accuracy budget.
+
+    Example: `fairdx tune configs/tune_phantom.toml`
+    """
+    _study("tune", config, settings, out, storage, retry)
+
+
+def _study(
+    command: "Command", config: Path, settings: list[str], out: Path | None, storage: str | None, retry: bool
+) -> None:
+    if find_spec("optuna") is None:
+        raise InputError("studies need Optuna: pip install 'fairdx[train,study]'")
+    from fairdx.study.run import StudyRequest, run_study
+
+    request = StudyRequest(config, command, tuple(settings), out, storage, retry)
+    try:
+        folder, outcome = run_study(request)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on\n")
+        raise typer.Exit(130) from None
+    _report(folder, outcome)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def _report(folder: Path, outcome: "Outcome") -> None:
+    """Prints the table, what is open and what failed."""
+    table = folder / "table.md"
+    if table.exists() and len(outcome.rows):
+        Console().print(Markdown(table.read_text(encoding="utf-8")))
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if outcome.open:
+        errors.print(
+            f"{outcome.open} runs are still open at other workers; the same command completes the table"
+        )
+    for title, message in outcome.failures:
+        errors.print(f"failed: {title}: {message}")
+    if outcome.failures:
+        errors.print(f"{len(outcome.failures)} failed; --retry-failed does them again")
+    errors.print(f"Open {folder / 'study.html'} for all of it.")

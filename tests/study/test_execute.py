@@ -1,0 +1,164 @@
+"""No run twice, whatever happens: failures, interruptions, other workers, an extended plan."""
+
+import subprocess
+import sys
+from contextlib import closing
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from fairdx.errors import InputError
+from fairdx.study import storage
+from fairdx.study.execute import GridWorker
+from fairdx.study.plan import plan_runs
+from fairdx.study.run import StudyRequest, run_study
+from fairdx.study.settings import load_study
+from fairdx.study.storage import KEY, Trials
+
+
+def compare(path, out, *assignments, **options):
+    return run_study(StudyRequest(path, "compare", assignments, out, **options))[1]
+
+
+def test_every_run_is_done_once_and_the_table_has_a_row_for_each(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    outcome = compare(path, out)
+    assert not outcome.failures
+    table = pd.read_parquet(out / "study.parquet")
+    assert list(zip(table["method"], table["seed"], strict=True)) == [
+        ("vanilla", 0),
+        ("vanilla", 1),
+        ("ours", 0),
+        ("ours", 1),
+    ]
+    assert table["auroc"].tolist() == pytest.approx([0.9, 0.901, 0.88, 0.881])
+    assert table["auroc/low"].tolist() == [0.8] * 4
+    assert table["accuracy"].isna().all()
+    assert table["needs_group"].tolist() == [False] * 4
+    assert table["kept_epoch"].tolist() == [1] * 4
+    assert all((out / folder / "results.json").exists() for folder in table["folder"])
+    assert "ours" in (out / "table.md").read_text()
+    assert (out / "study.html").exists()
+    before = (out / "study.parquet").read_bytes()
+    compare(path, out)
+    assert len(runs.done) == 4
+    assert (out / "study.parquet").read_bytes() == before
+
+
+def test_an_interrupted_study_goes_on_with_the_same_command(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    runs.interrupt_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        compare(path, out)
+    assert len(runs.done) == 2
+    assert len(pd.read_parquet(out / "study.parquet")) == 2
+    outcome = compare(path, out)
+    assert (len(runs.done), len(outcome.rows)) == (4, 4)
+
+
+def test_a_run_that_fails_is_listed_and_the_study_goes_on(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    runs.fails = lambda settings: (settings.method_name, settings.seed) == ("fair_diagnosis", 0)
+    for _ in range(2):  # and is not tried again by itself
+        outcome = compare(path, out)
+        assert outcome.failures == [("ours, phantom, seed 0", "the loss is no longer finite")]
+        assert len(runs.done) == 4
+    assert outcome.rows["failure"].notna().tolist() == [False, False, True, False]
+    assert "no longer finite" in (out / "study.html").read_text()
+    runs.fails = lambda settings: False
+    outcome = compare(path, out, retry=True)
+    assert (len(runs.done), outcome.failures) == (5, [])
+    assert outcome.rows["auroc"].notna().all()
+
+
+def test_a_study_is_extended_but_not_changed(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    compare(path, out)
+    assert len(compare(path, out, "study.seeds=[0, 1, 2]").rows) == 6
+    assert len(runs.done) == 6
+    with pytest.raises(InputError, match="2 runs that this file does not ask for"):
+        compare(path, out)
+    with pytest.raises(InputError, match="can be extended, not changed"):
+        compare(path, out, "study.seeds=[0, 1, 2]", "run.trainer.flip=true")
+    assert len(runs.done) == 6
+
+
+def test_what_a_lost_database_knew_is_taken_from_the_folders(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    before = compare(path, out).rows
+    (out / "study.db").unlink()
+    pd.testing.assert_frame_equal(compare(path, out).rows, before)
+    assert len(runs.done) == 4
+
+
+def test_one_process_holds_the_folder(runs, study_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    script = (
+        "import sys; from pathlib import Path; from fairdx.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="being written by process"):
+            compare(study_file(), out)
+        other.stdin.close()
+    assert runs.done == []
+    assert len(compare(study_file(), out).rows) == 4
+
+
+def test_a_trial_of_a_dead_process_is_done_again(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    out.mkdir()
+    keys = [run.key for run in plan_runs(load_study(path, "compare"), path)]
+    with closing(Trials("instant", out, None, ("minimize",))) as trials:
+        trials.enqueue(keys)
+        trials.study.ask()  # and the process ends
+    outcome = compare(path, out)
+    assert [settings.seed for settings in runs.done].count(0) == 2
+    assert (len(runs.done), len(outcome.rows)) == (4, 4)
+    with closing(Trials("instant", out, None, ("minimize",))) as trials:
+        states = [trial.state for trial in trials.all()]
+    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (1, 4)
+
+
+def test_a_run_that_is_queued_twice_is_done_once(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    out.mkdir()
+    plan = plan_runs(load_study(path, "compare"), path)
+    with closing(Trials("instant", out, None, ("minimize",))) as trials:
+        for run in (*plan, *plan):  # two workers looked at an empty queue at once
+            trials.study.enqueue_trial({}, user_attrs={KEY: run.key})
+        outcome = GridWorker(plan, out, trials).work()
+    assert (len(runs.done), len(outcome.rows)) == (4, 4)
+
+
+def test_a_setting_that_varies_is_a_column(runs, study_file, tmp_path):
+    text = study_file().read_text() + 'vary = { "method.eta" = [0.1, 0.2], "data.label" = ["a", 3] }\n'
+    text = text.replace("[[method]]", 'data.label = "a"\n[[method]]', 1).replace('"a", 3', '"a", "b"')
+    path = study_file(text)
+    outcome = run_study(StudyRequest(path, "ablate", (), tmp_path / "out"))[1]
+    table = pd.read_parquet(tmp_path / "out" / "study.parquet")
+    assert table.loc[table["method"] == "ours", "method.eta"].tolist() == [0.1] * 4 + [0.2] * 4
+    assert table.loc[table["method"] == "vanilla", "method.eta"].isna().all()
+    assert table["data.label"].dropna().unique().tolist() == ["a", "b"]
+    assert len(outcome.rows) == 10
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "not an address"),
+        ("postgresql://nobody:secret@127.0.0.1:1/none", r"cannot use the database .*:\*\*\*@127\.0\.0\.1"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(
+    runs, study_file, tmp_path, url, message, monkeypatch
+):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    with pytest.raises(InputError, match=message) as caught:
+        compare(study_file(), tmp_path / "out", storage=url)
+    assert "secret" not in str(caught.value)

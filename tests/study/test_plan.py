@@ -1,0 +1,149 @@
+"""Study files become runs, and mistakes in them are named before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from fairdx.errors import InputError
+from fairdx.study.plan import plan_runs, varied_settings
+from fairdx.study.search import check_search
+from fairdx.study.settings import load_study
+
+FILE = Path(__file__).with_name("instant.toml").read_text()
+CONFIGS = Path(__file__).parents[2] / "configs"
+GRID = """
+[study]
+name = "grid"
+seeds = [3]
+[run]
+method.name = "fair_diagnosis"
+method.epochs = 2
+method.pretraining.epochs = 1
+[vary]
+"method.eta" = [{ value = 0.0, set = { method = { name = "vanilla" } } }, 0.1]
+"trainer.flip" = [false, true]
+"""
+
+
+def plan(path, command="compare", assignments=()):
+    study = load_study(path, command, assignments)
+    return plan_runs(study, path)
+
+
+def test_a_comparison_is_methods_by_data_by_seeds_by_folds(study_file):
+    path = study_file(FILE + '[[data]]\nname = "a"\n[[data]]\nname = "b"\nattribute = "age_group"\n')
+    found = plan(path)
+    assert [(run.data, run.method, run.seed, run.fold) for run in found] == [
+        (data, method, seed, None) for data in "ab" for method in ("vanilla", "ours") for seed in (0, 1)
+    ]
+    assert {run.settings.data.attribute for run in found if run.data == "b"} == {"age_group"}
+    assert all(run.settings.method.pretraining.epochs == 1 for run in found)
+    assert all(run.settings.seed == run.seed for run in found)
+    assert len({run.key for run in found}) == len(found)
+    folded = plan(path, assignments=("study.seeds=[4]", "study.folds=3"))
+    assert [run.fold for run in folded[:3]] == [0, 1, 2]
+    assert {(run.settings.data.folds, run.settings.seed) for run in folded} == {(3, 4)}
+
+
+def test_a_grid_is_the_product_of_what_varies_and_a_point_may_change_the_method(study_file):
+    path = study_file(GRID)
+    found = plan(path, "ablate")
+    assert varied_settings(load_study(path, "ablate")) == ("method.eta", "trainer.flip")
+    shown = [
+        (run.varied["method.eta"], run.varied["trainer.flip"], run.settings.method_name) for run in found
+    ]
+    assert shown == [
+        (0.0, False, "vanilla"),
+        (0.0, True, "vanilla"),
+        (0.1, False, "fair_diagnosis"),
+        (0.1, True, "fair_diagnosis"),
+    ]
+    assert {run.method for run in found} == {"fair_diagnosis"}
+    assert all(run.settings.method.pretraining.epochs == 1 for run in found)
+    assert [run.settings.method.epochs for run in found[2:]] == [2, 2]
+
+
+def test_methods_have_grids_of_their_own(study_file):
+    found = plan(study_file(FILE + 'vary = { "method.alpha" = [1, 2] }\n'), "ablate")
+    assert [(run.method, dict(run.varied)) for run in found if run.seed == 0] == [
+        ("vanilla", {}),
+        ("ours", {"method.alpha": 1}),
+        ("ours", {"method.alpha": 2}),
+    ]
+
+
+def test_the_key_is_of_the_settings_and_of_what_is_in_the_data_not_of_its_place(
+    study_file, small_phantom, tmp_path
+):
+    path = study_file()
+    (tmp_path / "moved").symlink_to(small_phantom.root)
+    here, there, default = (
+        [run.key for run in plan(path, assignments=change)]
+        for change in ((f"run.data.root={small_phantom.root}",), (f"run.data.root={tmp_path}/moved",), ())
+    )
+    assert here == there
+    assert not set(here) & set(default)
+    other = [run.key for run in plan(path, assignments=("run.trainer.flip=true",))]
+    assert not set(other) & set(default)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FILE.replace("pretraining.epochs", "pretraining.epoch"), r"study\.toml.*pretraining\.epochs"),
+        (FILE + "eta = 5.0\n", r"study\.toml \(`ours` on phantom\) \[method\]: `eta`.*received 5\.0"),
+        (FILE.replace('"vanilla"', '"vanila"'), r"study\.toml.*did you mean `vanilla`"),
+        (FILE.replace("seeds", "sead"), r"did you mean `study\.seeds`"),
+        (FILE.replace("seeds = [0, 1]", "seeds = [1, 1]"), "different numbers"),
+        (FILE.replace("seeds = [0, 1]", "folds = 5"), "give one seed"),
+        (FILE.replace('label = "ours"', "").replace('"fair_diagnosis"', '"vanilla"'), "two of that name"),
+        (FILE.replace('"fair_diagnosis"', '"vanilla"'), "two runs are the same: `vanilla, phantom, seed 0`"),
+        (FILE.replace("method.pretraining", "method.eta = 1\nmethod.pretraining"), "not `eta`"),
+        (FILE.replace("[[method]]", "seed = 3\n[[method]]", 1), r"`run\.seed` is given by"),
+        (FILE.replace("[[method]]", "trainer.processes = 2\n[[method]]", 1), "one --storage"),
+        (FILE + '[[data]]\nname = "x"\nroot = "nowhere"\n', "nowhere"),
+        (FILE + "[vary]\n'method.eta' = [0.1]\n", "is for `fairdx ablate`, not `fairdx compare`"),
+        (GRID + "[tune]\nspace.x = { low = 0, high = 1 }\n", "both"),
+        (FILE + "[tune]\nspace.'method.eta' = { low = 1, high = 0 }\n", "below `high`"),
+    ],
+)
+def test_mistakes_are_named(study_file, text, message):
+    with pytest.raises(InputError, match=message):
+        plan(study_file(text))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        '"method.eta" = [{ value = 0.0 }]',
+        '"method.eta" = [{ value = 0.0, set = 3 }]',
+        '"method.eta" = []',
+        '"method.eta.x" = [1]',
+    ],
+)
+def test_a_spoilt_grid_is_named(study_file, change):
+    text = GRID.partition("[vary]")[0].replace("method.epochs = 2", "method.eta = 0.1")
+    with pytest.raises(InputError, match=r"method\.eta|`eta`"):
+        plan(study_file(text + "[vary]\n" + change + "\n"), "ablate")
+
+
+STUDIES = sorted(path for path in CONFIGS.glob("*.toml") if path.read_text().count("[study]"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_that_is_delivered_is_valid_and_says_its_command(path):
+    text = path.read_text()
+    command = text.partition("# fairdx ")[2].split()[0]
+    assert f"fairdx {command} configs/{path.name}" in text
+    study = load_study(path, command)
+    assert study.study.name == path.stem
+    if command == "tune":
+        check_search(study, path)
+    else:
+        assert len(plan_runs(study, path)) >= 20
+    assert "# data.root = " in text
+
+
+def test_the_paper_has_its_tables():
+    names = {path.stem for path in STUDIES}
+    assert {"table1_main", "table2_backbones", "table3_eta", "table4_alpha", "table5_beta"} <= names
