@@ -218,6 +218,10 @@ def test_shifting_moves_whole_images_and_repeats_the_edge():
     torch.testing.assert_close(augment(image, shift=0, flip=False), image)
     flipped = augment(image.expand(2, 1, 5, 5), shift=0, flip=True)
     assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(flipped, image, strict=True))
+    turned = augment(image[:1].expand(40, 1, 5, 5), shift=0, flip=False, turn=True)
+    ways = [torch.rot90(image[0], quarters, (1, 2)) for quarters in range(4)]
+    found = [[torch.equal(one, way) for way in ways].index(True) for one in turned]
+    assert set(found) == {0, 1, 2, 3}
 
 
 def test_the_threshold_is_youdens_against_brute_force():

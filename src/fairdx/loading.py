@@ -61,13 +61,14 @@ def to_unit_range(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     return image.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def augment(image: Tensor, *, shift: int, flip: bool) -> Tensor:
+def augment(image: Tensor, *, shift: int, flip: bool, turn: bool = False) -> Tensor:
     """Shifts each image at random by up to `shift` pixels (edges repeat) and mirrors it with probability 1/2.
 
     Args:
         image: Shape (N, C, H, W).
         shift: Largest shift along each axis, in pixels.
         flip: Whether to mirror left to right.
+        turn: Whether to turn by 0, 90, 180 or 270 degrees, with equal probability; for square images.
     """
     count, _, height, width = image.shape
     if shift > 0:
@@ -82,4 +83,8 @@ def augment(image: Tensor, *, shift: int, flip: bool) -> Tensor:
     if flip:
         mirrored = torch.rand(count, 1, 1, 1, device=image.device) < 0.5
         image = torch.where(mirrored, image.flip(3), image)
+    if turn:
+        quarter, half = torch.rand(2, count, 1, 1, 1, device=image.device) < 0.5
+        image = torch.where(quarter, image.transpose(2, 3).flip(2), image)
+        image = torch.where(half, image.flip((2, 3)), image)
     return image.contiguous(memory_format=torch.channels_last)

@@ -28,6 +28,8 @@ class TrainerSettings(Config):
     """Training images are shifted at random by up to so many pixels along each axis."""
     flip: bool = False
     """Training images are mirrored left to right at random."""
+    turn: bool = False
+    """Training images are turned by quarters at random; for skin and tissue, which have no upright."""
 
 
 def make_fabric(settings: TrainerSettings) -> Fabric:

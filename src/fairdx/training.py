@@ -116,7 +116,8 @@ class _Fit:
         with isolated_rng(seed):
             batches = self.images.batches(mine, self.stage.batch_size, self.fabric.device)
             for step, batch in enumerate(batches, start=1):
-                image = augment(batch.image, shift=self.settings.shift, flip=self.settings.flip)
+                settings = self.settings
+                image = augment(batch.image, shift=settings.shift, flip=settings.flip, turn=settings.turn)
                 for name, value in self._play(batch._replace(image=image)).items():
                     sums[name] = sums[name] + value if name in sums else value
                 if step % CHECK_EVERY == 0 or step == self.steps:
