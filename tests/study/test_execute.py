@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from fairdx.errors import InputError
 from fairdx.study import storage
@@ -14,7 +14,7 @@ from fairdx.study.execute import GridWorker
 from fairdx.study.plan import plan_runs
 from fairdx.study.run import StudyRequest, run_study
 from fairdx.study.settings import load_study
-from fairdx.study.storage import KEY, Trials
+from fairdx.study.storage import FAILURE, KEY, Trials
 
 
 def compare(path, out, *assignments, **options):
@@ -162,3 +162,64 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
     with pytest.raises(InputError, match=message) as caught:
         compare(study_file(), tmp_path / "out", storage=url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_folder_holds_one_study_of_one_kind(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    compare(path, out)
+    before = (out / "study.parquet").read_bytes()
+    with pytest.raises(InputError, match="is of the study `instant`, not of `other`"):
+        compare(path, out, "study.name=other", "study.seeds=[7]")
+    search = (
+        '[study]\nname = "instant"\n[run]\nmethod.name = "fair_diagnosis"\n'
+        '[tune.space]\n"method.eta" = { low = 0.1, high = 0.2 }\n'
+    )
+    with pytest.raises(InputError, match="another kind of study under the name `instant`"):
+        run_study(StudyRequest(study_file(search, "search.toml"), "tune", (), out))
+    assert (out / "study.parquet").read_bytes() == before
+
+
+def shared_database(tmp_path):
+    return f"sqlite:///{tmp_path}/shared.db"
+
+
+def test_a_failure_in_another_workers_longer_plan_is_not_ours(runs, study_file, tmp_path):
+    path, out, url = study_file(), tmp_path / "out", shared_database(tmp_path)
+    longer = plan_runs(load_study(path, "compare", ("study.seeds=[0, 1, 2]",)), path)
+
+    def meanwhile(settings):
+        with closing(Trials("instant", out, url, ("minimize",))) as trials:
+            failed = {KEY: longer[2].key, FAILURE: "of another"}
+            trials.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=failed))
+        return False
+
+    runs.fails = meanwhile
+    outcome = compare(path, out, storage=url)
+    assert (len(outcome.rows), outcome.failures) == (4, [])
+
+
+def test_a_worker_who_died_at_an_empty_queue_is_in_nobodys_way(runs, study_file, tmp_path):
+    path, out, url = study_file(), tmp_path / "out", shared_database(tmp_path)
+    out.mkdir()
+    with closing(Trials("instant", out, url, ("minimize",))) as trials:
+        trials.study.add_trial(create_trial(state=TrialState.RUNNING))
+    assert len(compare(path, out, storage=url).rows) == 4
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_worker_whose_run_was_given_away_goes_on(runs, study_file, tmp_path, caplog, fails):
+    path, out, url = study_file(), tmp_path / "out", shared_database(tmp_path)
+
+    def given_away(settings):
+        if len(runs.done) > 1:
+            return False
+        with closing(Trials("instant", out, url, ("minimize",))) as trials:
+            for trial in trials.all(TrialState.RUNNING):  # what others do when they hear nothing
+                trials.study.tell(trial.number, state=TrialState.FAIL)
+        return fails
+
+    runs.fails = given_away
+    outcome = compare(path, out, storage=url)
+    assert (len(outcome.rows), outcome.failures) == (4, [])
+    assert len(runs.done) == 4 + fails
+    assert "silent for too long" in caplog.text

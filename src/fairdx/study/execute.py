@@ -109,7 +109,7 @@ class GridWorker:
         """Other runs than these mean another study; fewer, that it is extended."""
         others = {
             trial.user_attrs.get(KEY) for trial in self.trials.all() if trial.state != TrialState.PRUNED
-        } - set(self.plan)
+        } - {None, *self.plan}  # a worker who finds the queue empty makes one without a key
         if others:
             raise InputError(
                 f"the study of that name in {self.folder} has {len(others)} runs that this file does not ask "
@@ -163,7 +163,11 @@ class GridWorker:
                 listed.append(run_row(run, None) | {"failure": failures[key]})
         frame = rows_frame(listed)
         write_frame(frame, self.folder / TABLE)
-        failed = [(self.plan[key].title, text) for key, text in failures.items() if key not in rows]
+        failed = [
+            (run.title, failures[key])
+            for key, run in self.plan.items()
+            if key in failures and key not in rows
+        ]
         return Outcome(frame, failed, len(self.plan) - len(listed))
 
 

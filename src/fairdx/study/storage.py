@@ -5,6 +5,7 @@ be used by many workers at once: each records a heartbeat while it works, and th
 given to another.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fairdx.errors import InputError
 from fairdx.locks import locked
+
+logger = logging.getLogger(__name__)
 
 Direction = Literal["minimize", "maximize"]
 
@@ -51,7 +54,7 @@ class Trials:
         directions: Of each value that a trial returns.
 
     Raises:
-        InputError: The database cannot be used.
+        InputError: The database cannot be used, or it holds another study: the one in a folder has one alone.
     """
 
     def __init__(self, name: str, folder: Path, url: str | None, directions: Sequence[Direction]) -> None:
@@ -110,8 +113,17 @@ class Trials:
             except RunFailedError as error:
                 trial.set_user_attr(FAILURE, str(error))
                 raise
+            finally:
+                if self.all()[trial.number].state.is_finished():
+                    taken.append(trial.number)
 
-        self.study.optimize(watched, n_trials=1, catch=(RunFailedError,))
+        taken: list[int] = []
+        try:
+            self.study.optimize(watched, n_trials=1, catch=(RunFailedError,))
+        except ValueError:  # of Optuna, about any trial that somebody else has ended
+            if not taken:
+                raise
+            logger.warning("this process was silent for too long (asleep?), and its run was given to another")
 
     def is_double(self, trial: Trial) -> bool:
         """Whether an earlier trial is of the same run: two workers who start at once both fill the queue."""
@@ -135,9 +147,19 @@ def _connected(
     for attempt in range(5):
         try:
             storage = _storage(url, shared=shared)
+            others = (
+                [] if shared else [other for other in optuna.get_all_study_names(storage) if other != name]
+            )
+            if others:
+                raise InputError(f"{url} is of the study `{others[0]}`, not of `{name}`: give another --out")
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
+            if [direction.name.lower() for direction in study.directions] != list(directions):
+                raise InputError(
+                    f"there is another kind of study under the name `{name}` (a search, or a grid): give another "
+                    "--out, or with --storage another `study.name`"
+                )
             return study, storage
         except ArgumentError:
             raise InputError(
