@@ -102,6 +102,10 @@ def test_a_point_that_fails_is_listed(runs, study_file, tmp_path):
     failed = 6 - len(pd.read_parquet(tmp_path / "out" / "trials.parquet"))
     assert 0 < failed == len(outcome.failures) < 6
     assert all(message == "the loss is no longer finite" for _, message in outcome.failures)
+    runs.fails = lambda settings: False
+    outcome = tune(study_file(FILE), tmp_path / "out", retry=True)
+    assert outcome.failures == []
+    assert len(pd.read_parquet(tmp_path / "out" / "trials.parquet")) == 6
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,16 @@ class Search:
 
     def _repeat(self, *, failed: bool) -> None:
         """Puts interrupted points in the queue, each once."""
-        every = self.trials.all()
-        repeated = {trial.user_attrs.get(RETRY) for trial in every}
-        for trial in every:
+        repeated = self._repeated()
+        for trial in self.trials.all():
             lost = trial.state == TrialState.FAIL and (failed or FAILURE not in trial.user_attrs)
             if lost and trial.number not in repeated:
                 # One that was interrupted before it had a point leaves the choice to the sampler.
                 self.trials.study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number})
+
+    def _repeated(self) -> set[int]:
+        """Numbers of the trials that were put in the queue again."""
+        return {trial.user_attrs[RETRY] for trial in self.trials.all() if RETRY in trial.user_attrs}
 
     def _objective(self, trial: Trial) -> tuple[float, float]:
         point = {key: _suggest(trial, key, span) for key, span in self.settings.space.items()}
@@ -184,8 +187,12 @@ class Search:
 
     def _write(self, vanilla: Score) -> Outcome:
         done = self.trials.all(TrialState.COMPLETE)
-        failed = [t for t in self.trials.all(TrialState.FAIL) if FAILURE in t.user_attrs]
-        failures = [(str(t.params), t.user_attrs[FAILURE]) for t in failed]
+        repeated = self._repeated()
+        failures = [
+            (str(trial.params), trial.user_attrs[FAILURE])
+            for trial in self.trials.all(TrialState.FAIL)
+            if FAILURE in trial.user_attrs and trial.number not in repeated
+        ]
         if not done:
             return Outcome(rows_frame([]), failures)
         front = pareto_front([trial.values for trial in done])
