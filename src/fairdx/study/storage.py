@@ -157,8 +157,8 @@ def _connected(
             )
             if [direction.name.lower() for direction in study.directions] != list(directions):
                 raise InputError(
-                    f"there is another kind of study under the name `{name}` (a search, or a grid): give another "
-                    "--out, or with --storage another `study.name`"
+                    f"there is another kind of study under the name `{name}` (a search, or a grid): give "
+                    "another --out, or with --storage another `study.name`"
                 )
             return study, storage
         except ArgumentError:
