@@ -75,7 +75,7 @@ def run(
     with fabric.rank_zero_first():
         _check_free(folder, settings)
         current = _open(settings, folder, phantoms, fabric)
-        (folder / CONFIG).write_text(settings.model_dump_json(indent=2))
+        write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
     method = METHODS[settings.method_name].build(settings.method, _spec(current), seed=settings.seed)
     history: list[Record] = []
     figures: dict[str, dict[str, Any]] = {}

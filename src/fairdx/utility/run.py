@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairdx.data.split import SPLITS, Split
+from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 from fairdx.experiment import train
 from fairdx.measurement import Run
@@ -116,7 +117,7 @@ def _check_free(folder: Path, settings: UtilitySettings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if file.exists() and json.loads(file.read_text()) != json.loads(text):
             raise InputError(f"{folder} holds other settings; give another --out, or delete it")
-        file.write_text(text)
+        write_whole(file, text.encode())
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
