@@ -1,6 +1,7 @@
 """Data utility on a phantom small enough for a test, and its bootstrap beside other ways to the same."""
 
 import json
+import resource
 
 import numpy as np
 import pandas as pd
@@ -194,6 +195,9 @@ def test_tables_say_what_was_left_out_and_what_always_deciding_the_same_gives(fi
     assert "- mass is left out: 3 &amp; 4" in text
     assert r"trained for a\_b" in tex
     assert r"3 \& 4" in tex
+    table.loc[table["kind"] == "difference", ["value", "low", "high"]] = (-1e-7, -0.01, 0.02)
+    write_utility(table, tmp_path, main="a", notes=[], level=0.95)
+    assert "| 0.00 (−1.00 to +2.00) |" in (tmp_path / "utility.md").read_text()
     one = table[table["finding"] == "effusion"].iloc[0]
     assert f"| {100 * one['frequent']:.2f} |" in text
     assert one["frequent"] >= 0.5
@@ -201,3 +205,16 @@ def test_tables_say_what_was_left_out_and_what_always_deciding_the_same_gives(fi
     assert (
         drawn.count('class="mark') == 4 + 2 * 3 * 4
     )  # the legend, and two metrics of three lines in four arms
+
+
+def test_a_full_disk_does_not_spoil_the_settings_of_what_is_there(config, finished):
+    folder = finished[0]
+    before = (folder / "config.json").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write to"):
+            data_utility(load_utility_settings(config), folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (folder / "config.json").read_bytes() == before

@@ -38,6 +38,22 @@ def test_means_and_intervals_are_scipys(rows):
         assert found.n == 3
 
 
+def test_an_interval_is_shown_as_far_as_the_metric_goes(row_maker):
+    values = {
+        "auroc": (0.99, 0.96),
+        "equal_opportunity_difference": (0.01, 0.08),
+        "direct_effect": (0.0, 0.1),
+    }
+    rows = pd.DataFrame(row_maker("one", s, **{name: v[s] for name, v in values.items()}) for s in (0, 1))
+    line = Summary(rows).lines[0]
+    assert line.estimates["auroc"].high > 1
+    assert line.estimates["equal_opportunity_difference"].low < 0
+    found = cells(markdown(Summary(rows)), "one")
+    assert found[2].endswith("to 100.00)")
+    assert found[3].startswith("4.50 (0.00 to ")
+    assert found[4].startswith("5.00 (−")  # an effect can be negative
+
+
 def test_differences_are_paired_by_seed(rows):
     shuffled = rows.sample(frac=1, random_state=0)
     line = next(line for line in Summary(shuffled).lines if line.method == "ours")

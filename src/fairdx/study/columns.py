@@ -1,9 +1,10 @@
 """What tables and figures of a study show for reading, in the units of the paper."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
+from fairdx.report.numbers import Style
 from fairdx.study.summary import Line, Mean
 
 
@@ -38,10 +39,12 @@ class Column:
 
     def text(self, value: float) -> str:
         """A value in the column's unit."""
-        if not isfinite(value):
-            return "–"
-        text = f"{value * self.scale:.{self.digits}f}"
-        return text.replace("-", "−") if float(text) else text.removeprefix("-")
+        return Style(self.scale, self.digits)(value)
+
+    def possible(self, mean: Mean) -> Mean:
+        """A mean whose interval is cut at what the metric can be: Student's knows of no ends."""
+        low = mean.low if self.signed else max(mean.low, 0.0)
+        return replace(mean, low=low, high=min(mean.high, 1.0) if self.higher else mean.high)
 
     def interval(self, mean: Mean) -> str:
         """An interval in the column's unit; empty if there is none."""

@@ -136,9 +136,9 @@ def _height(column: Column, lines: Sequence[Line]) -> Axis:
 
 
 def _ends(column: Column, mean: Mean) -> tuple[float, float, float]:
-    """A mean and its interval as they are drawn; a size is not drawn below 0."""
-    low = mean.low if column.signed or not mean.low < 0 else 0.0
-    return mean.value * column.scale, low * column.scale, mean.high * column.scale
+    """A mean and its interval as they are drawn."""
+    drawn = column.possible(mean)
+    return drawn.value * column.scale, drawn.low * column.scale, drawn.high * column.scale
 
 
 def _panel(

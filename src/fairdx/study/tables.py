@@ -87,7 +87,8 @@ def _table(summary: Summary, data: str) -> Table:
 def _cell(line: Line, column: Column, bold: bool) -> Cell:
     mean = line.estimates.get(column.metric, NO_MEAN)
     fewer = 0 < mean.n < len(line.table)
-    return Cell(column.text(mean.value), column.interval(mean), bold, f"{mean.n} runs" if fewer else "")
+    ends = column.interval(column.possible(mean))
+    return Cell(column.text(mean.value), ends, bold, f"{mean.n} runs" if fewer else "")
 
 
 def caption(summary: Summary) -> str:
@@ -96,7 +97,9 @@ def caption(summary: Summary) -> str:
     parts = []
     if sources & {"seeds", "folds"}:
         unit = "seeds" if "seeds" in sources else "folds"
-        parts.append(f"Mean over {unit}, with its 95 % interval (Student's t).")
+        parts.append(
+            f"Mean over {unit}, with its 95 % interval (Student's t, cut where the metric ends, as at 0)."
+        )
     if "folds" in sources:
         parts.append("Folds share training images, so an interval over folds is narrower than it should be.")
     if "run" in sources:

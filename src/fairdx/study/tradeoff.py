@@ -79,7 +79,8 @@ def _dots(lines: Sequence[Line]) -> Iterator[_Dot]:
     series = {curve: i % SERIES for i, curve in enumerate(dict.fromkeys(curves))}
     for line, curve in zip(lines, curves, strict=True):
         if AUC in line.estimates and ADF in line.estimates:
-            auc, adf = _scaled(line.estimates[AUC], 100), _scaled(line.estimates[ADF], 1000)
+            auc = _scaled(_AUC.possible(line.estimates[AUC]), _AUC.scale)
+            adf = _scaled(_ADF.possible(line.estimates[ADF]), _ADF.scale)
             if isfinite(auc.value) and isfinite(adf.value):
                 yield _Dot(line, curve, series[curve], auc, adf)
 
@@ -102,7 +103,7 @@ def _table(dots: Sequence[_Dot], summary: Summary) -> Table:
     head = ("method", *summary.varied, "AUC, %", "interval", "ADF, 10⁻³", "interval")
     rows = []
     for dot in dots:
-        auc, adf = dot.line.estimates[AUC], dot.line.estimates[ADF]
+        auc, adf = _AUC.possible(dot.line.estimates[AUC]), _ADF.possible(dot.line.estimates[ADF])
         figures = (_AUC.text(auc.value), _AUC.interval(auc), _ADF.text(adf.value), _ADF.interval(adf))
         rows.append([dot.line.method, *(shown(v) for v in dot.line.values), *figures])
     return Table(head, rows)

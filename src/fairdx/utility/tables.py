@@ -9,6 +9,7 @@ import pandas as pd
 
 from fairdx.errors import InputError
 from fairdx.report.figures import shorten
+from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet
 from fairdx.study.tables import markdown_table, markdown_text, tabular, tex_text, write_files
 from fairdx.utility.heads import MEAN, METRICS
@@ -73,9 +74,8 @@ def grid(table: pd.DataFrame, metric: str, kind: str) -> tuple[list[str], list[l
 
 
 def _cell(row: Mapping[Hashable, Any], *, signed: bool) -> str:
-    sign = "+" if signed else ""
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    return f"{value:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})".replace("-", "−")
+    value, low, high = (Style(100, 2, signed)(row[name]) for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _parts(table: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
