@@ -33,6 +33,7 @@ def test_failed_runs_are_listed_and_the_status_is_one(outcome, tmp_path, capsys)
     said = capsys.readouterr().err
     assert "failed: ours, phantom, seed 3: no longer finite" in said
     assert "2 runs are still open at other workers" in said
+    assert "study.html" not in said  # there is nothing in it yet
 
 
 def test_an_interruption_says_how_to_go_on(outcome, tmp_path, capsys):

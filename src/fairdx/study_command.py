@@ -111,4 +111,5 @@ def _report(folder: Path, outcome: "Outcome") -> None:
         errors.print(f"failed: {title}: {message}")
     if outcome.failures:
         errors.print(f"{len(outcome.failures)} failed; --retry-failed does them again")
-    errors.print(f"Open {folder / 'study.html'} for all of it.")
+    if len(outcome.rows):
+        errors.print(f"Open {folder / 'study.html'} for all of it.")

@@ -41,7 +41,7 @@ def shifted(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64
 
 
 def pool_folds(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame:
-    """Evaluates the pooled folds of each method and setting whose folds are all done.
+    """Evaluates the pooled folds of each method and setting whose folds are all done, in this folder.
 
     Args:
         plan: All runs of a cross-validated study.
@@ -51,7 +51,7 @@ def pool_folds(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame:
         Rows as in the table of runs, with neither seed nor fold.
 
     Raises:
-        InputError: A run's predictions are on another machine.
+        InputError: Two folds of a method test the same image.
     """
     groups: dict[tuple[Any, ...], list[PlannedRun]] = {}
     for run in plan:
