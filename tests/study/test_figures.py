@@ -43,8 +43,28 @@ def test_the_front_leaves_out_what_needs_the_group(study_maker):
     drawn = render(make_figures(Summary(rows))[0].panels[0])
     front = re.search(r'd="([^"]*)" class="rule"', drawn).group(1)
     vanilla = re.search(r'transform="translate\(([\d.]+) ([\d.]+)\)" class="mark s0"', drawn).groups()
-    assert f"V{vanilla[1]}H{vanilla[0]}" in front
+    assert f" {vanilla[1]}H{vanilla[0]}V" in front
     assert front.count("H") == 1
+
+
+def test_the_trade_off_keeps_names_off_the_front_and_explains_only_what_it_shows(row_maker):
+    import pandas as pd
+
+    made = {"vanilla": ((0.616, 0.632), (0.0003, 0.0045)), "ours": ((0.623, 0.635), (0.0007, 0.0007))}
+    rows = pd.DataFrame(
+        row_maker(name, seed, auroc=auc[seed], approximate_diagnosis_fairness=adf[seed])
+        for name, (auc, adf) in made.items()
+        for seed in (0, 1)
+    )
+    figure = make_figures(Summary(rows))[0]
+    front = re.search(r'd="([^"]*)" class="rule"', render(figure.panels[0])).group(1)
+    (x, top) = (float(number) for number in re.search(r"H([\d.]+)V([\d.]+)$", front).groups())
+    for left, _, right, bottom, name in boxes(figure.panels[0]):
+        assert bottom < top or not left < x < right, name
+    words = str(figure)
+    assert "vanilla's figures" in words
+    assert "floor" not in words
+    assert "†" not in words
 
 
 def test_the_floor_is_the_bias_of_the_plug_in(row_maker):

@@ -61,16 +61,33 @@ def tradeoff(lines: Sequence[Line], summary: Summary, name: str) -> Figure | Non
     return Figure(
         name,
         f"Trade-off: {data}",
-        "Right and down is better: a higher AUC, and a decision that tells less about the group beyond the "
-        "truth. Marks are means over seeds, bars their 95 % intervals. The dashed line joins the marks that "
-        "no other beats in both; methods that need the group at test time (†) do not count. The dotted lines "
-        "are vanilla's figures. “floor” is what ADF shows of a fair model by chance in so few images.",
+        _caption(dots, lines),
         [panel],
         [_label(dot) for dot in _first(dots)] if several and len(curves) <= SERIES else (),
         _table(dots, summary),
         wide=True,
         columns=1,
     )
+
+
+def _caption(dots: Sequence[_Dot], lines: Sequence[Line]) -> str:
+    """How to read the figure; nothing on what is not in it."""
+    oracles = any(dot.line.needs_group for dot in dots)
+    parts = [
+        "Right and down is better: a higher AUC, and a decision that tells less about the group beyond the "
+        "truth. Marks are means over seeds, bars their 95 % intervals. The dashed line joins the marks that "
+        "no other beats in both"
+        + ("; methods that need the group at test time (†) do not count." if oracles else ".")
+    ]
+    if len(_vanilla(dots)) == 1:
+        parts.append("The dotted lines are vanilla's figures.")
+    if _floor(lines) is not None:
+        parts.append("“floor” is what ADF shows of a fair model by chance in so few images.")
+    return " ".join(parts)
+
+
+def _vanilla(dots: Sequence[_Dot]) -> list[_Dot]:
+    return [dot for dot in dots if dot.line.method.casefold() == VANILLA]
 
 
 def _dots(lines: Sequence[Line]) -> Iterator[_Dot]:
@@ -142,7 +159,7 @@ def _draw(dots: Sequence[_Dot], lines: Sequence[Line], several: bool) -> Element
     panel = Panel(x, up.axis, label=f"AUC against ADF. {spoken}", width=760, height=430, left=62)
     labels = _Labels(panel)
     _references(panel, up, dots, floor_at, labels)
-    _front(panel, up, [dot for dot in dots if not dot.line.needs_group])
+    _front(panel, up, [dot for dot in dots if not dot.line.needs_group], labels)
     if several:
         _strength_lines(panel, up, dots)
     for dot in dots:
@@ -179,7 +196,7 @@ def _references(
     panel: Panel, up: _Height, dots: Sequence[_Dot], floor_at: float | None, labels: "_Labels"
 ) -> None:
     """Vanilla's figures, and the floor of ADF."""
-    vanilla = [dot for dot in dots if dot.line.method.casefold() == VANILLA]
+    vanilla = _vanilla(dots)
     if len(vanilla) == 1:
         x, y = panel.at(vanilla[0].auc.value, up(vanilla[0].adf.value))
         d = f"M{panel.left:.1f} {y:.1f}H{panel.right:.1f}M{x:.1f} {panel.top:.1f}V{panel.bottom:.1f}"
@@ -190,18 +207,20 @@ def _references(
         labels.fixed(f"floor, {floor_at:.2g}", panel.left + 6, y - 5)
 
 
-def _front(panel: Panel, up: _Height, dots: Sequence[_Dot]) -> None:
+def _front(panel: Panel, up: _Height, dots: Sequence[_Dot], labels: "_Labels") -> None:
     """The staircase below which nothing lies."""
     on = pareto_front([dot.place for dot in dots])
     corners = sorted({dot.place for dot, kept in zip(dots, on, strict=True) if kept})
     if not corners:
         return
     points = [panel.at(auc, up(adf)) for auc, adf in corners]
-    (_, first), (last, _) = points[0], points[-1]
-    d = f"M{panel.left:.1f} {first:.1f}"
-    for x, y in points:
-        d += f"V{y:.1f}H{x:.1f}"
-    add(panel.svg, "path", d=f"{d}M{last:.1f} {points[-1][1]:.1f}V{panel.top:.1f}", class_="rule")
+    left, d = panel.left, f"M{panel.left:.1f} {points[0][1]:.1f}"
+    for (x, y), (_, above) in zip(points, [*points[1:], (0.0, panel.top)], strict=True):
+        d += f"H{x:.1f}V{above:.1f}"
+        labels.keep_off((left, y - 2, x, y + 2))
+        labels.keep_off((x - 2, above, x + 2, y))
+        left = x
+    add(panel.svg, "path", d=d, class_="rule")
 
 
 def _strength_lines(panel: Panel, up: _Height, dots: Sequence[_Dot]) -> None:
