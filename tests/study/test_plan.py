@@ -1,5 +1,6 @@
 """Study files become runs, and mistakes in them are named before anything runs."""
 
+import re
 from pathlib import Path
 
 import pytest
