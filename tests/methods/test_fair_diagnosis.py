@@ -12,7 +12,7 @@ from fairdx.optimization import learning
 
 
 def make(**changes):
-    config = FairDiagnosisConfig(**{"adversary": 1.0, **changes})
+    config = FairDiagnosisConfig(**changes)
     method = FairDiagnosis.build(config, Spec(1, 32, 2, 2), seed=0)
     for module in method.stages()[1].modules.values():
         module.requires_grad_(False).eval()
@@ -96,8 +96,8 @@ def test_the_paper_preset_is_the_paper(batch):
     assert float(loss) == pytest.approx(float(cross_entropy(torch.zeros(8, 2), batch.group)), abs=0.3)
 
 
-def test_by_default_the_mask_learns_alone_and_follows_the_gap(batch):
-    method = make(adversary=0.0)
+def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
+    method = make(**FairDiagnosis.presets["gap"])
     stage = method.stages()[1]
     assert [player.name for player in stage.players] == ["mask_generator"]
     assert set(stage.modules) == {"diagnoser", "mask_generator"}
