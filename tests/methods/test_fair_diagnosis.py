@@ -97,7 +97,7 @@ def test_the_paper_preset_is_the_paper(batch):
 
 
 def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
-    method = make(**FairDiagnosis.presets["gap"])
+    method = make(**FairDiagnosis.presets["gap"])  # whose beta is 1
     stage = method.stages()[1]
     assert [player.name for player in stage.players] == ["mask_generator"]
     assert set(stage.modules) == {"diagnoser", "mask_generator"}
