@@ -79,6 +79,16 @@ def test_an_effect_is_best_nearest_to_zero_and_equal_figures_share_the_bold(row_
     assert "**" not in cells(text, "far")[2] + cells(text, "vanilla")[2]
 
 
+def test_effects_of_both_signs_do_not_win_by_cancelling(row_maker):
+    effects = {"swings": (0.05, -0.05), "steady": (0.02, 0.01)}
+    rows = pd.DataFrame(
+        row_maker(m, s, direct_effect=e) for m, both in effects.items() for s, e in enumerate(both)
+    )
+    text = markdown(Summary(rows))
+    assert cells(text, "swings")[2].startswith("0.00")
+    assert cells(text, "steady")[2].startswith("**1.50**")
+
+
 def test_a_method_that_needs_the_group_is_marked_and_never_best(rows, row_maker):
     oracle = [
         row_maker("oracle", s, needs_group=True, auroc=0.99, approximate_diagnosis_fairness=1e-5)

@@ -87,13 +87,14 @@ def best(lines: Sequence[Line], column: Column) -> set[int]:
     """The lines with the best figure of a column; several where they are shown as the same.
 
     Lines with missing runs do not compete: a seed that diverged would only make the mean better. Nor do
-    methods that use the group at test time.
+    methods that use the group at test time. Of effects, which have a sign, the mean size over runs competes:
+    effects of both signs cancel in a mean, and each of them is unfair to someone.
 
     Returns:
         Places in `lines`; none if fewer than two compete.
     """
     losses = {
-        i: column.loss(line.estimates[column.metric].value)
+        i: column.loss(_competing(line, column))
         for i, line in enumerate(lines)
         if _has(line, column)
         and line.complete
@@ -103,3 +104,9 @@ def best(lines: Sequence[Line], column: Column) -> set[int]:
     if len(losses) < 2:
         return set()
     return {i for i, loss in losses.items() if loss == min(losses.values())}
+
+
+def _competing(line: Line, column: Column) -> float:
+    if column.signed:
+        return float(line.table[column.metric].abs().mean())
+    return line.estimates[column.metric].value

@@ -112,7 +112,8 @@ def caption(summary: Summary) -> str:
         )
     parts.append(
         "Bold: best by the metric's own direction (AUC and ACC higher; all others nearer to 0), and what "
-        "rounds to the same; it says nothing about intervals."
+        "rounds to the same; it says nothing about intervals. Effects compete by their mean size over runs, "
+        "since those of both signs cancel in the mean that is shown."
     )
     if any(line.runs and not line.complete for line in summary.lines):
         parts.append("Lines with missing runs are of the runs that finished, and never in bold.")
