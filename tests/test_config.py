@@ -29,7 +29,7 @@ def test_a_file_and_overrides_become_typed_settings(tmp_path):
         ("[trainer]\nprecison = '32'", "unknown key `trainer.precison`; did you mean `trainer.precision`"),
         ("[method.pretraining]\nepoch = 1", "did you mean `pretraining.epochs`"),
         ("[method]\nname = 'fair_diagnosys'", "did you mean `fair_diagnosis`"),
-        ("[method]\npreset = 'best'", "no preset `best`, only default, paper"),
+        ("[method]\npreset = 'best'", "no preset `best`, only default, adversarial, gap, paper"),
         ("[method]\neta = 3", r"`eta`: .*less than or equal to 1 \(received 3\)"),
         ("[method]\neta = ", "not a TOML file"),
         ("method = 'vanilla'", "`method` is a table"),
