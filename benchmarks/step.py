@@ -16,7 +16,8 @@ from torch.optim import AdamW
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
-from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, Masked
+from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig
+from fairdx.methods.masking import Masked
 
 BATCH = 128
 

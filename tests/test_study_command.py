@@ -9,7 +9,7 @@ import typer
 
 from fairdx.study import run as study_run
 from fairdx.study.execute import Outcome
-from fairdx.study_command import compare
+from fairdx.study_command import study_command
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def outcome(monkeypatch):
 def test_failed_runs_are_listed_and_the_status_is_one(outcome, tmp_path, capsys):
     outcome(Outcome(pd.DataFrame(), [("ours, phantom, seed 3", "no longer finite")], open=2))
     with pytest.raises(typer.Exit) as stopped:
-        compare(tmp_path / "x.toml", out=tmp_path)
+        study_command("compare")(tmp_path / "x.toml", out=tmp_path)
     assert stopped.value.exit_code == 1
     said = capsys.readouterr().err
     assert "failed: ours, phantom, seed 3: no longer finite" in said
@@ -39,7 +39,7 @@ def test_failed_runs_are_listed_and_the_status_is_one(outcome, tmp_path, capsys)
 def test_an_interruption_says_how_to_go_on(outcome, tmp_path, capsys):
     outcome(KeyboardInterrupt())
     with pytest.raises(typer.Exit) as stopped:
-        compare(tmp_path / "x.toml", out=tmp_path)
+        study_command("compare")(tmp_path / "x.toml", out=tmp_path)
     assert stopped.value.exit_code == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -47,7 +47,7 @@ def test_an_interruption_says_how_to_go_on(outcome, tmp_path, capsys):
 def test_a_finished_study_prints_its_table(outcome, tmp_path, capsys):
     (tmp_path / "table.md").write_text("| Method | AUC |\n| --- | ---: |\n| ours | 98.7 |\n")
     outcome(Outcome(pd.DataFrame({"key": ["a"]}), []))
-    compare(tmp_path / "x.toml", out=tmp_path)
+    study_command("compare")(tmp_path / "x.toml", out=tmp_path)
     assert "98.7" in capsys.readouterr().out
 
 

@@ -51,9 +51,6 @@ class Registry(Mapping[str, T]):
             raise InputError(f"there is no {self.kind} `{name}` (there are: {', '.join(sorted(self))}){hint}")
         return self._entries[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

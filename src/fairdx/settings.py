@@ -1,7 +1,7 @@
 """Everything that a run depends on, as typed settings, and how they are read from a file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, SerializeAsAny
 
@@ -10,6 +10,9 @@ from fairdx.data.phantom import PhantomSettings
 from fairdx.errors import InputError
 from fairdx.methods import METHODS, MethodConfig
 from fairdx.runtime import TrainerSettings
+
+DEFAULT_METHOD: Final = "fair_diagnosis"
+"""The method where none is named."""
 
 
 class DataSettings(Config):
@@ -49,7 +52,7 @@ class EvaluationSettings(Config):
 class RunSettings(Config):
     """Everything that a run depends on."""
 
-    method_name: str = "fair_diagnosis"
+    method_name: str = DEFAULT_METHOD
     """Name of the method."""
     method: SerializeAsAny[MethodConfig]
     """The method's own settings."""
@@ -95,7 +98,7 @@ def build_settings(values: dict[str, Any], *, where: str) -> RunSettings:
     if "method_name" in values:
         raise InputError(f"{where}: there is no key `method_name`; use `name` in [method], or method.name")
     own = dict(chosen)
-    name = str(own.pop("name", "fair_diagnosis"))
+    name = str(own.pop("name", DEFAULT_METHOD))
     try:
         method = METHODS[name]
     except InputError as error:

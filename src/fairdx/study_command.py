@@ -1,9 +1,10 @@
 """`fairdx compare`, `fairdx ablate` and `fairdx tune`: the same options, one file format."""
 
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -30,53 +31,42 @@ Storage = Annotated[
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed earlier.")]
 
 
-def add_studies(app: typer.Typer) -> None:
-    """Adds the three commands."""
-    app.command()(compare)
-    app.command()(ablate)
-    app.command()(tune)
-
-
-def compare(
-    config: Config,
-    settings: Set = [],  # noqa: B006 - typer copies it
-    out: Out = None,
-    storage: Storage = None,
-    retry: Retry = False,
-) -> None:
-    """Methods x data sets x seeds, in one table with intervals; after an interruption it goes on.
+COMMANDS: "Final[dict[Command, str]]" = {
+    "compare": """Methods x data sets x seeds, in one table with intervals; after an interruption it goes on.
 
     Example: `fairdx compare configs/table1_main.toml --set run.data.root=prepared/nih`
-    """
-    _study("compare", config, settings, out, storage, retry)
-
-
-def ablate(
-    config: Config,
-    settings: Set = [],  # noqa: B006
-    out: Out = None,
-    storage: Storage = None,
-    retry: Retry = False,
-) -> None:
-    """A grid of settings x seeds, in one table with intervals; after an interruption it goes on.
+    """,
+    "ablate": """A grid of settings x seeds, in one table with intervals; after an interruption it goes on.
 
     Example: `fairdx ablate configs/table3_eta.toml`
-    """
-    _study("ablate", config, settings, out, storage, retry)
-
-
-def tune(
-    config: Config,
-    settings: Set = [],  # noqa: B006
-    out: Out = None,
-    storage: Storage = None,
-    retry: Retry = False,
-) -> None:
-    """Search settings for a high AUROC and a low ADF on validation images; choose under an accuracy budget.
+    """,
+    "tune": """Search settings for a high AUROC and a low ADF on validation images; choose within a budget.
 
     Example: `fairdx tune configs/tune_phantom.toml`
-    """
-    _study("tune", config, settings, out, storage, retry)
+    """,
+}
+"""The commands and their help."""
+
+
+def add_studies(app: typer.Typer) -> None:
+    """Adds the three commands."""
+    for name, text in COMMANDS.items():
+        app.command(name, help=text)(study_command(name))
+
+
+def study_command(command: "Command") -> Callable[..., None]:
+    """Makes one of the three commands; they differ in nothing but their name."""
+
+    def run(
+        config: Config,
+        settings: Set = [],  # noqa: B006 - typer copies it
+        out: Out = None,
+        storage: Storage = None,
+        retry: Retry = False,
+    ) -> None:
+        _study(command, config, settings, out, storage, retry)
+
+    return run
 
 
 def _study(

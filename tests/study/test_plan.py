@@ -143,7 +143,7 @@ def test_every_study_that_is_delivered_is_valid_and_says_its_command(path):
     elif command == "tune":
         check_search(study, path)
     else:
-        assert len(plan_runs(study, path)) >= 12
+        assert len(plan_runs(study, path)) >= 20
     assert "data.root = " in text or "phantom = {" in text
 
 

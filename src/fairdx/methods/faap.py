@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.methods.base import METHODS, Losses, Method, Spec, Stage, build_diagnoser
-from fairdx.methods.masking import Masked, MaskedModel, MaskingConfig, mean_entropy
-from fairdx.methods.pretraining import pretraining_stage
-from fairdx.networks import Diagnosis, Discriminator, MaskGenerator
+from fairdx.methods.base import METHODS, Losses, Spec, Stage
+from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
+from fairdx.networks import Diagnosis, Discriminator
 
 
 class FAAPConfig(MaskingConfig):
@@ -34,7 +33,7 @@ class FAAPConfig(MaskingConfig):
 
 @final
 @METHODS.register("faap")
-class FAAP(Method):
+class FAAP(Masking):
     """G minimises -CE(D(E), s) - alpha H(D(E)) + beta CE(Y^, y), D minimises CE(D(E), s), with E = f(X~).
 
     D sees the embedding and not Y: so G hides S even where S and Y go together (demographic parity).
@@ -46,36 +45,19 @@ class FAAP(Method):
     """
 
     config_class = FAAPConfig
+    config: FAAPConfig
 
     def __init__(self, config: FAAPConfig, spec: Spec) -> None:
-        self.config = config
-        self.diagnoser = build_diagnoser(config.pretraining, spec)
-        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
-        self.mask_generator = MaskGenerator(spec.channels, width=config.width)
+        super().__init__(config, spec)
         # A single head, which every label chooses, knows nothing of the label.
         self.discriminator = Discriminator(
             spec.groups, 1, sees=("embedding",), features=self.diagnoser.encoder.features
         )
-        self._model = MaskedModel(self.diagnoser, self.mask_generator, eta=config.eta)
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns stage 1 and the adversarial stage on the frozen model."""
-        stage = self._model.stage(
-            "faap", self.config, self.generator_loss, self.discriminator, self.discriminator_loss
-        )
+        stage = self._stage("faap", self.generator_loss, self.discriminator, self.discriminator_loss)
         return self._pretraining, stage
-
-    def masked(self, image: Tensor) -> Tensor:
-        """Returns the perturbed images X~, shape and range of `image`."""
-        return self._model.masked(image)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Returns the frozen model's class logits (N, classes) for the perturbed images."""
-        return self._model.logits(image)
-
-    def forward(self, batch: Batch) -> Masked:
-        """Perturbs a batch and diagnoses it, once for both players."""
-        return self._model.forward(batch)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """Cross-entropy of the guessed group."""

@@ -8,16 +8,16 @@ that goes further than either alone (docs/experiments.md).
 
 from typing import ClassVar, Self, final
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.information import separation_gap
-from fairdx.methods.base import METHODS, Losses, Method, Spec, Stage, build_diagnoser
-from fairdx.methods.masking import Masked, MaskedModel, MaskingConfig, mean_entropy
-from fairdx.methods.pretraining import pretraining_stage
-from fairdx.networks import Diagnosis, Discriminator, MaskGenerator, View
+from fairdx.methods.base import METHODS, Losses, Spec, Stage
+from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
+from fairdx.networks import Diagnosis, Discriminator, View
 
 
 class FairDiagnosisConfig(MaskingConfig):
@@ -53,7 +53,7 @@ class FairDiagnosisConfig(MaskingConfig):
 
 @final
 @METHODS.register("fair_diagnosis")
-class FairDiagnosis(Method):
+class FairDiagnosis(Masking):
     """Eqs. 4 to 12.
 
     Args:
@@ -62,6 +62,7 @@ class FairDiagnosis(Method):
     """
 
     config_class = FairDiagnosisConfig
+    config: FairDiagnosisConfig
     presets: ClassVar = {
         "default": {},
         "adversarial": {"separation": 0.0, "beta": 1.0},
@@ -80,11 +81,8 @@ class FairDiagnosis(Method):
     }
 
     def __init__(self, config: FairDiagnosisConfig, spec: Spec) -> None:
-        self.config, self.spec = config, spec
-        self.diagnoser = build_diagnoser(config.pretraining, spec)
-        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
-        self.mask_generator = MaskGenerator(spec.channels, width=config.width)
-        self._model = MaskedModel(self.diagnoser, self.mask_generator, eta=config.eta, steps=config.steps)
+        super().__init__(config, spec, steps=config.steps)
+        self.spec = spec
         self.discriminator = None
         if config.adversary > 0:
             self.discriminator = Discriminator(
@@ -97,22 +95,8 @@ class FairDiagnosis(Method):
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns stage 1 and the stage of the mask on the frozen model."""
-        stage = self._model.stage(
-            "mask", self.config, self.generator_loss, self.discriminator, self.discriminator_loss
-        )
+        stage = self._stage("mask", self.generator_loss, self.discriminator, self.discriminator_loss)
         return self._pretraining, stage
-
-    def masked(self, image: Tensor) -> Tensor:
-        """Returns X~ (Eq. 4), shape and range of `image`."""
-        return self._model.masked(image)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Returns the frozen model's class logits (N, classes) for the masked images."""
-        return self._model.logits(image)
-
-    def forward(self, batch: Batch) -> Masked:
-        """Masks a batch and diagnoses it, once for both players."""
-        return self._model.forward(batch)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """L_dY = -I(S^; S) (Eq. 11); the cross-entropy is H(S) minus the Barber-Agakov bound of I(S^; S)."""
@@ -153,7 +137,7 @@ class FairDiagnosis(Method):
             )
             for c in (range(self.spec.classes) if self.spec.classes > 2 else (1,))
         ]
-        return sum(gaps[1:], gaps[0]) / len(gaps)
+        return torch.stack(gaps).mean()
 
     def _guess(self, batch: Batch, masked: Masked) -> Tensor:
         assert self.discriminator is not None

@@ -13,14 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Player, Spec, Stage
-from fairdx.methods.retraining import (
-    Choice,
-    Diagnosed,
-    Retraining,
-    RetrainingConfig,
-    embedding_discriminator,
-    require_all_cells,
-)
+from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig, require_all_cells
+from fairdx.networks import Discriminator
 
 
 class LAFTRConfig(RetrainingConfig):
@@ -59,7 +53,10 @@ class LAFTR(Retraining):
     def __init__(self, config: LAFTRConfig, spec: Spec) -> None:
         require_all_cells("laftr", spec)
         super().__init__(config, spec)
-        self.auditor = embedding_discriminator(spec, self.diagnoser.encoder.features, by_label=True)
+        # With a non-linearity between its layers: without one, no depth could see more than one layer does.
+        self.auditor = Discriminator(
+            spec.groups, spec.classes, sees=("embedding",), features=self.diagnoser.encoder.features
+        )
         counts = torch.tensor(spec.counts, dtype=torch.float64)
         self.weights: Tensor = (counts.sum() / counts).float()
         self._chance = (1 - 1 / spec.groups) * counts.numel()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from fairdx.data.base import Batch
-from fairdx.methods.base import Losses, MethodConfig, Player, Schedule, Stage
-from fairdx.networks import Diagnoser, apply_mask
+from fairdx.methods.base import Losses, MethodConfig, Player, Schedule, Spec, Stage
+from fairdx.methods.pretraining import Pretrained
+from fairdx.networks import MaskGenerator, apply_mask
 
 
 class MaskingConfig(MethodConfig):
@@ -52,37 +53,41 @@ MaskingLoss = Callable[[Batch, Masked], Losses]
 """A player's loss in such a stage."""
 
 
-class MaskedModel:
-    """A frozen diagnosis model behind a mask, and the stage in which the mask is learned.
+class Masking(Pretrained):
+    """A method with a mask in front of stage 1's model, which stays as it is.
 
     Args:
-        diagnoser: The frozen model.
-        generator: g.
-        eta: Noise strength.
+        config: Settings.
+        spec: What the data look like.
         steps: How often the mask is added.
+
+    Attributes:
+        mask_generator: g.
     """
 
-    def __init__(self, diagnoser: Diagnoser, generator: nn.Module, *, eta: float, steps: int = 1) -> None:
-        self.diagnoser, self.generator, self.eta, self.steps = diagnoser, generator, eta, steps
+    config: MaskingConfig
+
+    def __init__(self, config: MaskingConfig, spec: Spec, *, steps: int = 1) -> None:
+        super().__init__(config, spec)
+        self.mask_generator = MaskGenerator(spec.channels, width=config.width)
+        self.steps = steps
 
     def masked(self, image: Tensor) -> Tensor:
-        """Returns X~, shape and range of `image`."""
-        return apply_mask(image, self.generator, eta=self.eta, steps=self.steps)
+        """Returns X~ (Eq. 4), shape and range of `image`."""
+        return apply_mask(image, self.mask_generator, eta=self.config.eta, steps=self.steps)
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns the frozen model's class logits (N, classes) for the masked images."""
-        result: Tensor = self.diagnoser(self.masked(image)).logit
-        return result
+        return super().logits(self.masked(image))
 
     def forward(self, batch: Batch) -> Masked:
         """Masks a batch and diagnoses it, once for both players."""
         image = self.masked(batch.image)
         return Masked(image, *self.diagnoser(image))
 
-    def stage(
+    def _stage(
         self,
         name: str,
-        config: MaskingConfig,
         generator_loss: MaskingLoss,
         discriminator: nn.Module | None,
         discriminator_loss: MaskingLoss,
@@ -91,12 +96,15 @@ class MaskedModel:
 
         Args:
             name: Of the stage; the method's, so that no two methods share a stage.
-            config: The method's settings.
             generator_loss: What the generator minimises, through the frozen model.
             discriminator: The network that looks for the group, if any.
             discriminator_loss: What it minimises.
         """
-        modules: dict[str, nn.Module] = {"diagnoser": self.diagnoser, "mask_generator": self.generator}
+        config = self.config
+        modules: dict[str, nn.Module] = {
+            "diagnoser": self.diagnoser,
+            "mask_generator": self.mask_generator,
+        }
         players = [
             Player(
                 "mask_generator",

@@ -7,7 +7,16 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.information import JensenShannonCritic, jensen_shannon_score
-from fairdx.methods.base import Losses, Player, PretrainingConfig, Spec, Stage
+from fairdx.methods.base import (
+    Losses,
+    Method,
+    MethodConfig,
+    Player,
+    PretrainingConfig,
+    Spec,
+    Stage,
+    build_diagnoser,
+)
 from fairdx.networks import Diagnoser
 
 
@@ -52,3 +61,27 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         config=config.model_dump(mode="json"),
         schedule=config.schedule,
     )
+
+
+class Pretrained(Method):
+    """What all methods have in common: stage 1. By itself it does nothing more.
+
+    Args:
+        config: Settings.
+        spec: What the data look like.
+    """
+
+    config: MethodConfig
+
+    def __init__(self, config: MethodConfig, spec: Spec) -> None:
+        self.config = config
+        self.diagnoser = build_diagnoser(config.pretraining, spec)
+        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns stage 1."""
+        return (self._pretraining,)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns the class logits (N, classes) of stage 1's model for images (N, C, H, W) in [0, 1]."""
+        return self._pretraining.logits(image)

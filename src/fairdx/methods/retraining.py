@@ -12,17 +12,8 @@ from torch import Tensor, nn
 
 from fairdx.data.base import Batch
 from fairdx.errors import InputError
-from fairdx.methods.base import (
-    Method,
-    MethodConfig,
-    Player,
-    Schedule,
-    Spec,
-    Stage,
-    build_diagnoser,
-)
-from fairdx.methods.pretraining import pretraining_stage
-from fairdx.networks import Discriminator
+from fairdx.methods.base import MethodConfig, Player, Schedule, Spec, Stage
+from fairdx.methods.pretraining import Pretrained
 
 Choice = Literal["auroc", "last"]
 """The epoch that is kept: the one with the highest validation AUROC, as in stage 1, or the last."""
@@ -57,7 +48,7 @@ class Diagnosed(NamedTuple):
     """Y^ before the softmax, shape (N, classes)."""
 
 
-class Retraining(Method):
+class Retraining(Pretrained):
     """A method with a stage 1 for `vanilla` and a stage of its own for the model it delivers.
 
     Args:
@@ -71,9 +62,7 @@ class Retraining(Method):
     config: RetrainingConfig
 
     def __init__(self, config: RetrainingConfig, spec: Spec) -> None:
-        self.config = config
-        self.diagnoser = build_diagnoser(config.pretraining, spec)
-        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
+        super().__init__(config, spec)
         self.retrained = deepcopy(self.diagnoser)
 
     def logits(self, image: Tensor) -> Tensor:
@@ -135,11 +124,3 @@ def require_all_cells(method: str, spec: Spec) -> None:
                     f"method `{method}` needs training images of every class in every group, and there are "
                     f"none of class {label} in group {group} (counted from 0, in the order of the data set)"
                 )
-
-
-def embedding_discriminator(spec: Spec, features: int, *, by_label: bool) -> Discriminator:
-    """Builds a network that guesses the group from the embedding; `by_label`: with a head for each class.
-
-    Its layers have a non-linearity between them: without one, no depth could see more than one layer does.
-    """
-    return Discriminator(spec.groups, spec.classes if by_label else 1, sees=("embedding",), features=features)

@@ -10,11 +10,10 @@ from typing import Any, ClassVar, Literal, Self, final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from fairdx.errors import InputError
-from fairdx.methods.base import METHODS, Method, MethodConfig, Rule, Scores, Spec, Stage, build_diagnoser
-from fairdx.methods.pretraining import pretraining_stage
+from fairdx.methods.base import METHODS, MethodConfig, Rule, Scores, Spec
+from fairdx.methods.pretraining import Pretrained
 from fairdx.runtime import derive_seed
 
 Constraint = Literal[
@@ -43,7 +42,7 @@ class ThresholdOptimizerConfig(MethodConfig):
 
 @final
 @METHODS.register("threshold_optimizer")
-class ThresholdOptimizer(Method):
+class ThresholdOptimizer(Pretrained):
     """Fitted on validation scores of stage 1's model, applied to any scores, with the group of each patient.
 
     **It has to know S at test time**, and answers two patients with equal images differently. It is an oracle
@@ -63,6 +62,7 @@ class ThresholdOptimizer(Method):
     """
 
     config_class = ThresholdOptimizerConfig
+    config: ThresholdOptimizerConfig
     needs_group: ClassVar = True
 
     def __init__(self, config: ThresholdOptimizerConfig, spec: Spec) -> None:
@@ -72,17 +72,7 @@ class ThresholdOptimizer(Method):
                 f"{spec.classes}; choose another label or method"
             )
         _fairlearn()
-        self.config = config
-        self.diagnoser = build_diagnoser(config.pretraining, spec)
-        self._pretraining = pretraining_stage(self.diagnoser, config.pretraining, spec)
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1; the rest is no training."""
-        return (self._pretraining,)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Returns the class logits (N, classes) of stage 1's model, which `adjust` then changes."""
-        return self._pretraining.logits(image)
+        super().__init__(config, spec)
 
     def adjust(
         self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int

@@ -12,7 +12,7 @@ from typing import Any
 from fairdx.config import merge, set_key
 from fairdx.data.base import PreparedDataset
 from fairdx.errors import InputError
-from fairdx.settings import RunSettings, build_settings
+from fairdx.settings import DEFAULT_METHOD, RunSettings, build_settings
 from fairdx.study.settings import StudySettings
 
 Values = dict[str, Any]
@@ -142,7 +142,7 @@ def _methods(
     for entry in study.method or (shared,):
         own = dict(entry)
         vary = own.pop("vary", {})
-        label = own.pop("label", own.get("name", "fair_diagnosis"))
+        label = own.pop("label", own.get("name", DEFAULT_METHOD))
         if not isinstance(vary, dict) or not all(isinstance(v, list | tuple) and v for v in vary.values()):
             raise InputError(f"{path}: `vary` of [[method]] `{label}` has a list of values for each setting")
         yield str(label), merge({"pretraining": shared.get("pretraining", {})}, own), vary
@@ -185,8 +185,8 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
 def _changed(values: Values, changes: Values) -> Values:
     """Lays changes over settings; of another method's settings only those of stage 1 apply."""
     method = values["method"]
-    name = changes.get("method", {}).get("name", method.get("name", "fair_diagnosis"))
-    if name != method.get("name", "fair_diagnosis"):
+    name = changes.get("method", {}).get("name", method.get("name", DEFAULT_METHOD))
+    if name != method.get("name", DEFAULT_METHOD):
         values = {**values, "method": {"pretraining": method.get("pretraining", {})}}
     return merge(values, changes)
 

@@ -32,7 +32,7 @@ def run_row(run: PlannedRun, results: dict[str, Any] | None) -> dict[str, Any]:
         "seed": run.seed,
         "fold": run.fold,
         **run.varied,
-        "needs_group": bool(getattr(METHODS[name], "needs_group", False)),
+        "needs_group": METHODS[name].needs_group,
         "seconds": None,
         "folder": f"runs/{run.key}",
         "kept_epoch": None,
