@@ -8,6 +8,7 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 
 from fairdx.study.run import StudyRequest, run_study
 
@@ -38,6 +39,16 @@ def trained(out):
     return {path: path.stat().st_mtime_ns for path in out.glob("stages/*/best.safetensors")}
 
 
+@pytest.fixture
+def one_thread():
+    """As many threads as the killed process: another number rounds sums otherwise and trains other models."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
 def test_a_study_survives_kill_9_and_trains_nothing_twice(study_file, tmp_path):
     path, out = study_file(FILE), tmp_path / "killed"
