@@ -24,7 +24,8 @@ BATCH = 128
 
 def seconds(*, shared: bool, steps: int) -> float:
     """Seconds of `steps` adversarial steps, with one forward pass or with one for each player."""
-    method = FairDiagnosis.build(FairDiagnosisConfig(discriminator_updates=1), Spec(1, 64, 2, 2), seed=0)
+    config = FairDiagnosisConfig(**FairDiagnosis.presets["adversarial"], discriminator_updates=1)
+    method = FairDiagnosis.build(config, Spec(1, 64, 2, 2), seed=0)
     for module in (method.diagnoser, method.mask_generator, method.discriminator):
         module.to(memory_format=torch.channels_last)
     method.diagnoser.eval().requires_grad_(False)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairdx.information import JensenShannonCritic, jensen_shannon_score, separation_gap
+from fairdx.information import JensenShannonCritic, jensen_shannon_score, ranking_loss, separation_gap
 
 
 class Table(torch.nn.Module):
@@ -114,3 +114,28 @@ def test_the_separation_gap_leaves_out_cells_of_one_image():
     score = torch.tensor([0.0, 1.0, 2.0, 5.0])
     label = torch.tensor([0, 0, 0, 1])
     assert float(separation_gap(score, label, torch.tensor([0, 0, 1, 1]), groups=2)) == 0.0
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_the_ranking_loss_is_the_mean_over_pairs_of_one_group(groups):
+    rng = np.random.default_rng(groups)
+    score, positive, group = rng.normal(size=40), rng.integers(0, 2, 40) > 0, rng.integers(0, groups, 40)
+    expected = np.mean(
+        [
+            np.mean(
+                np.logaddexp(0, score[~positive & (group == g)] - score[positive & (group == g)][:, None])
+            )
+            for g in range(groups)
+        ]
+    )
+    found = ranking_loss(*map(torch.tensor, (score, positive, group)), groups=groups)
+    assert float(found) == pytest.approx(expected)
+    moved = ranking_loss(*map(torch.tensor, (score + 3.0 * group, positive, group)), groups=groups)
+    assert float(moved) == pytest.approx(expected)
+
+
+def test_groups_without_a_pair_do_not_count_for_the_ranking():
+    score, group = torch.tensor([2.0, 0.0, 5.0]), torch.tensor([0, 0, 1])
+    found = ranking_loss(score, torch.tensor([True, False, True]), group, groups=2)
+    assert float(found) == pytest.approx(np.log1p(np.exp(-2)))
+    assert float(ranking_loss(score, torch.ones(3, dtype=torch.bool), group, groups=2)) == 0.0

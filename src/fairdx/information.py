@@ -58,6 +58,30 @@ def jensen_shannon_score(critic: JensenShannonCritic, image: Tensor, embedding: 
     return -softplus(-joint).mean() - softplus(marginal).mean()
 
 
+def ranking_loss(score: Tensor, positive: Tensor, group: Tensor, *, groups: int) -> Tensor:
+    """How badly a score orders the patients of each group: a smooth form of 1 - AUROC within groups.
+
+    The mean of log(1 + exp(score_j - score_i)) over all pairs of a positive i and a negative j of one group
+    (the pairwise logistic loss of Burges et al., "Learning to rank using gradient descent", ICML 2005), then
+    over groups. Unlike the cross-entropy it does not change where all scores of a group are moved together.
+
+    Args:
+        score: Scores on a logarithmic scale, shape (N,).
+        positive: Whether the label is the positive one, bool of shape (N,).
+        group: S, int64 of shape (N,).
+        groups: Number of groups.
+
+    Returns:
+        A scalar, log 2 where all scores are alike; groups without a pair are left out, without any it is 0.
+    """
+    member = one_hot(group, groups).to(score.dtype)
+    first, second = member * positive[:, None], member * ~positive[:, None]
+    loss = softplus(score[None, :] - score[:, None])
+    pairs = first.sum(0) * second.sum(0)
+    each = torch.einsum("ig,ij,jg->g", first, loss, second) / pairs.clamp_min(1)
+    return each.sum() / (pairs > 0).sum().clamp_min(1)
+
+
 def separation_gap(
     score: Tensor, label: Tensor, group: Tensor, *, groups: int, classes: int = 2, thresholds: int = 24
 ) -> Tensor:

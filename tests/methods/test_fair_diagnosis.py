@@ -51,7 +51,7 @@ def test_a_step_of_the_discriminator_leaves_the_generator_without_gradient(batch
 
 
 def test_losses_are_the_equations_of_the_paper_computed_by_hand(batch):
-    method = make(adversary=2.0, alpha=0.3, beta=0.7, separation=5.0)
+    method = make(adversary=2.0, alpha=0.3, beta=0.7, separation=5.0, diagnosis="information", fidelity=0)
     masked = method.forward(batch)
     guess = method.discriminator(masked.image, _diagnosis(masked), batch.label)
     probability = torch.softmax(guess.double(), 1).numpy()
@@ -66,6 +66,34 @@ def test_losses_are_the_equations_of_the_paper_computed_by_hand(batch):
     assert float(method.discriminator_loss(batch, masked)["total"]) == pytest.approx(
         -np.log(p_s).mean(), rel=1e-5
     )
+
+
+def test_by_default_the_order_within_groups_and_the_scores_themselves_are_kept(batch):
+    method = make(adversary=0, separation=5.0, beta=0.7, fidelity=0.3)
+    torch.nn.init.normal_(method.mask_generator.leave.weight)
+    masked = method.forward(batch)
+    before, after = (
+        (logit[:, 1] - logit[:, 0]).double().detach().numpy()
+        for logit in (method.diagnoser(batch.image).logit, masked.logit)
+    )
+    y, s = batch.label.numpy(), batch.group.numpy()
+    ranking = np.mean(
+        [
+            np.mean(
+                [
+                    np.log1p(np.exp(b - a))
+                    for a in after[(y == 1) & (s == g)]
+                    for b in after[(y == 0) & (s == g)]
+                ]
+            )
+            for g in (0, 1)
+        ]
+    )
+    change = np.mean((after - before) ** 2) / np.var(before, ddof=1)
+    assert change > 0
+    gap = separation_gap(*map(torch.tensor, (after, y, s)), groups=2).item()
+    losses = method.generator_loss(batch, masked)
+    assert float(losses["total"]) == pytest.approx(0.7 * ranking + 0.3 * change + 5 * gap, rel=1e-4)
 
 
 def _diagnosis(masked):
@@ -90,21 +118,23 @@ def test_the_paper_preset_is_the_paper(batch):
     assert preset.schedule == preset.pretraining.schedule == "step"
     assert preset.discriminator_sees == ("image",)
     assert preset.discriminator_updates == preset.adversary == 1
-    assert preset.separation == 0
+    assert preset.separation == preset.fidelity == 0
+    assert preset.diagnosis == "information"
     method = make(**FairDiagnosis.presets["paper"])
     loss = method.discriminator_loss(batch, method.forward(batch))["total"]
     assert float(loss) == pytest.approx(float(cross_entropy(torch.zeros(8, 2), batch.group)), abs=0.3)
 
 
 def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
-    method = make(**FairDiagnosis.presets["gap"])  # whose beta is 1
+    method = make(**FairDiagnosis.presets["gap"])
     stage = method.stages()[1]
     assert [player.name for player in stage.players] == ["mask_generator"]
     assert set(stage.modules) == {"diagnoser", "mask_generator"}
     losses = method.generator_loss(batch, method.forward(batch))
     assert "group_information" not in losses
     assert float(losses["total"]) == pytest.approx(
-        40 * float(losses["separation_gap"]) - float(losses["diagnosis_information"]), rel=1e-5
+        40 * float(losses["separation_gap"]) + 2 * float(losses["ranking"]),
+        rel=1e-5,  # nothing changed yet
     )
 
 

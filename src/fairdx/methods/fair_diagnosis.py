@@ -2,11 +2,13 @@
 
 Stage 1 trains the model that is deployed. Stage 2 leaves it as it is and learns a mask g: the diagnosis Y
 stays visible while S, given Y, does not. The paper finds out what is visible of S by an adversary, d_Y, that
-learns in turn with g. Beside it, the gap between groups in the diagnosis is measured on each batch directly:
-that goes further than either alone (docs/experiments.md).
+learns in turn with g. Beside it, the gap between groups in the diagnosis is measured on each batch directly,
+and the diagnosis is kept by what it is worth within a group: how it orders the patients there
+(docs/experiments.md).
 """
 
-from typing import ClassVar, Self, final
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field, model_validator
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.information import separation_gap
+from fairdx.information import ranking_loss, separation_gap
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
 from fairdx.networks import Diagnosis, Discriminator, View
@@ -23,8 +25,8 @@ from fairdx.networks import Diagnosis, Discriminator, View
 class FairDiagnosisConfig(MaskingConfig):
     """Settings of the mask and of what it is measured by.
 
-    The preset `adversarial` is the paper's form with a stronger d_Y, `gap` has none; `paper` has the paper's
-    values (A.1).
+    The preset `adversarial` is the paper's form with a stronger d_Y, `gap` has no d_Y; `paper` has the
+    paper's values (A.1).
     """
 
     adversary: float = Field(1.0, ge=0)
@@ -36,7 +38,14 @@ class FairDiagnosisConfig(MaskingConfig):
     """Weight of the discriminator's entropy in the generator's loss, Eq. 9 (paper, A.1)."""
     beta: float = Field(2.0, ge=0)
     """Weight of the diagnosis in the generator's loss, Eq. 10; 1 in the paper (A.1). What trades AUROC for
-    fairness: with 3 the AUROC stays, with 2 ADF falls further (docs/benchmarks.md)."""
+    fairness."""
+    diagnosis: Literal["ranking", "information"] = "ranking"
+    """What beta weighs. `information` is the paper's, I(Y^; Y): it pays for S in the score wherever groups
+    differ in prevalence, which the rest of the loss takes out. `ranking` is how often the score puts an ill
+    patient above a healthy one of the same group, where S is of no use."""
+    fidelity: float = Field(0.5, ge=0)
+    """Weight of the change of the frozen model's log-odds, squared, in units of their variance; not in the
+    paper. It keeps the scale of the scores, which an order leaves open."""
     steps: int = Field(1, ge=1)
     """How often the mask is added, K; "iteratively adding" has no number in the paper."""
     discriminator_sees: tuple[View, ...] = Field(("embedding", "logit"), min_length=1)
@@ -49,6 +58,10 @@ class FairDiagnosisConfig(MaskingConfig):
         if self.separation == 0 and self.adversary == 0:
             raise ValueError("`separation` and `adversary` are both 0: nothing would hide the group")
         return self
+
+
+_AS_WRITTEN = {"separation": 0.0, "beta": 1.0, "diagnosis": "information", "fidelity": 0.0}
+"""The paper's terms only, with its weights."""
 
 
 @final
@@ -65,11 +78,10 @@ class FairDiagnosis(Masking):
     config: FairDiagnosisConfig
     presets: ClassVar = {
         "default": {},
-        "adversarial": {"separation": 0.0, "beta": 1.0},
-        "gap": {"adversary": 0.0, "separation": 40.0, "beta": 1.0},
+        "adversarial": _AS_WRITTEN,
+        "gap": {"adversary": 0.0, "separation": 40.0},
         "paper": {
-            "separation": 0.0,
-            "beta": 1.0,
+            **_AS_WRITTEN,
             "discriminator_sees": ("image",),
             "discriminator_updates": 1,
             "learning_rate": 1e-4,
@@ -103,16 +115,22 @@ class FairDiagnosis(Masking):
         return {"total": cross_entropy(self._guess(batch, masked), batch.group)}
 
     def generator_loss(self, batch: Batch, masked: Masked) -> Losses:
-        """L_g = a (I(S^; S) - alpha H(S^)) - beta I(Y^; Y) + s G: Eqs. 9 and 10, and the gap G of Eq. 8.
+        """L_g = a (I(S^; S) - alpha H(S^)) - beta D + s G + f F.
 
-        Each information is as above; a is `adversary`, s is `separation`.
+        Eqs. 9 and 10, with the gap G of Eq. 8 measured and the fidelity F to the frozen model's scores. Each
+        information is as above; a is `adversary`, s `separation`, f `fidelity`, and D what `diagnosis` says.
         """
         config = self.config
-        losses = {
-            "diagnosis_information": -cross_entropy(masked.logit, batch.label),
-            "mask_size": (masked.image - batch.image).abs().mean().detach(),
-        }
-        losses["total"] = -config.beta * losses["diagnosis_information"]
+        losses = {"mask_size": (masked.image - batch.image).abs().mean().detach()}
+        if config.diagnosis == "information":
+            losses["diagnosis_information"] = -cross_entropy(masked.logit, batch.label)
+            losses["total"] = -config.beta * losses["diagnosis_information"]
+        else:
+            losses["ranking"] = self._ranking(batch, masked)
+            losses["total"] = config.beta * losses["ranking"]
+        if config.fidelity > 0:
+            losses["change"] = self._change(batch, masked)
+            losses["total"] = losses["total"] + config.fidelity * losses["change"]
         if config.separation > 0:
             losses["separation_gap"] = self._gap(batch, masked)
             losses["total"] = losses["total"] + config.separation * losses["separation_gap"]
@@ -124,20 +142,34 @@ class FairDiagnosis(Masking):
             losses["total"] = losses["total"] + config.adversary * hidden
         return losses
 
+    def _ranking(self, batch: Batch, masked: Masked) -> Tensor:
+        return self._over_classes(
+            masked,
+            lambda score, c: ranking_loss(score, batch.label == c, batch.group, groups=self.spec.groups),
+        )
+
+    def _change(self, batch: Batch, masked: Masked) -> Tensor:
+        with torch.no_grad():
+            logit = self.diagnoser(batch.image).logit.float()
+
+        def change(score: Tensor, c: int) -> Tensor:
+            before = log_odds(logit, c)
+            return (score - before).square().mean() / before.var().clamp_min(1e-6)
+
+        return self._over_classes(masked, change)
+
     def _gap(self, batch: Batch, masked: Masked) -> Tensor:
-        """The gap of the positive class's log-odds; with more classes, the mean over all of them."""
+        groups, classes = self.spec.groups, self.spec.classes
+        return self._over_classes(
+            masked,
+            lambda score, _: separation_gap(score, batch.label, batch.group, groups=groups, classes=classes),
+        )
+
+    def _over_classes(self, masked: Masked, term: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """A term of the positive class's log-odds; with more classes, the mean over all of them."""
         logit = masked.logit.float()
-        gaps = [
-            separation_gap(
-                log_odds(logit, c),
-                batch.label,
-                batch.group,
-                groups=self.spec.groups,
-                classes=self.spec.classes,
-            )
-            for c in (range(self.spec.classes) if self.spec.classes > 2 else (1,))
-        ]
-        return torch.stack(gaps).mean()
+        classes = range(self.spec.classes) if self.spec.classes > 2 else (1,)
+        return torch.stack([term(log_odds(logit, c), c) for c in classes]).mean()
 
     def _guess(self, batch: Batch, masked: Masked) -> Tensor:
         assert self.discriminator is not None
