@@ -150,3 +150,11 @@ def test_every_study_that_is_delivered_is_valid_and_says_its_command(path):
 def test_the_paper_has_its_tables():
     names = {path.stem for path in STUDIES}
     assert {"table1_main", "table2_backbones", "table3_eta", "table4_alpha", "table5_beta"} <= names
+
+
+def test_every_line_of_table_2_trains_the_backbone_that_it_names():
+    encoders = set()
+    for run in plan(CONFIGS / "table2_backbones.toml", "ablate"):
+        assert run.settings.method.pretraining.encoder == run.varied["method.pretraining.encoder"]
+        encoders.add(run.settings.method.pretraining.encoder)
+    assert len(encoders) == 3
