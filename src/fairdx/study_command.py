@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -26,6 +26,13 @@ Storage = Annotated[
     typer.Option(
         metavar="URL",
         help="Database for several workers, as `postgresql://user@host/name`; by default a file.",
+    ),
+]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Runs at a time, each in a process of its own with an equal share of the cores.",
     ),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed earlier.")]
@@ -62,23 +69,29 @@ def study_command(command: "Command") -> Callable[..., None]:
         settings: Set = [],  # noqa: B006 - typer copies it
         out: Out = None,
         storage: Storage = None,
+        processes: Processes = 1,
         retry: Retry = False,
     ) -> None:
-        _study(command, config, settings, out, storage, retry)
+        _study(
+            path=config,
+            command=command,
+            assignments=tuple(settings),
+            out=out,
+            storage=storage,
+            retry=retry,
+            processes=processes,
+        )
 
     return run
 
 
-def _study(
-    command: "Command", config: Path, settings: list[str], out: Path | None, storage: str | None, retry: bool
-) -> None:
+def _study(**asked: Any) -> None:
     if find_spec("optuna") is None:
         raise InputError("studies need Optuna: pip install 'fairdx[train,study]'")
     from fairdx.study.run import StudyRequest, run_study
 
-    request = StudyRequest(config, command, tuple(settings), out, storage, retry)
     try:
-        folder, outcome = run_study(request)
+        folder, outcome = run_study(StudyRequest(**asked))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on\n")
         raise typer.Exit(130) from None

@@ -116,6 +116,9 @@ class _Fit:
         with isolated_rng(seed):
             batches = self.images.batches(mine, self.stage.batch_size, self.fabric.device)
             for step, batch in enumerate(batches, start=1):
+                if self.stage.progress is not None:
+                    done = (number - 1) * self.steps + step - 1
+                    self.stage.progress(done / (self.stage.epochs * self.steps))
                 settings = self.settings
                 image = augment(batch.image, shift=settings.shift, flip=settings.flip, turn=settings.turn)
                 for name, value in self._play(batch._replace(image=image)).items():

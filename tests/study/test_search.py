@@ -1,6 +1,7 @@
 """The search looks at validation images alone, keeps to the budget, and goes on after an interruption."""
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairdx.errors import InputError
+from fairdx.study.crew import Crew
 from fairdx.study.front import pareto_front
 from fairdx.study.run import StudyRequest, run_study
 from fairdx.study.search import Score, choose
@@ -51,6 +53,27 @@ def test_a_search_reports_its_chosen_point_beside_vanilla(runs, study_file, tmp_
     assert row["approximate_diagnosis_fairness"] == allowed["approximate_diagnosis_fairness"].min()
     assert outcome.rows["method"].tolist() == ["vanilla"] * 2 + ["fair_diagnosis"] * 2
     assert outcome.rows["key"].tolist()[2:] == chosen["runs"]
+
+
+def test_two_members_of_a_crew_search_together(runs, study_file, tmp_path, monkeypatch):
+    at_once = []
+
+    def wait(crew, run, folder):
+        """What the processes change for the book: the others have their turn meanwhile."""
+        at_once.append(run)
+        crew._turn.release()
+        time.sleep(0.05)
+        crew._turn.acquire()
+        seen.append(len(at_once))
+        at_once.remove(run)
+
+    seen = []
+    monkeypatch.setattr(Crew, "_watch", wait)
+    outcome = tune(study_file(FILE), tmp_path / "out", processes=2)
+    trials = pd.read_parquet(tmp_path / "out" / "trials.parquet")
+    assert max(seen) == 2
+    assert (len(trials), trials["chosen"].sum(), outcome.failures) == (6, 1, [])
+    assert len(runs.done) == 2 * (1 + 6)
 
 
 def test_the_search_does_not_look_at_test_images(runs, study_file, tmp_path, monkeypatch):

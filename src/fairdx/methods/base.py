@@ -92,6 +92,8 @@ class Stage:
             training. `last`: the last one.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors.
+        progress: Told before each batch how much of the stage is done, from 0 to below 1; for weights that
+            change while it lasts.
         schedule: `step` divides the step size by ten after 60 % and 85 % of the epochs.
         average: Names of the modules that are judged and kept as a moving average of their weights.
         average_decay: Weight of the past in that average, for each step.
@@ -107,6 +109,7 @@ class Stage:
     choose: Literal["auroc", "fairness", "last"]
     config: Mapping[str, Any]
     shared: Callable[[Batch], Any] | None = None
+    progress: Callable[[float], None] | None = None
     schedule: Schedule = "cosine"
     average: tuple[str, ...] = ()
     average_decay: float = 0.99

@@ -34,6 +34,9 @@ class FairDiagnosisConfig(MaskingConfig):
     separation: float = Field(5.0, ge=0)
     """Weight of the gap between groups within a label, measured on the batch; not in the paper. Its noise
     grows with the weight and shrinks with the batch: beyond 10, take batches of 128 and more."""
+    separation_growth: float = Field(0.0, ge=0, le=1)
+    """Share of the epochs over which that weight grows from 0 in a straight line; not in the paper. 0 has it
+    whole from the first batch on; 1 leads the mask along the trade-off, and the budget says how far."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the discriminator's entropy in the generator's loss, Eq. 9 (paper, A.1)."""
     beta: float = Field(2.0, ge=0)
@@ -95,6 +98,7 @@ class FairDiagnosis(Masking):
     def __init__(self, config: FairDiagnosisConfig, spec: Spec) -> None:
         super().__init__(config, spec, steps=config.steps)
         self.spec = spec
+        self._grown = 1.0
         self.discriminator = None
         if config.adversary > 0:
             self.discriminator = Discriminator(
@@ -109,6 +113,11 @@ class FairDiagnosis(Masking):
         """Returns stage 1 and the stage of the mask on the frozen model."""
         stage = self._stage("mask", self.generator_loss, self.discriminator, self.discriminator_loss)
         return self._pretraining, stage
+
+    def progress(self, done: float) -> None:
+        """Sets how much of its weight the gap has by now."""
+        growth = self.config.separation_growth
+        self._grown = 1.0 if growth == 0 else min(1.0, done / growth)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """L_dY = -I(S^; S) (Eq. 11); the cross-entropy is H(S) minus the Barber-Agakov bound of I(S^; S)."""
@@ -133,7 +142,8 @@ class FairDiagnosis(Masking):
             losses["total"] = losses["total"] + config.fidelity * losses["change"]
         if config.separation > 0:
             losses["separation_gap"] = self._gap(batch, masked)
-            losses["total"] = losses["total"] + config.separation * losses["separation_gap"]
+            weight = config.separation * self._grown
+            losses["total"] = losses["total"] + weight * losses["separation_gap"]
         if config.adversary > 0:
             guess = self._guess(batch, masked)
             losses["group_information"] = -cross_entropy(guess, batch.group)

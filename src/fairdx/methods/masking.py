@@ -85,6 +85,9 @@ class Masking(Pretrained):
         image = self.masked(batch.image)
         return Masked(image, *self.diagnoser(image))
 
+    def progress(self, done: float) -> None:
+        """Hears before each batch how much of the mask's training is done, from 0 to below 1."""
+
     def _stage(
         self,
         name: str,
@@ -134,6 +137,7 @@ class Masking(Pretrained):
             choose="fairness",
             config=config.model_dump(mode="json"),
             shared=self.forward,
+            progress=self.progress,
             schedule=config.schedule,
             average=("mask_generator",) if config.average_decay > 0 else (),
             average_decay=config.average_decay,

@@ -1,6 +1,5 @@
-"""Does the runs of a study, one after the other, and writes what came out after each of them."""
+"""Does the runs of a study and writes what came out after each of them."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +12,15 @@ import pandas as pd
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
-from fairdx import experiment
 from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 from fairdx.locks import locked
-from fairdx.run_files import RESULTS
+from fairdx.study.crew import RUNS, Crew
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import rows_frame, run_row
-from fairdx.study.storage import FAILURE, KEY, ROW, RunFailedError, Trials
+from fairdx.study.storage import FAILURE, KEY, ROW, Trials
 
-RUNS, STAGES, DATA, TABLE = "runs", "stages", "data", "study.parquet"
+TABLE = "study.parquet"
 
 
 @dataclass(frozen=True)
@@ -40,38 +38,21 @@ class Outcome:
     open: int = 0
 
 
-def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
-    """Does one run, unless it is done, and returns its results.
-
-    Raises:
-        RunFailedError: It cannot be finished.
-    """
-    place = folder / RUNS / run.key
-    place.mkdir(parents=True, exist_ok=True)
-    with locked(place, wait=True):
-        if (place / RESULTS).exists():
-            found: dict[str, Any] = json.loads((place / RESULTS).read_text())
-            return found
-        try:
-            results = experiment.run(
-                run.settings,
-                place,
-                resume=True,
-                stages=folder / STAGES,
-                phantoms=folder / DATA,
-                beside_vanilla=False,
-            )
-        except (InputError, RuntimeError) as error:  # of torch: out of memory, for one
-            raise RunFailedError(str(error) or type(error).__name__) from error
-    assert results is not None  # there is one process
-    return results
-
-
 @dataclass
 class Announcer:
-    """Says on stderr which run (or point) begins, and how long the rest may take."""
+    """Says on stderr which run (or point) begins, and how long the rest may take.
+
+    Attributes:
+        total: How many there are.
+        at_once: How many are done at a time.
+        unit: What is counted.
+        done: How many were begun before the next.
+        times: Seconds of those that were done.
+        console: Where to say it.
+    """
 
     total: int
+    at_once: int = 1
     unit: str = "run"
     done: int = 0
     times: list[float] = field(default_factory=list)
@@ -81,7 +62,7 @@ class Announcer:
         """Announces a run."""
         left = ""
         if self.times:
-            minutes = (self.total - self.done) * sum(self.times) / len(self.times) / 60
+            minutes = (self.total - self.done) * sum(self.times) / len(self.times) / 60 / self.at_once
             left = f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
         self.console.print(f"{self.unit} {self.done + 1} of {self.total}: {title}{left}", soft_wrap=True)
 
@@ -97,12 +78,15 @@ class GridWorker:
         plan: All runs.
         folder: Where to write.
         trials: The queue.
+        crew: Who does them.
     """
 
-    def __init__(self, plan: Sequence[PlannedRun], folder: Path, trials: Trials) -> None:
+    def __init__(
+        self, plan: Sequence[PlannedRun], folder: Path, trials: Trials, crew: Crew | None = None
+    ) -> None:
         self.plan = {run.key: run for run in plan}
-        self.folder, self.trials = folder, trials
-        self.announcer = Announcer(len(plan))
+        self.folder, self.trials, self.crew = folder, trials, crew or Crew()
+        self.announcer = Announcer(len(plan), self.crew.size)
         self._check_plan()
 
     def _check_plan(self) -> None:
@@ -123,13 +107,18 @@ class GridWorker:
         Args:
             retry: Whether runs that failed earlier are to be done again.
         """
+        if retry:
+            self.trials.enqueue(self.plan, again=True)
+        self.crew.work(self._work)
+        return self._write()
+
+    def _work(self) -> None:
         while True:
             self.trials.give_back()
-            self.trials.enqueue(self.plan, again=retry)
-            retry = False
+            self.trials.enqueue(self.plan)
             waiting = self.trials.all(TrialState.WAITING)
             if not any(trial.user_attrs.get(KEY) in self.plan for trial in waiting):
-                return self._write()
+                return
             self.announcer.done = len(self.plan) - len({trial.user_attrs[KEY] for trial in waiting})
             self.trials.work(self._objective)
             self._write()
@@ -140,7 +129,7 @@ class GridWorker:
             raise optuna.TrialPruned
         self.announcer.begin(run.title)
         start = time.monotonic()
-        row = run_row(run, do_run(run, self.folder))
+        row = run_row(run, self.crew.do(run, self.folder))
         trial.set_user_attr(ROW, row)
         self.announcer.end(time.monotonic() - start)
         return float(row["seconds"])

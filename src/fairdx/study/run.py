@@ -9,6 +9,7 @@ import pandas as pd
 
 from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
+from fairdx.study.crew import Crew
 from fairdx.study.execute import GridWorker, Outcome, turn, write_frame
 from fairdx.study.figures import write_figures
 from fairdx.study.page import write_page
@@ -34,6 +35,7 @@ class StudyRequest:
         out: Folder to write to; `studies/NAME` by default.
         storage: Database that several workers share.
         retry: Whether runs that failed earlier are done again.
+        processes: How many runs are done at a time, each in a process of its own if more than one.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class StudyRequest:
     out: Path | None = None
     storage: str | None = None
     retry: bool = False
+    processes: int = 1
 
 
 def run_study(request: StudyRequest) -> tuple[Path, Outcome]:
@@ -70,8 +73,11 @@ def run_study(request: StudyRequest) -> tuple[Path, Outcome]:
         study.study.name, folder, request.storage, ("maximize", "minimize") if study.tune else ("minimize",)
     )
     with closing(trials), trials.hold(folder):
+        crew = Crew(request.processes)
         worker = (
-            Search(study, request.path, folder, trials) if study.tune else GridWorker(plan, folder, trials)
+            Search(study, request.path, folder, trials, crew)
+            if study.tune
+            else GridWorker(plan, folder, trials, crew)
         )
         with turn(folder):
             write_whole(folder / FILE, _file(request).encode())

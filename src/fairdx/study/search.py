@@ -25,7 +25,8 @@ from fairdx.fairness.metrics import approximate_diagnosis_fairness
 from fairdx.fairness.scores import auroc
 from fairdx.run_files import PREDICTIONS
 from fairdx.runtime import derive_seed
-from fairdx.study.execute import RUNS, TABLE, Announcer, Outcome, do_run, turn, write_frame
+from fairdx.study.crew import RUNS, Crew
+from fairdx.study.execute import TABLE, Announcer, Outcome, turn, write_frame
 from fairdx.study.front import pareto_front
 from fairdx.study.plan import Entry, PlannedRun, entries, point_runs
 from fairdx.study.rows import rows_frame, run_row
@@ -100,15 +101,18 @@ class Search:
         path: Its file, for errors.
         folder: Where to write.
         trials: The database.
+        crew: Who does the runs.
 
     Raises:
         InputError: A setting cannot be tuned, or the database holds another search of that name.
     """
 
-    def __init__(self, study: StudySettings, path: Path, folder: Path, trials: Trials) -> None:
+    def __init__(
+        self, study: StudySettings, path: Path, folder: Path, trials: Trials, crew: Crew | None = None
+    ) -> None:
         self.settings, self.entry, self.vanilla = check_search(study, path)
-        self.study, self.folder, self.trials = study, folder, trials
-        self.announcer = Announcer(self.settings.trials, "point")
+        self.study, self.folder, self.trials, self.crew = study, folder, trials, crew or Crew()
+        self.announcer = Announcer(self.settings.trials, self.crew.size, "point")
         self._check_same(path)
 
     def _check_same(self, path: Path) -> None:
@@ -130,15 +134,20 @@ class Search:
             retry: Whether points that failed earlier are tried again.
         """
         self.announcer.console.print("vanilla, for the budget")
-        baseline = self._mean(self.vanilla)
+        self.crew.do_all(self.vanilla, self.folder)
+        if retry:
+            self._repeat(failed=True)
+        self.crew.work(self._work)
+        return self._write(self._mean(self.vanilla))
+
+    def _work(self) -> None:
         while True:
             self.trials.give_back()
-            self._repeat(failed=retry)
-            retry = False
+            self._repeat(failed=False)
             begun = self._begun()
             waiting = self.trials.all(TrialState.WAITING)
             if not waiting and begun >= self.settings.trials:
-                return self._write(baseline)
+                return
             self.announcer.done = begun - len(waiting)
             self.trials.study.sampler = self._sampler(begun)
             self.trials.work(self._objective)
@@ -175,12 +184,14 @@ class Search:
         except InputError as error:
             raise RunFailedError(str(error)) from error
         self.announcer.begin(", ".join(f"{key}={_short(value)}" for key, value in point.items()))
+        for run in runs:
+            self.crew.do(run, self.folder)
         score = self._mean(runs)
         self.announcer.end(time.monotonic() - start)
         return score.auroc, score.adf
 
     def _mean(self, runs: Sequence[PlannedRun]) -> Score:
-        scores = [validation_score(run, do_run(run, self.folder), self.folder) for run in runs]
+        scores = [validation_score(run, self.crew.do(run, self.folder), self.folder) for run in runs]
         return Score(
             float(np.mean([score.auroc for score in scores])), float(np.mean([score.adf for score in scores]))
         )
@@ -209,7 +220,7 @@ class Search:
             for trial, on in zip(done, front, strict=True)
         )
         runs = [*self.vanilla, *point_runs(self.study, self.entry, chosen.point)]
-        frame = rows_frame([run_row(run, do_run(run, self.folder)) for run in runs])
+        frame = rows_frame([run_row(run, self.crew.do(run, self.folder)) for run in runs])
         write_frame(listed, self.folder / TRIALS)
         write_frame(frame, self.folder / TABLE)
         with turn(self.folder):

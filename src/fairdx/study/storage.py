@@ -59,6 +59,7 @@ class Trials:
 
     def __init__(self, name: str, folder: Path, url: str | None, directions: Sequence[Direction]) -> None:
         self.shared = url is not None
+        self._ours: set[int] = set()
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the study says itself what failed
         # A sampler is only asked by a search, which sets its own.
         self.study, self._storage = _connected(
@@ -85,8 +86,9 @@ class Trials:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 fail_stale_trials(self.study)
             return
-        for trial in self.all(TrialState.RUNNING):  # we hold the folder, so nobody is at it
-            self.study.tell(trial.number, state=TrialState.FAIL)
+        for trial in self.all(TrialState.RUNNING):
+            if trial.number not in self._ours:  # we hold the folder, so nobody else is at it
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def enqueue(self, keys: Collection[str], *, again: bool = False) -> None:
         """Puts every run in the queue that is not in it, under way, finished or failed.
@@ -108,12 +110,14 @@ class Trials:
         """
 
         def watched(trial: Trial) -> float | Sequence[float]:
+            self._ours.add(trial.number)
             try:
                 return objective(trial)
             except RunFailedError as error:
                 trial.set_user_attr(FAILURE, str(error))
                 raise
             finally:
+                self._ours.remove(trial.number)
                 if self.all()[trial.number].state.is_finished():
                     taken.append(trial.number)
 

@@ -1,0 +1,194 @@
+"""Who does the runs of a study: this process one after the other, or several processes at a time."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from fairdx import experiment
+from fairdx.errors import InputError
+from fairdx.locks import locked
+from fairdx.run_files import RESULTS
+from fairdx.study.plan import PlannedRun
+from fairdx.study.storage import RunFailedError
+
+RUNS, STAGES, DATA = "runs", "stages", "data"
+LOG: Final = "log.txt"
+"""What a run printed that had a process of its own; in its folder."""
+THREADS: Final = "OMP_NUM_THREADS"
+
+
+def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
+    """Does one run, unless it is done, and returns its results.
+
+    Raises:
+        RunFailedError: It cannot be finished.
+    """
+    place = folder / RUNS / run.key
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place, wait=True):
+        if (place / RESULTS).exists():
+            found: dict[str, Any] = json.loads((place / RESULTS).read_text())
+            return found
+        try:
+            results = experiment.run(
+                run.settings,
+                place,
+                resume=True,
+                stages=folder / STAGES,
+                phantoms=folder / DATA,
+                beside_vanilla=False,
+            )
+        except (InputError, RuntimeError) as error:  # of torch: out of memory, for one
+            raise RunFailedError(str(error) or type(error).__name__) from error
+    assert results is not None  # there is one process
+    return results
+
+
+class Crew:
+    """Does runs, at most `size` at a time.
+
+    More than one at a time are done in processes of their own, each with its share of the cores. The book
+    (database, tables, announcements) is kept by one thread for each, and only by the one whose turn it is:
+    nothing outside this class has to know that there are several.
+
+    Args:
+        size: How many runs at a time; 1 does them in this process.
+    """
+
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+        self._turn = threading.Lock()
+        self._children: set[BaseProcess] = set()
+        self._dismissed = False
+
+    def work(self, loop: Callable[[], None]) -> None:
+        """Lets every member go through the same loop, which calls `do` for each run that it takes.
+
+        Raises:
+            BaseException: What the loop raised; Ctrl-C ends all runs.
+        """
+        if self.size == 1:
+            loop()
+            return
+        with ThreadPoolExecutor(self.size) as members:
+            working = [members.submit(self._take_turns, loop) for _ in range(self.size)]
+            try:
+                for member in as_completed(working):
+                    member.result()
+            except BaseException:
+                self._dismiss()
+                raise
+
+    def do(self, run: PlannedRun, folder: Path) -> dict[str, Any]:
+        """Does one run, unless it is done, and returns its results; the others take their turns meanwhile.
+
+        Raises:
+            RunFailedError: It cannot be finished.
+            KeyboardInterrupt: The study was interrupted.
+        """
+        if self.size > 1 and not (folder / RUNS / run.key / RESULTS).exists():
+            self._watch(run, folder)
+        return do_run(run, folder)
+
+    def do_all(self, runs: Sequence[PlannedRun], folder: Path) -> None:
+        """Does these runs, unless they are done.
+
+        Raises:
+            RunFailedError: One cannot be finished.
+        """
+        waiting = list(runs)
+
+        def loop() -> None:
+            while waiting:
+                self.do(waiting.pop(0), folder)
+
+        self.work(loop)
+
+    def _take_turns(self, loop: Callable[[], None]) -> None:
+        with self._turn:
+            if not self._dismissed:
+                loop()
+
+    def _dismiss(self) -> None:
+        with self._turn:
+            self._dismissed = True
+            for child in self._children:
+                child.terminate()
+
+    def _watch(self, run: PlannedRun, folder: Path) -> None:
+        """Has a run done by a process of its own."""
+        if self._dismissed:
+            raise KeyboardInterrupt
+        context = multiprocessing.get_context("spawn")
+        answer, told = context.Pipe(duplex=False)
+        child = context.Process(target=_do_alone, args=(run, folder, told))
+        with _share_of_cores(self.size):
+            child.start()
+        told.close()
+        self._children.add(child)
+        self._turn.release()
+        try:
+            child.join()
+        finally:
+            self._turn.acquire()
+            self._children.remove(child)
+        if self._dismissed:
+            raise KeyboardInterrupt
+        if child.exitcode != 0:
+            raise RunFailedError(
+                f"its process ended with status {child.exitcode} (of memory?); what it printed is in "
+                f"{folder / RUNS / run.key / LOG}"
+            )
+        with answer:
+            if message := answer.recv():
+                raise RunFailedError(message)
+
+
+@contextmanager
+def _share_of_cores(size: int) -> Iterator[None]:
+    """Within the block, new processes get one of `size` equal shares of the threads that this one uses."""
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = str(max(1, torch.get_num_threads() // size))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]
+        else:
+            os.environ[THREADS] = before
+
+
+def _do_alone(run: PlannedRun, folder: Path, told: Connection) -> None:
+    """Does one run in a process that was started for it, and tells what went wrong, if anything."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study ends its processes
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    place = folder / RUNS / run.key
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / LOG).open("a", encoding="utf-8") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    try:
+        do_run(run, folder)
+    except RunFailedError as error:
+        told.send(str(error))
+    else:
+        told.send("")
+
+
+def _end_with_parent() -> None:
+    """Ends this process with the study's, however that ends: nobody would wait for what it does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
