@@ -75,15 +75,19 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(images, fabric, tmp_pa
             raise InterruptedHereError
         return stage.players[0].loss(batch, shared)
 
-    broken = stage_of(parts, interrupted, average=("model",))
+    heard, before = [], []
+    broken = stage_of(parts, interrupted, average=("model",), progress=before.append)
     whole_average = Linear()
     expected = run(stage_of(whole_average, average=("model",)), images, fabric)
     with pytest.raises(InterruptedHereError):
         run(broken, images, fabric, folder=tmp_path)
     assert not (tmp_path / "history.json").exists()
     again = Linear()
-    history = run(stage_of(again, average=("model",)), images, fabric, folder=tmp_path, resume=True)
+    stage = stage_of(again, average=("model",), progress=heard.append)
+    history = run(stage, images, fabric, folder=tmp_path, resume=True)
     assert history == expected
+    assert before == [step / 12 for step in range(7)]
+    assert heard == [step / 12 for step in range(4, 12)]
     for key, value in whole_average.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)
     assert not (tmp_path / "last.pt").exists()

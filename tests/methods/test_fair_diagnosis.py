@@ -137,6 +137,22 @@ def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
     assert float(losses["total"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_hides_the_group_grows_over_its_share_of_the_epochs(batch):
+    method = make(growth=0.5, separation=5.0, adversary=2.0)
+    masked = method.forward(batch)
+    hear = method.stages()[1].progress
+
+    def total(done):
+        hear(done)
+        return float(method.generator_loss(batch, masked)["total"])
+
+    whole = float(make(separation=5.0, adversary=2.0).generator_loss(batch, masked)["total"])
+    kept = 2 * float(method.generator_loss(batch, masked)["ranking"])  # an untrained mask changes no score
+    assert total(0.0) == pytest.approx(kept, rel=1e-5)
+    assert total(0.1) == pytest.approx(kept + 0.2 * (whole - kept), rel=1e-4)
+    assert total(0.5) == total(0.9) == pytest.approx(whole, rel=1e-5)
+
+
 def test_there_must_be_something_to_hide_the_group_by():
     with pytest.raises(ValueError, match="nothing would hide the group"):
         FairDiagnosisConfig(separation=0, adversary=0)

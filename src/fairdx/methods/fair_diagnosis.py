@@ -34,9 +34,9 @@ class FairDiagnosisConfig(MaskingConfig):
     separation: float = Field(5.0, ge=0)
     """Weight of the gap between groups within a label, measured on the batch; not in the paper. Its noise
     grows with the weight and shrinks with the batch: beyond 10, take batches of 128 and more."""
-    separation_growth: float = Field(0.0, ge=0, le=1)
-    """Share of the epochs over which that weight grows from 0 in a straight line; not in the paper. 0 has it
-    whole from the first batch on; 1 leads the mask along the trade-off, and the budget says how far."""
+    growth: float = Field(0.0, ge=0, le=1)
+    """Share of the epochs over which both weights grow from 0 in a straight line; not in the paper. 0: they are
+    whole from the first batch on. 1 leads the mask along the trade-off, and the budget says how far."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the discriminator's entropy in the generator's loss, Eq. 9 (paper, A.1)."""
     beta: float = Field(2.0, ge=0)
@@ -115,8 +115,8 @@ class FairDiagnosis(Masking):
         return self._pretraining, stage
 
     def progress(self, done: float) -> None:
-        """Sets how much of its weight the gap has by now."""
-        growth = self.config.separation_growth
+        """Sets how much of their weights what hides the group has by now."""
+        growth = self.config.growth
         self._grown = 1.0 if growth == 0 else min(1.0, done / growth)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
@@ -127,7 +127,8 @@ class FairDiagnosis(Masking):
         """L_g = a (I(S^; S) - alpha H(S^)) - beta D + s G + f F.
 
         Eqs. 9 and 10, with the gap G of Eq. 8 measured and the fidelity F to the frozen model's scores. Each
-        information is as above; a is `adversary`, s `separation`, f `fidelity`, and D what `diagnosis` says.
+        information is as above; a is `adversary` and s `separation`, as far as they have grown, f `fidelity`,
+        and D what `diagnosis` says.
         """
         config = self.config
         losses = {"mask_size": (masked.image - batch.image).abs().mean().detach()}
@@ -142,14 +143,14 @@ class FairDiagnosis(Masking):
             losses["total"] = losses["total"] + config.fidelity * losses["change"]
         if config.separation > 0:
             losses["separation_gap"] = self._gap(batch, masked)
-            weight = config.separation * self._grown
+            weight = self._grown * config.separation
             losses["total"] = losses["total"] + weight * losses["separation_gap"]
         if config.adversary > 0:
             guess = self._guess(batch, masked)
             losses["group_information"] = -cross_entropy(guess, batch.group)
             losses["group_entropy"] = mean_entropy(guess)
             hidden = losses["group_information"] - config.alpha * losses["group_entropy"]
-            losses["total"] = losses["total"] + config.adversary * hidden
+            losses["total"] = losses["total"] + self._grown * config.adversary * hidden
         return losses
 
     def _ranking(self, batch: Batch, masked: Masked) -> Tensor:
