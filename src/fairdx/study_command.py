@@ -32,7 +32,7 @@ Processes = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Runs at a time, each in a process of its own with an equal share of the cores.",
+        help="Runs at a time, each in a process of its own with its share of cores and GPUs.",
     ),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed earlier.")]

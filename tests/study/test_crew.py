@@ -10,6 +10,8 @@ import time
 import pandas as pd
 import pytest
 
+from fairdx.study.crew import share
+
 # Runs that are made up. The processes of a study import its main module, and so the stand-in too.
 SCRIPT = textwrap.dedent(
     """
@@ -77,6 +79,18 @@ def study(tmp_path, study_file):
 
     start.out, start.begun = out, begun
     return start
+
+
+def test_every_process_has_its_share_of_threads_and_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert share(1, 3) == {"OMP_NUM_THREADS": "2"}
+    assert share(0, 9) == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [share(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-3a")
+    assert [share(place, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["5", "GPU-3a"]
 
 
 def wait_for(condition):

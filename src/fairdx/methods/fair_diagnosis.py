@@ -35,8 +35,8 @@ class FairDiagnosisConfig(MaskingConfig):
     """Weight of the gap between groups within a label, measured on the batch; not in the paper. Its noise
     grows with the weight and shrinks with the batch: beyond 10, take batches of 128 and more."""
     growth: float = Field(0.0, ge=0, le=1)
-    """Share of the epochs over which both weights grow from 0 in a straight line; not in the paper. 0: they are
-    whole from the first batch on. 1 leads the mask along the trade-off, and the budget says how far."""
+    """Share of the epochs over which both weights grow from 0 in a straight line; not in the paper. 0: whole
+    from the first batch on. 1 leads the mask along the trade-off, and the budget says how far."""
     alpha: float = Field(1.0, ge=0)
     """Weight of the discriminator's entropy in the generator's loss, Eq. 9 (paper, A.1)."""
     beta: float = Field(2.0, ge=0)
@@ -82,7 +82,8 @@ class FairDiagnosis(Masking):
     presets: ClassVar = {
         "default": {},
         "adversarial": _AS_WRITTEN,
-        "gap": {"adversary": 0.0, "separation": 40.0},
+        # Its weight grows: the mask first diagnoses better, and then gives up as little of that as it can.
+        "gap": {"adversary": 0.0, "separation": 60.0, "growth": 1.0, "beta": 1.0, "fidelity": 0.3},
         "paper": {
             **_AS_WRITTEN,
             "discriminator_sees": ("image",),

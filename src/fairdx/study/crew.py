@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -25,7 +25,7 @@ from fairdx.study.storage import RunFailedError
 RUNS, STAGES, DATA = "runs", "stages", "data"
 LOG: Final = "log.txt"
 """What a run printed that had a process of its own; in its folder."""
-THREADS: Final = "OMP_NUM_THREADS"
+GPUS: Final = "CUDA_VISIBLE_DEVICES"
 
 
 def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
 class Crew:
     """Does runs, at most `size` at a time.
 
-    More than one at a time are done in processes of their own, each with its share of the cores. The book
+    More than one at a time are done in processes of their own, each with its share of the machine. The book
     (database, tables, announcements) is kept by one thread for each, and only by the one whose turn it is:
     nothing outside this class has to know that there are several.
 
@@ -69,7 +69,7 @@ class Crew:
     def __init__(self, size: int = 1) -> None:
         self.size = size
         self._turn = threading.Lock()
-        self._children: set[BaseProcess] = set()
+        self._children: dict[int, BaseProcess] = {}  # by the place that each takes
         self._dismissed = False
 
     def work(self, loop: Callable[[], None]) -> None:
@@ -123,7 +123,7 @@ class Crew:
     def _dismiss(self) -> None:
         with self._turn:
             self._dismissed = True
-            for child in self._children:
+            for child in self._children.values():
                 child.terminate()
 
     def _watch(self, run: PlannedRun, folder: Path) -> None:
@@ -133,40 +133,59 @@ class Crew:
         context = multiprocessing.get_context("spawn")
         answer, told = context.Pipe(duplex=False)
         child = context.Process(target=_do_alone, args=(run, folder, told))
-        with _share_of_cores(self.size):
-            child.start()
-        told.close()
-        self._children.add(child)
-        self._turn.release()
-        try:
-            child.join()
-        finally:
-            self._turn.acquire()
-            self._children.remove(child)
-        if self._dismissed:
-            raise KeyboardInterrupt
-        if child.exitcode != 0:
-            raise RunFailedError(
-                f"its process ended with status {child.exitcode} (of memory?); what it printed is in "
-                f"{folder / RUNS / run.key / LOG}"
-            )
+        place = min(set(range(self.size)) - set(self._children))
         with answer:
+            with told, _environment(share(place, self.size)):
+                child.start()
+            self._children[place] = child
+            self._turn.release()
+            try:
+                child.join()
+            finally:
+                self._turn.acquire()
+                del self._children[place]
+            if self._dismissed:
+                raise KeyboardInterrupt
+            if child.exitcode != 0:
+                raise RunFailedError(
+                    f"its process ended with status {child.exitcode} (of memory?); what it printed is in "
+                    f"{folder / RUNS / run.key / LOG}"
+                )
             if message := answer.recv():
                 raise RunFailedError(message)
 
 
+def share(place: int, size: int) -> dict[str, str]:
+    """What one of `size` processes gets of the machine, as environment variables.
+
+    Args:
+        place: Which one, from 0.
+        size: How many there are.
+
+    Returns:
+        An equal share of the threads that this process uses, and where there are GPUs, one of them in turn.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // size))}
+    count = torch.cuda.device_count()
+    if count == 0:
+        return threads
+    visible = os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",")
+    return threads | {GPUS: visible[place % count]}
+
+
 @contextmanager
-def _share_of_cores(size: int) -> Iterator[None]:
-    """Within the block, new processes get one of `size` equal shares of the threads that this one uses."""
-    before = os.environ.get(THREADS)
-    os.environ[THREADS] = str(max(1, torch.get_num_threads() // size))
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, new processes see these variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[THREADS]
-        else:
-            os.environ[THREADS] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _do_alone(run: PlannedRun, folder: Path, told: Connection) -> None:
