@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW
@@ -192,26 +192,43 @@ class _Fit:
 def validation_scores(
     label: NDArray[np.int64], scores: NDArray[np.float64], group: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Returns AUROC, accuracies and ADF, decided at the scores' own Youden threshold or by the largest.
+    """Returns AUROC, accuracies, ADF and `unfairness`, decided at the scores' own Youden threshold.
 
-    `unfairness` is what an epoch is chosen by: ADF averaged over operating points, or of more than two
-    classes ADF itself.
+    Of more than two classes the one with the largest score is decided for.
     """
     if scores.shape[1] == 2:
         ranking = scores[:, 1]
         decision = (ranking >= youden_threshold(label, ranking)).astype(np.int64)
     else:
         ranking, decision = scores, scores.argmax(1)
-    adf = float(approximate_diagnosis_fairness(label, decision, sensitive_features=group))
     return {
         "auroc": float(auroc(label, ranking)),
         "accuracy": float(accuracy(label, decision)),
         "balanced_accuracy": balanced_accuracy(label, decision),
-        "approximate_diagnosis_fairness": adf,
-        "unfairness": adf
-        if ranking.ndim > 1
-        else mean_approximate_diagnosis_fairness(label, ranking, sensitive_features=group),
+        "approximate_diagnosis_fairness": float(
+            approximate_diagnosis_fairness(label, decision, sensitive_features=group)
+        ),
+        "unfairness": unfairness(label, ranking, decision, group),
     }
+
+
+def unfairness(label: ArrayLike, ranking: ArrayLike, decision: ArrayLike, group: ArrayLike) -> float:
+    """What epochs and settings are chosen by on validation: ADF averaged over operating points, in nats.
+
+    At one threshold it is mostly noise on as many images as a validation split has.
+
+    Args:
+        label: Y, shape (n,).
+        ranking: Scores of the positive class, shape (n,), or of all classes, shape (n, classes).
+        decision: Y^, shape (n,).
+        group: S, shape (n,).
+
+    Returns:
+        The mean over operating points; of more than two classes, ADF of the decision.
+    """
+    if np.ndim(ranking) > 1:
+        return float(approximate_diagnosis_fairness(label, decision, sensitive_features=group))
+    return mean_approximate_diagnosis_fairness(label, ranking, sensitive_features=group)
 
 
 def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
@@ -229,8 +246,8 @@ def _better(stage: Stage, record: Record, best: Record, start: Record) -> bool:
         )
         return max(0.0, lost - stage.budget)
 
-    unfairness = "validation/unfairness"
-    return bool((cost(record), record[unfairness]) < (cost(best), best[unfairness]))
+    measure = "validation/unfairness"
+    return bool((cost(record), record[measure]) < (cost(best), best[measure]))
 
 
 class _Checkpoint:

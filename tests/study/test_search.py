@@ -42,7 +42,7 @@ def test_a_search_reports_its_chosen_point_beside_vanilla(runs, study_file, tmp_
     assert len(runs.done) == 2 * (1 + 6)
     assert trials["method.eta"].between(0.01, 0.4).all()
     assert set(trials["method.steps"]) <= {1, 2}
-    points = trials[["auroc", "approximate_diagnosis_fairness"]].to_numpy()
+    points = trials[["auroc", "unfairness"]].to_numpy()
     np.testing.assert_array_equal(trials["on_front"], pareto_front(points))
     chosen = json.loads((out / "chosen.json").read_text())
     row = trials[trials["chosen"]].iloc[0]
@@ -50,7 +50,7 @@ def test_a_search_reports_its_chosen_point_beside_vanilla(runs, study_file, tmp_
     assert chosen["settings"]["method.eta"] == row["method.eta"]
     allowed = trials[trials["auroc"] >= chosen["vanilla_validation"]["auroc"] - 0.05]
     assert chosen["within_budget"] == (len(allowed) > 0)
-    assert row["approximate_diagnosis_fairness"] == allowed["approximate_diagnosis_fairness"].min()
+    assert row["unfairness"] == allowed["unfairness"].min()
     assert outcome.rows["method"].tolist() == ["vanilla"] * 2 + ["fair_diagnosis"] * 2
     assert outcome.rows["key"].tolist()[2:] == chosen["runs"]
 
@@ -98,7 +98,7 @@ def test_the_search_does_not_look_at_test_images(runs, study_file, tmp_path, mon
 def test_an_interrupted_search_ends_as_an_undisturbed_one(runs, study_file, tmp_path, sampler):
     path, change = study_file(FILE), f"tune.sampler={sampler}"
     tune(path, tmp_path / "whole", change)
-    points = ["method.eta", "method.steps", "method.schedule", "auroc", "approximate_diagnosis_fairness"]
+    points = ["method.eta", "method.steps", "method.schedule", "auroc", "unfairness"]
     whole = pd.read_parquet(tmp_path / "whole" / "trials.parquet")[points]
     runs.done.clear()
     runs.interrupt_at = 7

@@ -1,5 +1,7 @@
 """`fairdx tune`: a search for settings with a high AUROC and a low ADF, both on validation images.
 
+ADF is averaged over operating points, as where epochs are chosen (`fairdx.training.unfairness`).
+
 Test images are measured for every point, as in any run, but nothing here looks at those figures: they are
 reported for the chosen point and for vanilla alone.
 """
@@ -21,7 +23,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
-from fairdx.fairness.metrics import approximate_diagnosis_fairness
 from fairdx.fairness.scores import auroc
 from fairdx.run_files import PREDICTIONS
 from fairdx.runtime import derive_seed
@@ -32,6 +33,7 @@ from fairdx.study.plan import Entry, PlannedRun, entries, point_runs
 from fairdx.study.rows import rows_frame, run_row
 from fairdx.study.settings import Choices, StudySettings, TuneSettings
 from fairdx.study.storage import FAILURE, RunFailedError, Trials
+from fairdx.training import unfairness
 
 TRIALS: Final = "trials.parquet"
 CHOSEN: Final = "chosen.json"
@@ -43,10 +45,10 @@ SPACE: Final = "space"
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on validation images: AUROC and ADF, means over seeds."""
+    """How a model does on validation images: AUROC and `training.unfairness`, means over seeds."""
 
     auroc: float
-    adf: float
+    unfairness: float
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,9 @@ def validation_score(run: PlannedRun, results: dict[str, Any], folder: Path) -> 
     columns = "score" if "score" in rows else [f"score_{name}" for name in data["classes"]]
     score = Score(
         float(auroc(rows["label"], rows[columns].to_numpy())),
-        float(
-            approximate_diagnosis_fairness(
-                rows["label"], rows["decision"], sensitive_features=rows[data["attribute"]]
-            )
-        ),
+        unfairness(rows["label"], rows[columns], rows["decision"], rows[data["attribute"]]),
     )
-    if not (math.isfinite(score.auroc) and math.isfinite(score.adf)):
+    if not (math.isfinite(score.auroc) and math.isfinite(score.unfairness)):
         raise RunFailedError("AUROC or ADF is not defined on the validation images")
     return score
 
@@ -188,12 +186,13 @@ class Search:
             self.crew.do(run, self.folder)
         score = self._mean(runs)
         self.announcer.end(time.monotonic() - start)
-        return score.auroc, score.adf
+        return score.auroc, score.unfairness
 
     def _mean(self, runs: Sequence[PlannedRun]) -> Score:
         scores = [validation_score(run, self.crew.do(run, self.folder), self.folder) for run in runs]
         return Score(
-            float(np.mean([score.auroc for score in scores])), float(np.mean([score.adf for score in scores]))
+            float(np.mean([score.auroc for score in scores])),
+            float(np.mean([score.unfairness for score in scores])),
         )
 
     def _write(self, vanilla: Score) -> Outcome:
@@ -213,7 +212,7 @@ class Search:
                 "number": trial.number,
                 **trial.params,
                 "auroc": trial.values[0],
-                "approximate_diagnosis_fairness": trial.values[1],
+                "unfairness": trial.values[1],
                 "on_front": bool(on),
                 "chosen": trial.number == chosen.number,
             }
