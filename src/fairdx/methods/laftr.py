@@ -20,8 +20,9 @@ from fairdx.networks import Discriminator
 class LAFTRConfig(RetrainingConfig):
     """Settings of LAFTR."""
 
-    gamma: float = Field(1.0, ge=0)
-    """Weight of the auditor's objective in the model's loss; the paper varies it."""
+    gamma: float = Field(0.1, ge=0)
+    """Weight of the auditor's objective in the model's loss. The paper varies it. With more a network that
+    learns from random weights in a few epochs does not learn the diagnosis (docs/benchmarks.md)."""
     auditor_updates: int = Field(1, ge=1)
     """Steps of the auditor for each step of the model; 1 in the paper, which alternates."""
     auditor_learning_rate: float = Field(1e-3, gt=0)
