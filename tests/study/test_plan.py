@@ -158,3 +158,13 @@ def test_every_line_of_table_2_trains_the_backbone_that_it_names():
         assert run.settings.method.pretraining.encoder == run.varied["method.pretraining.encoder"]
         encoders.add(run.settings.method.pretraining.encoder)
     assert len(encoders) == 3
+
+
+def test_a_point_with_changes_has_the_value_that_it_shows(study_file):
+    point = '{ value = 0.0, set = { method = { name = "vanilla" } } }'
+    more = "{ value = 0.3, set = { method = { epochs = 7 } } }"
+    other = "{ value = 0.4, set = { method = { eta = 0.2 } } }"
+    text = GRID.replace(point, f"{more}, {other}")
+    found = plan(study_file(text), "ablate")
+    had = {(run.varied["method.eta"], run.settings.method.eta, run.settings.method.epochs) for run in found}
+    assert had == {(0.3, 0.3, 7), (0.4, 0.2, 2), (0.1, 0.1, 2)}

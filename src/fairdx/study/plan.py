@@ -161,13 +161,13 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
     """
     values, shown = merge(entry.values, {}), {}
     for key, given in point.items():
-        if isinstance(given, dict):
-            if set(given) != {"value", "set"} or not isinstance(given["set"], dict):
-                raise InputError(f"{entry.where}: a table in `vary` has `value` and the table `set`: `{key}`")
-            shown[key], values = given["value"], _changed(values, given["set"])
-        else:
-            shown[key] = given
-            set_key(values, key, given, where=entry.where)
+        if isinstance(given, dict) and (set(given) != {"value", "set"} or not isinstance(given["set"], dict)):
+            raise InputError(f"{entry.where}: a table in `vary` has `value` and the table `set`: `{key}`")
+        value, changes = (given["value"], given["set"]) if isinstance(given, dict) else (given, {})
+        shown[key] = value
+        # What is shown is what the run has, unless the changes win, or the method has no such setting.
+        set_key(values, key, value, where=entry.where)
+        values = _changed(values, changes)
     folds: list[int | None] = list(range(study.study.folds)) or [None]
     found = []
     for seed, fold in product(study.study.seeds, folds):
