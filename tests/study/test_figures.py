@@ -149,3 +149,26 @@ def test_the_page_lists_what_is_missing_and_marks_the_papers_figures(page):
 def test_names_of_files_are_safe():
     assert slug("../HAM10000 age/sex") == "ham10000-age-sex"
     assert slug("💥") == "data"
+
+
+def test_methods_with_settings_of_their_own_have_a_curve_each(study_maker):
+    """As in configs/front.toml: alpha of one method, beta of another, and vanilla without any."""
+    import pandas as pd
+
+    alpha, beta = "method.alpha", "method.beta"
+    parts = [
+        study_maker({"vanilla": ([None], 1, 0), "theirs": ([0.3, 1.0], 0.5, 0.002)}, key=alpha),
+        study_maker({"ours": ([1.0, 2.0, 5.0], 0.3, 0.001)}, key=beta),
+    ]
+    frame = pd.concat(parts).astype({alpha: object, beta: object})
+    frame = frame.where(frame.notna(), None)
+    figures = make_figures(Summary(frame, (alpha, beta)))
+    assert [figure.name for figure in figures] == ["tradeoff-phantom", "alpha-phantom", "beta-phantom"]
+    drawn = render(figures[0].panels[0])
+    assert [drawn.count(f'class="mark s{i}"') for i in range(4)] == [1, 2, 3, 0]
+    assert drawn.count('class="line s2"') == 1
+    for label in (">0.3<", ">5<"):
+        assert label in drawn
+    adf = render(figures[2].panels[4])
+    assert [adf.count(f'class="mark s{i}"') for i in range(3)] == [0, 0, 3]
+    assert 'class="line s0"' in adf  # vanilla, level

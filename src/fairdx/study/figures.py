@@ -1,7 +1,8 @@
 """A study's figures: the trade-off of AUC and ADF, and each metric over what was varied."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
 from numbers import Real
@@ -51,8 +52,8 @@ def make_figures(summary: Summary) -> list[Figure]:
     for data in summary.data:
         lines = [line for line in summary.of(data) if line.runs]
         made.append(tradeoff(lines, summary, f"tradeoff-{slug(data)}"))
-        if len(summary.varied) in (1, 2):
-            made.append(_ablation(lines, summary, data))
+        for varied, own in _varied_together(lines, summary.varied):
+            made.append(_ablation(own, list(summary.methods), varied, data))
     return [figure for figure in made if figure is not None]
 
 
@@ -61,25 +62,40 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-") or "data"
 
 
-def _ablation(lines: Sequence[Line], summary: Summary, data: str) -> Figure | None:
+def _varied_together(
+    lines: Sequence[Line], varied: Sequence[str]
+) -> Iterator[tuple[Sequence[str], list[Line]]]:
+    """What is drawn in one figure: settings of different methods have a figure each, with their lines."""
+    if all(sum(value is not None for value in line.values) <= 1 for line in lines):
+        for i, setting in enumerate(varied):
+            own = [
+                line
+                for line in lines
+                if line.values[i] is not None or all(value is None for value in line.values)
+            ]
+            yield [setting], [replace(line, values=(line.values[i],)) for line in own]
+    elif len(varied) == 2:
+        yield varied, list(lines)
+
+
+def _ablation(lines: Sequence[Line], methods: list[str], varied: Sequence[str], data: str) -> Figure | None:
     """Each metric over the first varied setting; the second, if there is one, has a column of panels each."""
     curves = [line for line in lines if line.values[0] is not None]
     places = _places([line.values[0] for line in curves])
     if len(places) < 2:
         return None
     others = list(dict.fromkeys(line.values[1:] for line in curves))[:MOST_PANELS]
-    columns = [c for c in present(lines) if len(summary.varied) == 1 or c.metric in _CORE]
-    methods = list(summary.methods)
-    axis = _axis(short(summary.varied[0]), places)
+    columns = [c for c in present(lines) if len(varied) == 1 or c.metric in _CORE]
+    axis = _axis(short(varied[0]), places)
     panels = []
     for column in columns:
         height = _height(column, lines)
         for other in others:
             chosen = [line for line in curves if line.values[1:] == other]
             level = [line for line in lines if line.values[0] is None and _fits(line.values[1:], other)]
-            title = ", ".join([column.title, *(f"{short(summary.varied[1])} {shown(v)}" for v in other)])
+            title = ", ".join([column.title, *(f"{short(varied[1])} {shown(v)}" for v in other)])
             panels.append(_panel(column, title, axis, height, places, chosen, level, methods))
-    name = " and ".join(short(setting) for setting in summary.varied)
+    name = " and ".join(short(setting) for setting in varied)
     return Figure(
         f"{slug(name)}-{slug(data)}",
         f"Over {name}: {data}",
@@ -87,7 +103,7 @@ def _ablation(lines: Sequence[Line], summary: Summary, data: str) -> Figure | No
         "method without this setting. Higher is better for AUC and ACC; for all others, nearer to 0.",
         panels,
         methods,
-        _numbers(columns, curves, summary),
+        _numbers(columns, curves, varied),
         columns=len(others) if len(others) > 1 else 3,
     )
 
@@ -96,8 +112,8 @@ def _fits(values: Sequence[Any], other: Sequence[Any]) -> bool:
     return all(a is None or a == b for a, b in zip(values, other, strict=True))
 
 
-def _numbers(columns: Sequence[Column], lines: Sequence[Line], summary: Summary) -> Table:
-    head = ("method", *(short(name) for name in summary.varied), *(f"{c.title}, {c.unit}" for c in columns))
+def _numbers(columns: Sequence[Column], lines: Sequence[Line], varied: Sequence[str]) -> Table:
+    head = ("method", *(short(name) for name in varied), *(f"{c.title}, {c.unit}" for c in columns))
     rows = [
         [
             line.method,

@@ -30,6 +30,7 @@ class _Dot:
     """A line of the study as a mark, in the units of the figure."""
 
     line: Line
+    strength: Any  # the value of the setting by which its method is varied; None without one
     curve: tuple[Any, ...]
     series: int
     auc: Mean
@@ -92,14 +93,35 @@ def _vanilla(dots: Sequence[_Dot]) -> list[_Dot]:
 
 def _dots(lines: Sequence[Line]) -> Iterator[_Dot]:
     """Strengths of one method are one curve; where a second setting varies, each of its values is another."""
-    curves = [(line.method, *line.values[1:]) for line in lines]
+    places = _strengths(lines)
+    curves = [(line.method, *_without(line.values, places[line.method])) for line in lines]
     series = {curve: i % SERIES for i, curve in enumerate(dict.fromkeys(curves))}
     for line, curve in zip(lines, curves, strict=True):
+        strength = line.values[places[line.method]] if line.values else None
         if AUC in line.estimates and ADF in line.estimates:
             auc = _scaled(_AUC.possible(line.estimates[AUC]), _AUC.scale)
             adf = _scaled(_ADF.possible(line.estimates[ADF]), _ADF.scale)
             if isfinite(auc.value) and isfinite(adf.value):
-                yield _Dot(line, curve, series[curve], auc, adf)
+                yield _Dot(line, strength, curve, series[curve], auc, adf)
+
+
+def _strengths(lines: Sequence[Line]) -> dict[str, int]:
+    """For each method, which of the varied settings is its strength: the first that it has."""
+    places = dict.fromkeys((line.method for line in lines), 0)
+    for method in places:
+        own = {
+            i
+            for line in lines
+            if line.method == method
+            for i, value in enumerate(line.values)
+            if value is not None
+        }
+        places[method] = min(own, default=0)
+    return places
+
+
+def _without(values: Sequence[Any], place: int) -> tuple[Any, ...]:
+    return (*values[:place], *values[place + 1 :])
 
 
 def _scaled(mean: Mean, by: float) -> Mean:
@@ -165,7 +187,7 @@ def _draw(dots: Sequence[_Dot], lines: Sequence[Line], several: bool) -> Element
     for dot in dots:
         _mark(panel, up, dot, labels)
     for dot in dots:
-        text = shown(dot.line.values[0]) if _of_several(dot, dots) else _label(dot)
+        text = shown(dot.strength) if _of_several(dot, dots) else _label(dot)
         labels.write(shorten(text, 30), *panel.at(dot.auc.value, up(dot.adf.value)))
     return panel.svg
 
@@ -227,7 +249,7 @@ def _strength_lines(panel: Panel, up: _Height, dots: Sequence[_Dot]) -> None:
     """Joins the strengths of a method in their order."""
     for curve in dict.fromkeys(dot.curve for dot in dots):
         own = [dot for dot in dots if dot.curve == curve]
-        if not all(isinstance(dot.line.values[0], Real) for dot in own if dot.line.values):
+        if not all(isinstance(dot.strength, Real) for dot in own):
             continue  # names have no order to join them in
         panel.line([d.auc.value for d in own], [up(d.adf.value) for d in own], own[0].series)
 
