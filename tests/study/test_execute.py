@@ -84,12 +84,14 @@ def test_a_study_is_extended_but_not_changed(runs, study_file, tmp_path):
     assert len(runs.done) == 6
 
 
-def test_what_a_lost_database_knew_is_taken_from_the_folders(runs, study_file, tmp_path):
+def test_what_a_lost_database_knew_is_taken_from_the_folders(runs, study_file, tmp_path, capsys):
     path, out = study_file(), tmp_path / "out"
     before = compare(path, out).rows
+    assert "run 4 of 4: ours" in capsys.readouterr().err
     (out / "study.db").unlink()
     pd.testing.assert_frame_equal(compare(path, out).rows, before)
     assert len(runs.done) == 4
+    assert "run 1 of" not in capsys.readouterr().err
 
 
 def test_one_process_holds_the_folder(runs, study_file, tmp_path):

@@ -28,6 +28,11 @@ LOG: Final = "log.txt"
 GPUS: Final = "CUDA_VISIBLE_DEVICES"
 
 
+def is_done(run: PlannedRun, folder: Path) -> bool:
+    """Whether a study's folder has the results of a run."""
+    return (folder / RUNS / run.key / RESULTS).exists()
+
+
 def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
     """Does one run, unless it is done, and returns its results.
 
@@ -37,7 +42,7 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
     place = folder / RUNS / run.key
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, wait=True):
-        if (place / RESULTS).exists():
+        if is_done(run, folder):
             found: dict[str, Any] = json.loads((place / RESULTS).read_text())
             return found
         try:
@@ -97,7 +102,7 @@ class Crew:
             RunFailedError: It cannot be finished.
             KeyboardInterrupt: The study was interrupted.
         """
-        if self.size > 1 and not (folder / RUNS / run.key / RESULTS).exists():
+        if self.size > 1 and not is_done(run, folder):
             self._watch(run, folder)
         return do_run(run, folder)
 

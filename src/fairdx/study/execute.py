@@ -15,7 +15,7 @@ from rich.console import Console
 from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 from fairdx.locks import locked
-from fairdx.study.crew import RUNS, Crew
+from fairdx.study.crew import RUNS, Crew, is_done
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import rows_frame, run_row
 from fairdx.study.storage import FAILURE, KEY, ROW, Trials
@@ -127,11 +127,14 @@ class GridWorker:
         run = self.plan.get(trial.user_attrs.get(KEY, ""))
         if run is None or self.trials.is_double(trial):
             raise optuna.TrialPruned
-        self.announcer.begin(run.title)
+        found = is_done(run, self.folder)  # it takes no time, and says nothing of how long others take
+        if not found:
+            self.announcer.begin(run.title)
         start = time.monotonic()
         row = run_row(run, self.crew.do(run, self.folder))
         trial.set_user_attr(ROW, row)
-        self.announcer.end(time.monotonic() - start)
+        if not found:
+            self.announcer.end(time.monotonic() - start)
         return float(row["seconds"])
 
     def _write(self) -> Outcome:
