@@ -67,7 +67,10 @@ def killed_and_resumed(tmp_path, count, times, workers):
         time.sleep(moments.uniform(0, 0.7 * duration))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        unfinished += not (out / "meta.json").exists()
+        if (out / "meta.json").exists():  # too late: the machine is less busy than it was
+            duration /= 2
+        else:
+            unfinished += 1
         again = start(script, tmp_path / "source", out, workers)
         again.communicate(timeout=300)
         assert again.returncode == 0
@@ -76,7 +79,7 @@ def killed_and_resumed(tmp_path, count, times, workers):
 
 
 def test_killed_and_resumed(tmp_path):
-    assert killed_and_resumed(tmp_path, 1500, times=2, workers=1) >= 1
+    assert killed_and_resumed(tmp_path, 1500, times=4, workers=1) >= 1
 
 
 @pytest.mark.long
