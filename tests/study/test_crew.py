@@ -121,6 +121,7 @@ def test_two_runs_at_a_time_each_once_and_a_dead_one_does_not_end_the_study(stud
     first, second = table["failure"].dropna()
     assert first == "the loss is no longer finite"
     assert "ended with status -9" in second
+    assert "fewer --processes" in second
     assert str(study.out / table["folder"].iloc[3] / "log.txt") in second
     assert second in said.replace('\\"', '"')
     assert "hello from vanilla" in (study.out / table["folder"].iloc[0] / "log.txt").read_text()

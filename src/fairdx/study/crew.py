@@ -153,8 +153,8 @@ class Crew:
                 raise KeyboardInterrupt
             if child.exitcode != 0:
                 raise RunFailedError(
-                    f"its process ended with status {child.exitcode} (of memory?); what it printed is in "
-                    f"{folder / RUNS / run.key / LOG}"
+                    f"its process ended with status {child.exitcode}; what it printed is in "
+                    f"{folder / RUNS / run.key / LOG}; if memory ran out, try fewer --processes"
                 )
             if message := answer.recv():
                 raise RunFailedError(message)

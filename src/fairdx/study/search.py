@@ -182,8 +182,6 @@ class Search:
         except InputError as error:
             raise RunFailedError(str(error)) from error
         self.announcer.begin(", ".join(f"{key}={_short(value)}" for key, value in point.items()))
-        for run in runs:
-            self.crew.do(run, self.folder)
         score = self._mean(runs)
         self.announcer.end(time.monotonic() - start)
         return score.auroc, score.unfairness
@@ -219,6 +217,7 @@ class Search:
             for trial, on in zip(done, front, strict=True)
         )
         runs = [*self.vanilla, *point_runs(self.study, self.entry, chosen.point)]
+        self.crew.do_all(runs, self.folder)  # another worker may have done them, on another disk
         frame = rows_frame([run_row(run, self.crew.do(run, self.folder)) for run in runs])
         write_frame(listed, self.folder / TRIALS)
         write_frame(frame, self.folder / TABLE)
