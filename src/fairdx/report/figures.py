@@ -36,7 +36,7 @@ class Figure:
         title: What is shown.
         caption: How to read it.
         panels: The drawings.
-        legend: Names of the series, in order.
+        legend: Names of the series, in order; an empty name stands for a series that is not in the figure.
         table: The same in numbers.
         wide: Whether it is one wide drawing.
     """

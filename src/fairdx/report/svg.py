@@ -241,16 +241,20 @@ def swatch(series: int) -> str:
 
 
 def sheet(panels: Sequence[Tree.Element], names: Sequence[str], label: str, columns: int = 2) -> str:
-    """Several panels of one size and their legend as a file of its own, in light colours."""
+    """Several panels of one size and their legend as a file of its own, in light colours.
+
+    A series whose name is empty has no entry in the legend.
+    """
     width, height = (float(v) for v in panels[0].get("viewBox", "").split()[2:])
     columns = min(columns, len(panels))
     rows = ceil(len(panels) / columns)
-    legend, top = _legend_places(names, columns * width)
+    entries = [(series, name) for series, name in enumerate(names) if name]
+    legend, top = _legend_places([name for _, name in entries], columns * width)
     page = root(columns * width, top + rows * height, label)
     page.set("xmlns", "http://www.w3.org/2000/svg")
     add(page, "style", _light_css())
     add(page, "rect", width="100%", height="100%", class_="paper")
-    for series, (name, (x, y)) in enumerate(zip(names, legend, strict=True)):
+    for (series, name), (x, y) in zip(entries, legend, strict=True):
         add(page, "path", d=f"M{x:.1f} {y:.1f}h30", class_=f"line s{series % SERIES}")
         place = f"translate({x + 15:.1f} {y:.1f})"
         add(page, "path", d=MARKERS[series % SERIES], transform=place, class_=f"mark s{series % SERIES}")

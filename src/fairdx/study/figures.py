@@ -96,13 +96,14 @@ def _ablation(lines: Sequence[Line], methods: list[str], varied: Sequence[str], 
             title = ", ".join([column.title, *(f"{short(varied[1])} {shown(v)}" for v in other)])
             panels.append(_panel(column, title, axis, height, places, chosen, level, methods))
     name = " and ".join(short(setting) for setting in varied)
+    drawn = {line.method for line in lines}
     return Figure(
         f"{slug(name)}-{slug(data)}",
         f"Over {name}: {data}",
         "Marks are means over seeds, shades or bars their 95 % intervals. A level line without marks is a "
         "method without this setting. Higher is better for AUC and ACC; for all others, nearer to 0.",
         panels,
-        methods,
+        [method if method in drawn else "" for method in methods],
         _numbers(columns, curves, varied),
         columns=len(others) if len(others) > 1 else 3,
     )
