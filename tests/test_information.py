@@ -60,8 +60,9 @@ def test_the_critic_finds_shared_information_and_none_where_there_is_none():
 
 def by_pairs(score, label, group, thresholds=24):
     """The squared gap as a U-statistic, written out: no image is compared with itself."""
-    terms = []
+    gaps, images = [], []
     for y in (0, 1):
+        terms = []
         own = score[label == y]
         levels = np.linspace(0.5 / thresholds, 1 - 0.5 / thresholds, thresholds)
         above = 1 / (1 + np.exp(-(score[:, None] - np.quantile(own, levels)) / (own.std() / 4 + 1e-3)))
@@ -74,14 +75,17 @@ def by_pairs(score, label, group, thresholds=24):
                 for x in (a, b)
             )
             terms.append(within - 2 * a.mean(0) * b.mean(0))
-    return np.mean(terms)
+        if terms:
+            gaps.append(np.mean(terms))
+            images.append(len(own))
+    return np.average(gaps, weights=images)
 
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_the_separation_gap_is_the_u_statistic_of_the_squared_gaps(groups):
     rng = np.random.default_rng(0)
-    label, group = rng.integers(2, size=40), rng.integers(groups, size=40)
-    score = rng.normal(size=40) + group * 0.7
+    label, group = rng.binomial(1, 0.3, size=40), rng.integers(groups, size=40)
+    score = rng.normal(size=40) + group * (0.7 + label)
     found = separation_gap(*map(torch.tensor, (score, label, group)), groups=groups)
     assert float(found) == pytest.approx(by_pairs(score, label, group), rel=1e-6)
 
@@ -114,6 +118,14 @@ def test_the_separation_gap_leaves_out_cells_of_one_image():
     score = torch.tensor([0.0, 1.0, 2.0, 5.0])
     label = torch.tensor([0, 0, 0, 1])
     assert float(separation_gap(score, label, torch.tensor([0, 0, 1, 1]), groups=2)) == 0.0
+
+
+def test_a_label_without_a_pair_of_cells_weighs_nothing_in_the_separation_gap():
+    score = torch.tensor([0.0, 0.4, 1.0, 1.4, 7.0, 9.0, 8.0], dtype=torch.float64)
+    label, group = torch.tensor([0, 0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 0, 0, 1])
+    alone = separation_gap(score[:4], label[:4], group[:4], groups=2)
+    assert float(separation_gap(score, label, group, groups=2)) == pytest.approx(float(alone))
+    assert float(alone) > 0
 
 
 @pytest.mark.parametrize("groups", [2, 3])

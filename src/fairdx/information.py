@@ -90,7 +90,8 @@ def separation_gap(
     With F_sy(t) the share of images of group s and label y whose score exceeds t, it is the mean of
     (F_sy(t) - F_s'y(t))^2 over labels, pairs of groups and thresholds: the Cramér distance of the groups'
     scores, with t on the scale of the pooled scores' own quantiles. It is 0 where I(S; Y^ | Y) = 0 at every
-    threshold (Eq. 8 for the decision), and needs no adversary to find out. Three things make it fit for
+    threshold (Eq. 8 for the decision), and needs no adversary to find out. A label weighs as many images as
+    have it, as it does in I(S; Y^ | Y): of a rare one a batch says little. Three things make it fit for
     training on small batches. Steps are rounded to sigmoids, so that there is a gradient. Thresholds and
     their width move with the scores, so that shrinking all scores gains nothing. And the squares are
     estimated without bias, as a U-statistic (each image is compared with others only), because the
@@ -112,7 +113,7 @@ def separation_gap(
     levels = (torch.arange(thresholds, device=score.device, dtype=score.dtype) + 0.5) / thresholds
     member = one_hot(group, groups).to(score.dtype)
     first, second = torch.triu_indices(groups, groups, 1, device=score.device)
-    total, pairs = score.new_zeros(()), score.new_zeros(())
+    total, known_images = score.new_zeros(()), score.new_zeros(())
     for y in range(classes):
         inside = (label == y).to(score.dtype)
         cut, width = _thresholds(score.detach(), inside, levels)
@@ -124,8 +125,10 @@ def separation_gap(
         excess = (weight.T @ above.square() / n.clamp_min(1) - rate.square()) / (n - 1).clamp_min(1)
         gap = (rate[first] - rate[second]).square() - excess[first] - excess[second]
         known = ((n[first] >= 2) & (n[second] >= 2)).to(score.dtype)
-        total, pairs = total + (known * gap).sum(), pairs + known.sum() * thresholds
-    return total / pairs.clamp_min(1)
+        images = inside.sum() * known.any()
+        total = total + images * (known * gap).sum() / (known.sum() * thresholds).clamp_min(1)
+        known_images = known_images + images
+    return total / known_images.clamp_min(1)
 
 
 def _thresholds(score: Tensor, inside: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
