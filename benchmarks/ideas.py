@@ -228,7 +228,7 @@ IDEAS: dict[str, dict[str, Any]] = {
     "MMD 10 on the embedding, alone": {"adversary": 0.0, "separation": 1e-6, "kernel": 10.0},
     "MMD 50 on the embedding, alone": {"adversary": 0.0, "separation": 1e-6, "kernel": 50.0},
     "MMD 10 on the embedding, beside the default": {"kernel": 10.0},
-    "gap alone (preset `gap`)": {**FairDiagnosis.presets["gap"]},
+    "gap alone": {**FairDiagnosis.presets["gap"]},
     "labels of the gap all alike": {"labels_alike": True},
     "batches twice as large": {"batches": 2},
     "batches four times as large": {"batches": 4},
