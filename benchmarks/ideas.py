@@ -102,7 +102,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
 
     def __init__(self, config: IdeaConfig, spec: Spec) -> None:
         super().__init__(config, spec)
-        self._done, self._epoch = 0.0, 0
+        self._alpha, self._done, self._epoch = config.alpha, 0.0, 0
         if config.seen_gradient:
             self.mask_generator = _Beside(
                 MaskGenerator(2 * spec.channels, width=config.width), self._gradient
@@ -122,7 +122,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
                     module.reset_parameters()
         self._epoch = epoch
         share = {"not": 1.0, "up": done, "down": 1.0 - done}[self.config.alpha_moves]
-        self._alpha = share * self.config.alpha
+        self.config = self.config.model_copy(update={"alpha": share * self._alpha})
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """The method's, and the gradient penalty."""
@@ -138,9 +138,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
     def generator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """The method's, and the kernel's; nothing while d_Y is ahead."""
         own = self.config
-        self.config = own.model_copy(update={"alpha": self._alpha})
         losses = super().generator_loss(batch, masked)
-        self.config = own
         if own.kernel > 0:
             losses["kernel"] = embedding_mmd(masked.embedding, batch.label, batch.group)
             losses["total"] = losses["total"] + own.kernel * losses["kernel"]
