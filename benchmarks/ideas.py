@@ -10,6 +10,7 @@ others stay here, where they cost the library nothing.
 
 import argparse
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,8 @@ class IdeaConfig(FairDiagnosisConfig):
     """Whether alpha grows from 0, or falls to 0, in a straight line over the epochs."""
     restart: bool = False
     """Whether d_Y begins anew with every epoch."""
+    replay: int = 1
+    """Batches that d_Y learns from at each step: the newest, and those before it as they were masked."""
     lead: int = 0
     """Epochs in which only d_Y learns, before the mask does."""
     seen_gradient: bool = False
@@ -103,6 +106,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
     def __init__(self, config: IdeaConfig, spec: Spec) -> None:
         super().__init__(config, spec)
         self._alpha, self._done, self._epoch = config.alpha, 0.0, 0
+        self._recent: deque[tuple[Batch, Masked]] = deque(maxlen=config.replay)
         if config.seen_gradient:
             self.mask_generator = _Beside(
                 MaskGenerator(2 * spec.channels, width=config.width), self._gradient
@@ -125,7 +129,12 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         self.config = self.config.model_copy(update={"alpha": share * self._alpha})
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
-        """The method's, and the gradient penalty."""
+        """The method's on the recent batches, and the gradient penalty."""
+        if not self._recent or self._recent[-1][0] is not batch:  # d_Y takes several steps on each
+            self._recent.append((batch, masked))
+        batches, seen_masked = zip(*self._recent, strict=True)
+        batch = Batch(*map(torch.cat, zip(*batches, strict=True)))
+        masked = Masked(*map(torch.cat, zip(*seen_masked, strict=True)))
         if self.config.penalty == 0:
             return super().discriminator_loss(batch, masked)
         seen = [masked.embedding.float().requires_grad_(), masked.logit.float().requires_grad_()]
@@ -208,6 +217,8 @@ IDEAS: dict[str, dict[str, Any]] = {
     "d_Y alone, alpha growing to 2": {**ADVERSARIAL, "alpha": 2.0, "alpha_moves": "up"},
     "d_Y alone, alpha falling from 2": {**ADVERSARIAL, "alpha": 2.0, "alpha_moves": "down"},
     "d_Y alone, begun anew each epoch": {**ADVERSARIAL, "restart": True},
+    "d_Y alone, on the last 8 batches": {**ADVERSARIAL, "replay": 8},
+    "default, d_Y on the last 8 batches": {"replay": 8},
     "d_Y alone, an epoch ahead": {**ADVERSARIAL, "lead": 1, "epochs": 7},
     "d_Y alone, on the image": {**ADVERSARIAL, "discriminator_sees": ("image",)},
     "d_Y alone, on the image, ResNet18": {**ADVERSARIAL, "discriminator_sees": ("image",), "large": True},

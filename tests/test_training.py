@@ -5,12 +5,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fairdx.errors import InputError
+from fairdx.fairness.metrics import approximate_diagnosis_fairness
+from fairdx.fairness.scores import mean_approximate_diagnosis_fairness
 from fairdx.fairness.threshold import youden_threshold
 from fairdx.loading import TaskImages, augment
 from fairdx.methods.base import Player, Stage
 from fairdx.optimization import learning, schedule_factor
 from fairdx.runtime import TrainerSettings, derive_seed, isolated_rng, make_fabric
-from fairdx.training import TrainingError, _better, fit, predict
+from fairdx.training import TrainingError, _better, fit, predict, within_chance
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=0)
 
@@ -155,15 +157,64 @@ def test_the_best_epoch_is_kept_not_the_last(images, fabric):
         ((0.93, 0.90, 0.001), (0.95, 0.90, 0.002), False),  # not at the price of AUROC
         ((0.95, 0.88, 0.001), (0.95, 0.90, 0.002), False),  # nor of accuracy
         ((0.93, 0.90, 0.009), (0.91, 0.90, 0.001), True),  # beyond it, whatever is nearest to it
+        ((0.95, 0.90, 4e-4), (0.94, 0.90, 1e-4), True),  # of two within chance, the better diagnosis
+        ((0.94, 0.90, 1e-4), (0.95, 0.90, 4e-4), False),
     ],
 )
 def test_the_choice_by_fairness(record, best, expected):
     def epoch(values):
-        names = ("auroc", "balanced_accuracy", "unfairness")
-        return {f"validation/{name}": value for name, value in zip(names, values, strict=True)}
+        names = ("validation/auroc", "validation/balanced_accuracy", "judged/unfairness")
+        return dict(zip(names, values, strict=True))
 
     stage = stage_of(Linear(), choose="fairness", budget=0.01)
-    assert _better(stage, epoch(record), epoch(best), epoch((0.95, 0.90, 0.02))) is expected
+    assert _better(stage, epoch(record), epoch(best), epoch((0.95, 0.90, 0.02)), 5e-4) is expected
+
+
+def test_as_fair_as_images_can_tell_is_mean_and_deviation_of_chance():
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=(400, 1000))
+    found = [
+        approximate_diagnosis_fairness(
+            y, rng.integers(2, size=1000), sensitive_features=rng.integers(2, size=1000)
+        )
+        for y in label
+    ]
+    assert within_chance(2, 2, 1000) == pytest.approx(np.mean(found) + np.std(found), rel=0.1)
+
+
+def test_fairness_is_judged_on_training_images_too_and_auroc_is_not(images, fabric):
+    from sklearn.metrics import roc_auc_score
+
+    def darkness(image):  # of the middle, where the groups differ
+        return torch.stack([image[..., 12:20, 4:28].mean((1, 2, 3)), torch.zeros(len(image))], dim=1)
+
+    task = images.task
+    both = np.concatenate([task.indices("validation"), task.indices("train")])
+    scores = predict(darkness, images, both, fabric)[:, 1]
+    fair = mean_approximate_diagnosis_fairness(task.label[both], scores, sensitive_features=task.group[both])
+    count = len(task.indices("validation"))
+    auc = roc_auc_score(task.label[both[:count]], scores[:count])
+    record = run(stage_of(Linear(), epochs=0, choose="fairness", logits=darkness), images, fabric)[0]
+    assert record["judged/unfairness"] == pytest.approx(fair, rel=1e-9)
+    assert fair > 0
+    assert record["validation/auroc"] == pytest.approx(auc)
+    assert "judged/unfairness" not in run(stage_of(Linear(), epochs=0), images, fabric)[0]
+
+
+@pytest.mark.parametrize(("enough", "expected"), [(10**6, 48 + 64), (60, 60), (7, 48)])
+def test_as_many_training_images_judge_fairness_as_there_are_too_few_others(
+    images, fabric, monkeypatch, enough, expected
+):
+    monkeypatch.setattr("fairdx.training.FAIRNESS_IMAGES", enough)
+    seen = []
+
+    def logits(image):
+        seen.append(len(image))
+        return torch.zeros(len(image), 2)
+
+    assert [len(images.task.indices(split)) for split in ("validation", "train")] == [48, 64]
+    run(stage_of(Linear(), epochs=0, choose="fairness", logits=logits), images, fabric)
+    assert sum(seen) == expected
 
 
 def test_only_the_last_player_may_learn_through_the_shared_pass():

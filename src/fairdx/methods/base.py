@@ -87,9 +87,10 @@ class Stage:
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         logits: The model whose validation scores choose the best epoch: images to class logits.
-        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF, averaged over operating
-            points, among the epochs whose AUROC and balanced accuracy are at most `budget` below those before
-            training. `last`: the last one.
+        choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF, averaged over operating points and
+            judged on training images as well where there are few validation images, among the epochs whose
+            AUROC and balanced accuracy are at most `budget` below those before training; of those in which it
+            is within chance, the one with the highest AUROC. `last`: the last.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors.
         progress: Told before each batch how much of the stage is done, from 0 to below 1; for weights that

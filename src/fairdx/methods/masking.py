@@ -35,7 +35,8 @@ class MaskingConfig(MethodConfig):
     average_decay: float = Field(0.98, ge=0, lt=1)
     """The mask is a moving average of the generator's last steps; 0 keeps the last step."""
     budget: float = Field(0.01, ge=0, le=1)
-    """What the mask may cost in AUROC and balanced accuracy on validation; the fairest such epoch is kept."""
+    """What the mask may cost in AUROC and balanced accuracy on validation images; the fairest such epoch is
+    kept, and of several within chance of fair the one with the highest AUROC."""
 
 
 class Masked(NamedTuple):

@@ -135,8 +135,9 @@ def _stage(stage: str, epochs: NDArray[np.float64], curves: dict[str, NDArray[np
     return Figure(
         f"training_{stage}",
         f"Stage “{_plain(stage)}”",
-        "By epoch; epoch 0 is before the stage's first step. Solid: scores on validation images; dashed: "
-        "loss terms. The weights kept are those of the best epoch on validation images, not the last.",
+        "By epoch; epoch 0 is before the stage's first step. Solid: scores on validation images, and the "
+        "ADF over operating points that a mask's epoch is judged by, on training images too where those are "
+        "few; dashed: loss terms. The weights kept are those of the best epoch, not the last.",
         [_history_panel(column, epochs, y) for column, y in curves.items()],
         table=Table(("curve", "first", "last"), rows),
         columns=3,
@@ -164,10 +165,11 @@ def _history_panel(column: str, epochs: NDArray[np.float64], values: NDArray[np.
         width=320,
         height=190,
     )
-    panel.line(x.tolist(), y.tolist(), 0 if column.startswith("validation") else 1)
+    style = 0 if column.startswith(("validation/", "judged/")) else 1
+    panel.line(x.tolist(), y.tolist(), style)
     if len(x) < 20:
         for a, b in zip(x, y, strict=True):
-            panel.marker(float(a), float(b), 0 if column.startswith("validation") else 1)
+            panel.marker(float(a), float(b), style)
     return panel.svg
 
 

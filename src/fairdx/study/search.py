@@ -82,9 +82,10 @@ def validation_score(run: PlannedRun, results: dict[str, Any], folder: Path) -> 
         raise RunFailedError("there are no validation images to tune on; prepare the data set with some")
     data = results["data"]
     columns = "score" if "score" in rows else [f"score_{name}" for name in data["classes"]]
+    ranking = rows[columns].to_numpy()
     score = Score(
-        float(auroc(rows["label"], rows[columns].to_numpy())),
-        unfairness(rows["label"], rows[columns], rows["decision"], rows[data["attribute"]]),
+        float(auroc(rows["label"], ranking)),
+        unfairness(rows["label"], ranking, rows[data["attribute"]]),
     )
     if not (math.isfinite(score.auroc) and math.isfinite(score.unfairness)):
         raise RunFailedError("AUROC or ADF is not defined on the validation images")
