@@ -255,8 +255,8 @@ def unfairness(label: ArrayLike, ranking: ArrayLike, group: ArrayLike) -> float:
 def within_chance(groups: int, classes: int, images: int) -> float:
     """The ADF below which a model is as fair as so many images can tell, in nats.
 
-    The plug-in ADF of a fair model is about (|S| - 1)(|Y^| - 1)|Y| / 2n (Miller 1955), and with two groups
-    and classes its standard deviation is as large: this is their sum. Of several models below it the lowest
+    For a fair model 2n times the plug-in ADF is about chi-squared with (|S| - 1)(|Y^| - 1)|Y| degrees of
+    freedom (Miller 1955); this is its mean and one standard deviation. Of several models below it the lowest
     would be the luckiest, not the fairest.
 
     Args:
@@ -264,7 +264,8 @@ def within_chance(groups: int, classes: int, images: int) -> float:
         classes: |Y| = |Y^|.
         images: n.
     """
-    return (groups - 1) * (classes - 1) * classes / images
+    freedom = (groups - 1) * (classes - 1) * classes
+    return (freedom + math.sqrt(2 * freedom)) / (2 * images)
 
 
 def _better(stage: Stage, record: Record, best: Record, start: Record, chance: float) -> bool:
