@@ -76,7 +76,7 @@ def by_pairs(score, label, group, thresholds=24):
             )
             terms.append(within - 2 * a.mean(0) * b.mean(0))
         if terms:
-            gaps.append(np.mean(terms))
+            gaps.append(np.sum(np.mean(terms, axis=1)))
             images.append(len(own))
     return np.average(gaps, weights=images)
 

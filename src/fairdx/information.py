@@ -87,9 +87,10 @@ def separation_gap(
 ) -> Tensor:
     """How far groups are apart in the rate of positive decisions, within a label and at every threshold.
 
-    With F_sy(t) the share of images of group s and label y whose score exceeds t, it is the mean of
-    (F_sy(t) - F_s'y(t))^2 over labels, pairs of groups and thresholds: the Cramér distance of the groups'
-    scores, with t on the scale of the pooled scores' own quantiles. It is 0 where I(S; Y^ | Y) = 0 at every
+    With F_sy(t) the share of images of group s and label y whose score exceeds t, it is the sum over pairs of
+    groups, and mean over labels and thresholds, of (F_sy(t) - F_s'y(t))^2: the Cramér distance of the groups'
+    scores, with t on the scale of the pooled scores' own quantiles. A sum, so that two groups which differ
+    weigh as much beside a third as without it. It is 0 where I(S; Y^ | Y) = 0 at every
     threshold (Eq. 8 for the decision), and needs no adversary to find out. A label weighs as many images as
     have it, as it does in I(S; Y^ | Y): of a rare one a batch says little. Three things make it fit for
     training on small batches. Steps are rounded to sigmoids, so that there is a gradient. Thresholds and
@@ -107,7 +108,8 @@ def separation_gap(
         thresholds: Number of thresholds for each label.
 
     Returns:
-        The mean squared gap, a scalar of at most 1; below 0 where a batch shows less than chance would.
+        The squared gap, a scalar of at most 1 for two groups; below 0 where a batch shows less than chance
+        would.
         Cells of fewer than two images are left out; without any pair it is 0.
     """
     levels = (torch.arange(thresholds, device=score.device, dtype=score.dtype) + 0.5) / thresholds
@@ -126,7 +128,7 @@ def separation_gap(
         gap = (rate[first] - rate[second]).square() - excess[first] - excess[second]
         known = ((n[first] >= 2) & (n[second] >= 2)).to(score.dtype)
         images = inside.sum() * known.any()
-        total = total + images * (known * gap).sum() / (known.sum() * thresholds).clamp_min(1)
+        total = total + images * (known * gap).sum() / thresholds
         known_images = known_images + images
     return total / known_images.clamp_min(1)
 
