@@ -135,6 +135,12 @@ def test_the_mask_is_shown_on_one_symmetric_scale(run_folder):
     assert colours.tolist() == [[33, 102, 172], [33, 102, 172], [247, 247, 247], [178, 24, 43]]
 
 
+def test_the_kept_epoch_is_said_and_is_no_curve(run_folder):
+    page = write_run_report(run_folder).read_text()
+    assert page.count("The weights kept are those of epoch 2.") == 2  # of both stages
+    assert ">kept:" not in page
+
+
 def test_the_sheet_has_a_row_for_each_sample(run_folder):
     write_run_report(run_folder)
     with Image.open(run_folder / "samples.png") as picture:

@@ -121,15 +121,18 @@ def training_figures(run: RunFolder) -> list[Figure]:
         epochs = table["epoch"].to_numpy(dtype=float)
         curves = {
             str(column): values.to_numpy(dtype=float)
-            for column in table.columns.drop(["stage", "epoch"])
+            for column in table.columns.drop(["stage", "epoch", "kept"])
             if (values := pd.to_numeric(table[column], errors="coerce")).notna().any()
         }
         if curves:
-            made.append(_stage(str(stage), epochs, curves))
+            kept = epochs[table["kept"].to_numpy(dtype=bool)]
+            made.append(_stage(str(stage), epochs, curves, int(kept[0])))
     return made
 
 
-def _stage(stage: str, epochs: NDArray[np.float64], curves: dict[str, NDArray[np.float64]]) -> Figure:
+def _stage(
+    stage: str, epochs: NDArray[np.float64], curves: dict[str, NDArray[np.float64]], kept: int
+) -> Figure:
     known = {column: y[~np.isnan(y)] for column, y in curves.items()}
     rows = [[_curve_title(column), f"{y[0]:.4g}", f"{y[-1]:.4g}"] for column, y in known.items()]
     return Figure(
@@ -137,7 +140,7 @@ def _stage(stage: str, epochs: NDArray[np.float64], curves: dict[str, NDArray[np
         f"Stage “{_plain(stage)}”",
         "By epoch; epoch 0 is before the stage's first step. Solid: scores on validation images, and the "
         "ADF over operating points that a mask's epoch is judged by, on training images too where those are "
-        "few; dashed: loss terms. The weights kept are those of the best epoch, not the last.",
+        f"few; dashed: loss terms. The weights kept are those of epoch {kept}.",
         [_history_panel(column, epochs, y) for column, y in curves.items()],
         table=Table(("curve", "first", "last"), rows),
         columns=3,
