@@ -89,15 +89,14 @@ def separation_gap(
 
     With F_sy(t) the share of images of group s and label y whose score exceeds t, it is the sum over pairs of
     groups, and mean over labels and thresholds, of (F_sy(t) - F_s'y(t))^2: the Cramér distance of the groups'
-    scores, with t on the scale of the pooled scores' own quantiles. A sum, so that two groups which differ
-    weigh as much beside a third as without it. It is 0 where I(S; Y^ | Y) = 0 at every
-    threshold (Eq. 8 for the decision), and needs no adversary to find out. A label weighs as many images as
-    have it, as it does in I(S; Y^ | Y): of a rare one a batch says little. Three things make it fit for
-    training on small batches. Steps are rounded to sigmoids, so that there is a gradient. Thresholds and
-    their width move with the scores, so that shrinking all scores gains nothing. And the squares are
-    estimated without bias, as a U-statistic (each image is compared with others only), because the
-    plain square of a gap between two small samples is largely noise, which a mask could lower by making all
-    scores alike.
+    scores, with t on the scale of the pooled scores' own quantiles. It is 0 where I(S; Y^ | Y) = 0 at every
+    threshold (Eq. 8 for the decision), and needs no adversary to find out. A sum over pairs, so that two
+    groups which differ weigh as much beside a third as without it. A label weighs as many images as have it,
+    as it does in I(S; Y^ | Y): of a rare one a batch says little. Three things make it fit for training on
+    small batches. Steps are rounded to sigmoids, so that there is a gradient. Thresholds and their width move
+    with the scores, so that shrinking all scores gains nothing. And the squares are estimated without bias,
+    as a U-statistic (each image is compared with others only), because the plain square of a gap between two
+    small samples is largely noise, which a mask could lower by making all scores alike.
 
     Args:
         score: Scores on a logarithmic scale, as the difference of two logits, shape (N,).
