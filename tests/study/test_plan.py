@@ -46,6 +46,24 @@ def test_a_comparison_is_methods_by_data_by_seeds_by_folds(study_file):
     assert {(run.settings.data.folds, run.settings.seed) for run in folded} == {(3, 4)}
 
 
+def test_each_seed_may_draw_a_phantom_of_its_own(study_file):
+    found = plan(study_file(FILE), assignments=("study.redraw=true",))
+    assert {(run.seed, run.settings.data.phantom.seed) for run in found} == {(0, 0), (1, 1)}
+    fixed = plan(study_file(FILE))
+    assert {run.settings.data.phantom.seed for run in fixed} == {0}
+    shared = {run.key for run in fixed} & {run.key for run in found}
+    assert shared == {run.key for run in found if run.seed == 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("run.data.root=prepared/x", "`data.root` has fixed images"), ("run.data.phantom.seed=3", "leave out")],
+)
+def test_only_phantoms_without_a_seed_are_drawn_anew(study_file, change, message):
+    with pytest.raises(InputError, match=message):
+        plan(study_file(FILE), assignments=("study.redraw=true", change))
+
+
 def test_a_grid_is_the_product_of_what_varies_and_a_point_may_change_the_method(study_file):
     path = study_file(GRID)
     found = plan(path, "ablate")

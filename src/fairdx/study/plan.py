@@ -115,6 +115,8 @@ def entries(study: StudySettings, path: Path) -> list[Entry]:
             raise InputError(f"{path}: `run.{key}` is given by `seeds` and `folds` of [study]")
     found = []
     for name, data in _data(study, path):
+        if study.study.redraw:
+            _check_redrawn(merge(study.run, {"data": data})["data"], f"{path} ({name})")
         for label, method, vary in _methods(study, shared, path):
             values = merge(study.run, {"data": data})
             values["method"] = method
@@ -123,6 +125,13 @@ def entries(study: StudySettings, path: Path) -> list[Entry]:
         if any((e.data, e.method) == (entry.data, entry.method) for e in found[:place]):
             raise InputError(f"{entry.where}: there are two of that name; give one of them another `label`")
     return found
+
+
+def _check_redrawn(data: Values, where: str) -> None:
+    if data.get("root") is not None:
+        raise InputError(f"{where}: `study.redraw` draws phantoms anew, and `data.root` has fixed images")
+    if "seed" in data.get("phantom", {}):
+        raise InputError(f"{where}: with `study.redraw` each seed is its phantom's; leave out `phantom.seed`")
 
 
 def _data(study: StudySettings, path: Path) -> Iterator[tuple[str, Values]]:
@@ -171,8 +180,10 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
     folds: list[int | None] = list(range(study.study.folds)) or [None]
     found = []
     for seed, fold in product(study.study.seeds, folds):
-        cut = {} if fold is None else {"fold": fold, "folds": study.study.folds}
-        settings = build_settings(merge(values, {"seed": seed, "data": cut}), where=entry.where)
+        data: Values = {} if fold is None else {"fold": fold, "folds": study.study.folds}
+        if study.study.redraw:
+            data["phantom"] = {"seed": seed}
+        settings = build_settings(merge(values, {"seed": seed, "data": data}), where=entry.where)
         if settings.trainer.processes > 1:
             raise InputError(
                 f"{entry.where}: the runs of a study use one process; start the command several times with "

@@ -20,6 +20,9 @@ class StudyInfo(Config):
     """Table of the paper to show beside ours, as `table1_main`."""
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     """Every run is repeated with each of these seeds."""
+    redraw: bool = False
+    """Whether each seed has a phantom of its own (`data.phantom.seed`), so that intervals over seeds are
+    about other patients as well as about another training. Of phantoms only."""
     folds: int = Field(0, ge=0)
     """Folds of a cross-validation by patient, pooled in the tables; 0 for the data set's own split."""
 
