@@ -1,6 +1,7 @@
 """The main job on a phantom small enough for a test, through the same functions as the command line."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_stage_one_is_shared_with_a_run_that_differs_only_in_the_mask(finished, 
         name for name in stages if name.startswith("pretrain")
     ]
     assert len(after) == len(stages) + 1
+
+
+def test_stages_of_an_older_recipe_are_left_alone(finished, prepared, tmp_path, monkeypatch):
+    stages = tmp_path / "stages"
+    shutil.copytree(finished / "stages", stages)
+    before = {path.name: path.stat().st_mtime_ns for path in stages.iterdir()}
+    monkeypatch.setattr("fairdx.experiment.RECIPE", 0)
+    settings = load_settings(None, (*TINY, f"data.root={prepared}"))
+    run(settings, tmp_path / "run", stages=stages, beside_vanilla=False)
+    assert {path.name: path.stat().st_mtime_ns for path in stages.iterdir() if path.name in before} == before
+    assert len(list(stages.iterdir())) == len(before) + 2  # both stages again
 
 
 def test_a_folder_with_another_run_is_refused(finished, prepared):

@@ -89,8 +89,14 @@ def test_doing_it_again_loads_the_stages_and_gives_the_same(finished, config):
 
 
 def test_other_settings_need_another_folder(finished, config):
-    with pytest.raises(InputError, match="holds other settings"):
+    with pytest.raises(InputError, match="holds a run with other settings"):
         data_utility(load_utility_settings(config, ("seed=1",)), finished[0])
+
+
+def test_a_mistake_in_the_settings_does_not_claim_the_folder(finished, config, tmp_path):
+    with pytest.raises(InputError, match="pneumonia"):
+        data_utility(load_utility_settings(config, ("data.label=pneumnia",)), tmp_path)
+    assert data_utility(load_utility_settings(config), tmp_path, stages=finished[0] / "stages")
 
 
 def test_findings_that_are_all_too_rare_are_named(finished, config):

@@ -31,10 +31,10 @@ from fairdx.loading import TaskImages
 from fairdx.locks import locked
 from fairdx.measurement import Logits, Run, measure
 from fairdx.methods import METHODS, Method, Spec
-from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES
+from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free
 from fairdx.runtime import make_fabric
 from fairdx.settings import DataSettings, RunSettings
-from fairdx.training import Record, fit
+from fairdx.training import RECIPE, Record, fit
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ def run(
     start = time.monotonic()
     fabric = make_fabric(settings.trainer)
     with fabric.rank_zero_first():
-        _check_free(folder, settings)
+        check_free(folder, settings, RESULTS)
         current = _open(settings, folder, phantoms, fabric)
         write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
     method = METHODS[settings.method_name].build(settings.method, _spec(current), seed=settings.seed)
     history: list[Record] = []
     figures: dict[str, dict[str, Any]] = {}
     tables = []
-    place = _Stages(stages or folder / "stages", resume, shared=stages is not None)
+    place = _Stages(stages or folder / STAGES, resume, shared=stages is not None)
     for name, logits in _trained(current, method, place, history):
         plain = name == "vanilla"
         if plain and settings.method_name != name and not beside_vanilla:
@@ -127,18 +127,6 @@ def train(settings: RunSettings, *, stages: Path, phantoms: Path) -> tuple[Run, 
     for _ in _trained(current, method, _Stages(stages, True, shared=True), []):
         pass  # every stage is trained in passing from one model to the next
     return current, method
-
-
-def _check_free(folder: Path, settings: RunSettings) -> None:
-    """Makes the folder of a run, unless it holds another one."""
-    file = folder / CONFIG
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        begun = (folder / RESULTS).exists() or (folder / "stages").exists()
-        if begun and file.exists() and file.read_text() != settings.model_dump_json(indent=2):
-            raise InputError(f"{folder} holds a run with other settings; give another --out, or delete it")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _open(settings: RunSettings, folder: Path, phantoms: Path | None, fabric: Fabric) -> Run:
@@ -231,7 +219,7 @@ def _trained(
     key = _data_key(current)
     stages = method.stages()
     for number, stage in enumerate(stages):
-        key = _hash(key, stage.name, stage.config)
+        key = _hash(key, RECIPE, stage.name, stage.config)
         with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
             history += fit(
                 stage,

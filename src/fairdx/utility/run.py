@@ -1,6 +1,5 @@
 """Figure 3 of the paper: one finding's encoder, frozen, diagnoses others, with and without its extras."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,11 +18,11 @@ from fairdx.experiment import train
 from fairdx.measurement import Run
 from fairdx.methods import Method
 from fairdx.progress import Reporter
-from fairdx.run_files import CONFIG
+from fairdx.run_files import CONFIG, STAGES, check_free
 from fairdx.settings import RunSettings
 from fairdx.utility.heads import MEAN, Answer, Figure, compare, fit_head
 from fairdx.utility.settings import UtilityOptions, UtilitySettings
-from fairdx.utility.tables import write_utility
+from fairdx.utility.tables import RESULTS, write_utility
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +58,17 @@ def data_utility(
         All figures; None in all but the first of several processes.
 
     Raises:
-        InputError: The settings or the data cannot be used, or `folder` holds other settings.
+        InputError: The settings or the data cannot be used, or `folder` holds a run with other settings.
         fairdx.training.TrainingError: A loss is no longer finite.
     """
-    _check_free(folder, settings)
+    check_free(folder, settings, RESULTS)
+    write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
     answers: list[Answer] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
     current, unmasked = None, np.empty(0)
     for name, run in ((MI, settings.run), (NO_MI, _without(settings.run))):
-        current, method = train(run, stages=stages or folder / "stages", phantoms=folder)
+        current, method = train(run, stages=stages or folder / STAGES, phantoms=folder)
         findings, left_out = chosen_findings(current, settings.utility)
         parts = {split: _split(current, split) for split in SPLITS}
         for masked in (UNMASKED, MASKED):
@@ -108,18 +108,6 @@ def _more_frequent(answers: Sequence[Answer]) -> dict[str, float]:
     """By finding, the accuracy of always deciding what is more frequent; for the mean, theirs."""
     shares = {a.finding: float(max(a.truth.mean(), 1 - a.truth.mean())) for a in answers}
     return {**shares, MEAN: float(np.mean(list(shares.values())))}
-
-
-def _check_free(folder: Path, settings: UtilitySettings) -> None:
-    text = settings.model_dump_json(indent=2)
-    file = folder / CONFIG
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if file.exists() and json.loads(file.read_text()) != json.loads(text):
-            raise InputError(f"{folder} holds other settings; give another --out, or delete it")
-        write_whole(file, text.encode())
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _without(run: RunSettings) -> RunSettings:

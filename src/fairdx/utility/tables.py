@@ -14,6 +14,8 @@ from fairdx.report.svg import Axis, Panel, add, sheet
 from fairdx.study.tables import markdown_table, markdown_text, tabular, tex_text, write_files
 from fairdx.utility.heads import MEAN, METRICS
 
+RESULTS = "utility.parquet"
+"""Every figure, one row each."""
 FREQUENT = "always the more frequent"
 _TITLES = {"auroc": "AUC, %", "accuracy": "ACC, %"}
 
@@ -52,10 +54,10 @@ def write_utility(
         },
     )
     try:
-        table.to_parquet(folder / "utility.parquet")
+        table.to_parquet(folder / RESULTS)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
-    return [*files, folder / "utility.parquet"]
+    return [*files, folder / RESULTS]
 
 
 def grid(table: pd.DataFrame, metric: str, kind: str) -> tuple[list[str], list[list[str]]]:
