@@ -49,6 +49,7 @@ def test_a_comparison_is_methods_by_data_by_seeds_by_folds(study_file):
 def test_each_seed_may_draw_a_phantom_of_its_own(study_file):
     found = plan(study_file(FILE), assignments=("study.redraw=true",))
     assert {(run.seed, run.settings.data.phantom.seed) for run in found} == {(0, 0), (1, 1)}
+    assert {run.data for run in found} == {"phantom, drawn for each seed"}
     fixed = plan(study_file(FILE))
     assert {run.settings.data.phantom.seed for run in fixed} == {0}
     shared = {run.key for run in fixed} & {run.key for run in found}

@@ -115,8 +115,6 @@ def entries(study: StudySettings, path: Path) -> list[Entry]:
             raise InputError(f"{path}: `run.{key}` is given by `seeds` and `folds` of [study]")
     found = []
     for name, data in _data(study, path):
-        if study.study.redraw:
-            _check_redrawn(merge(study.run, {"data": data})["data"], f"{path} ({name})")
         for label, method, vary in _methods(study, shared, path):
             values = merge(study.run, {"data": data})
             values["method"] = method
@@ -141,6 +139,9 @@ def _data(study: StudySettings, path: Path) -> Iterator[tuple[str, Values]]:
         name = own.pop("name", Path(str(root)).name if root else "phantom")
         if not isinstance(name, str) or not name:
             raise InputError(f"{path}: `name` of [[data]] is a text")
+        if study.study.redraw:
+            _check_redrawn(merge(study.run, {"data": own})["data"], f"{path} ({name})")
+            name = f"{name}, drawn for each seed"  # tables have to say it
         yield name, own
 
 
