@@ -62,7 +62,10 @@ def data_utility(
         fairdx.training.TrainingError: A loss is no longer finite.
     """
     check_free(folder, settings, RESULTS)
-    write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
+    try:
+        write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     answers: list[Answer] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
