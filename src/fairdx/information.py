@@ -108,8 +108,7 @@ def separation_gap(
 
     Returns:
         The squared gap, a scalar of at most 1 for two groups; below 0 where a batch shows less than chance
-        would.
-        Cells of fewer than two images are left out; without any pair it is 0.
+        would. Cells of fewer than two images are left out; without any pair it is 0.
     """
     levels = (torch.arange(thresholds, device=score.device, dtype=score.dtype) + 0.5) / thresholds
     member = one_hot(group, groups).to(score.dtype)

@@ -65,6 +65,12 @@ def test_only_phantoms_without_a_seed_are_drawn_anew(study_file, change, message
         plan(study_file(FILE), assignments=("study.redraw=true", change))
 
 
+def test_what_a_grid_varies_is_not_overruled_by_drawing_anew(study_file):
+    path = study_file(GRID + '"data.phantom.seed" = [1, 2]\n')
+    with pytest.raises(InputError, match="leave out"):
+        plan(path, "ablate", ("study.redraw=true",))
+
+
 def test_a_grid_is_the_product_of_what_varies_and_a_point_may_change_the_method(study_file):
     path = study_file(GRID)
     found = plan(path, "ablate")

@@ -125,13 +125,6 @@ def entries(study: StudySettings, path: Path) -> list[Entry]:
     return found
 
 
-def _check_redrawn(data: Values, where: str) -> None:
-    if data.get("root") is not None:
-        raise InputError(f"{where}: `study.redraw` draws phantoms anew, and `data.root` has fixed images")
-    if "seed" in data.get("phantom", {}):
-        raise InputError(f"{where}: with `study.redraw` each seed is its phantom's; leave out `phantom.seed`")
-
-
 def _data(study: StudySettings, path: Path) -> Iterator[tuple[str, Values]]:
     for entry in study.data or ({},):
         own = dict(entry)
@@ -140,7 +133,6 @@ def _data(study: StudySettings, path: Path) -> Iterator[tuple[str, Values]]:
         if not isinstance(name, str) or not name:
             raise InputError(f"{path}: `name` of [[data]] is a text")
         if study.study.redraw:
-            _check_redrawn(merge(study.run, {"data": own})["data"], f"{path} ({name})")
             name = f"{name}, drawn for each seed"  # tables have to say it
         yield name, own
 
@@ -178,6 +170,8 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
         # What is shown is what the run has, unless the changes win, or the method has no such setting.
         set_key(values, key, value, where=entry.where)
         values = _changed(values, changes)
+    if study.study.redraw:
+        _check_redrawn(values["data"], entry.where)
     folds: list[int | None] = list(range(study.study.folds)) or [None]
     found = []
     for seed, fold in product(study.study.seeds, folds):
@@ -192,6 +186,13 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
             )
         found.append(PlannedRun(_key(settings), entry.data, entry.method, seed, fold, shown, settings))
     return found
+
+
+def _check_redrawn(data: Values, where: str) -> None:
+    if data.get("root") is not None:
+        raise InputError(f"{where}: `study.redraw` draws phantoms anew, and `data.root` has fixed images")
+    if "seed" in data.get("phantom", {}):
+        raise InputError(f"{where}: with `study.redraw` each seed is its phantom's; leave out `phantom.seed`")
 
 
 def _changed(values: Values, changes: Values) -> Values:
