@@ -137,6 +137,13 @@ def test_a_folder_with_another_run_is_refused(finished, prepared):
         run(load_settings(None, (*TINY, f"data.root={prepared}", "seed=9")), finished)
 
 
+def test_settings_that_cannot_be_kept_stop_a_run_before_it_trains(prepared, tmp_path):
+    (tmp_path / "config.json.partial").mkdir()
+    with pytest.raises(InputError, match="cannot write to"):
+        run(load_settings(None, (*TINY, f"data.root={prepared}")), tmp_path)
+    assert not (tmp_path / "stages").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -31,7 +31,7 @@ from fairdx.loading import TaskImages
 from fairdx.locks import locked
 from fairdx.measurement import Logits, Run, measure
 from fairdx.methods import METHODS, Method, Spec
-from fairdx.run_files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free
+from fairdx.run_files import HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free, save_settings
 from fairdx.runtime import make_fabric
 from fairdx.settings import DataSettings, RunSettings
 from fairdx.training import RECIPE, Record, fit
@@ -75,7 +75,7 @@ def run(
     with fabric.rank_zero_first():
         check_free(folder, settings, RESULTS)
         current = _open(settings, folder, phantoms, fabric)
-        write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
+        save_settings(folder, settings)
     method = METHODS[settings.method_name].build(settings.method, _spec(current), seed=settings.seed)
     history: list[Record] = []
     figures: dict[str, dict[str, Any]] = {}

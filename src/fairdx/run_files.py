@@ -5,6 +5,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 
 RESULTS: Final = "results.json"
@@ -39,5 +40,21 @@ def check_free(folder: Path, settings: BaseModel, results: str) -> None:
         begun = (folder / results).exists() or (folder / STAGES).exists()
         if begun and file.exists() and file.read_text() != settings.model_dump_json(indent=2):
             raise InputError(f"{folder} holds a run with other settings; give another --out, or delete it")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def save_settings(folder: Path, settings: BaseModel) -> None:
+    """Writes `CONFIG`.
+
+    Args:
+        folder: An existing folder.
+        settings: Everything that its results depend on.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from fairdx.data.split import SPLITS, Split
-from fairdx.data.writer import write_whole
 from fairdx.errors import InputError
 from fairdx.experiment import train
 from fairdx.measurement import Run
 from fairdx.methods import Method
 from fairdx.progress import Reporter
-from fairdx.run_files import CONFIG, STAGES, check_free
+from fairdx.run_files import STAGES, check_free, save_settings
 from fairdx.settings import RunSettings
 from fairdx.utility.heads import MEAN, Answer, Figure, compare, fit_head
 from fairdx.utility.settings import UtilityOptions, UtilitySettings
@@ -62,10 +61,7 @@ def data_utility(
         fairdx.training.TrainingError: A loss is no longer finite.
     """
     check_free(folder, settings, RESULTS)
-    try:
-        write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    save_settings(folder, settings)
     answers: list[Answer] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
