@@ -6,7 +6,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from fairdx.data.writer import write_whole
-from fairdx.errors import InputError
+from fairdx.errors import InputError, writing_to
 
 RESULTS: Final = "results.json"
 """Every figure with its interval."""
@@ -35,13 +35,11 @@ def check_free(folder: Path, settings: BaseModel, results: str) -> None:
         InputError: It holds others', or cannot be written to.
     """
     file = folder / CONFIG
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         begun = (folder / results).exists() or (folder / STAGES).exists()
         if begun and file.exists() and file.read_text() != settings.model_dump_json(indent=2):
             raise InputError(f"{folder} holds a run with other settings; give another --out, or delete it")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def save_settings(folder: Path, settings: BaseModel) -> None:
@@ -54,7 +52,5 @@ def save_settings(folder: Path, settings: BaseModel) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    try:
+    with writing_to(folder):
         write_whole(folder / CONFIG, settings.model_dump_json(indent=2).encode())
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from fairdx.data.writer import write_whole
-from fairdx.errors import InputError
+from fairdx.errors import writing_to
 from fairdx.study.crew import Crew
 from fairdx.study.execute import GridWorker, Outcome, turn, write_frame
 from fairdx.study.figures import write_figures
@@ -65,10 +65,8 @@ def run_study(request: StudyRequest) -> tuple[Path, Outcome]:
     plan = () if study.tune else plan_runs(study, request.path)
     if study.tune:
         check_search(study, request.path)
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     trials = Trials(
         study.study.name, folder, request.storage, ("maximize", "minimize") if study.tune else ("minimize",)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairdx.errors import InputError
+from fairdx.errors import writing_to
 from fairdx.study.columns import Column, best, present
 from fairdx.study.front import hypervolumes
 from fairdx.study.paper import MARK, paper_rows, paper_table, trends
@@ -160,12 +160,10 @@ def write_files(folder: Path, contents: dict[str, str]) -> list[Path]:
     Raises:
         InputError: It cannot be written to.
     """
-    try:
+    with writing_to(folder):
         for name, text in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     return [folder / name for name in contents]
 
 

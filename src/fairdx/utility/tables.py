@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import pandas as pd
 
-from fairdx.errors import InputError
+from fairdx.errors import writing_to
 from fairdx.report.figures import shorten
 from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet
@@ -53,10 +53,8 @@ def write_utility(
             "figure3.svg": figure3(table),
         },
     )
-    try:
+    with writing_to(folder):
         table.to_parquet(folder / RESULTS)
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     return [*files, folder / RESULTS]
 
 
