@@ -14,9 +14,9 @@ import time
 import fairlearn.metrics as fl
 import numpy as np
 
-from fairdx.fairness import audit
-from fairdx.fairness.metrics import binary_rates
-from fairdx.fairness.resampling import all_replicates, collapse
+from fairdx.auditing import audit
+from fairdx.inference.resampling import all_replicates, collapse
+from fairdx.metrics.rates import binary_rates
 
 RATES = {
     "selection_rate": fl.selection_rate,

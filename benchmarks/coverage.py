@@ -1,4 +1,4 @@
-"""How often 95 % intervals cover the truth: the study of `tests/fairness/test_coverage.py` as a figure.
+"""How often 95 % intervals cover the truth: the study of `tests/inference/test_coverage.py` as a figure.
 
 Run with `python benchmarks/coverage.py`, which takes minutes. It writes docs/figures/coverage.csv and
 docs/figures/coverage.svg.
@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from types import ModuleType
 
-from fairdx.fairness import METRICS
+from fairdx.metrics import METRICS
 from fairdx.report.svg import Axis, Panel, sheet
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,17 +25,17 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
-from fairdx.fairness.scores import mean_approximate_diagnosis_fairness
-from fairdx.information import separation_gap
-from fairdx.loading import TaskImages
-from fairdx.measurement import Run, measure
 from fairdx.methods.base import Losses, Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, log_odds
 from fairdx.methods.masking import Masked
-from fairdx.networks import Diagnosis, Encoder, MaskGenerator
-from fairdx.runtime import TrainerSettings, make_fabric
-from fairdx.settings import DataSettings, EvaluationSettings, RunSettings
-from fairdx.training import fit
+from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
+from fairdx.models.information import separation_gap
+from fairdx.models.loading import TaskImages
+from fairdx.models.networks import Diagnosis, Encoder, MaskGenerator
+from fairdx.models.runtime import TrainerSettings, make_fabric
+from fairdx.runs.measure import Run, measure
+from fairdx.runs.settings import DataSettings, EvaluationSettings, RunSettings
+from fairdx.training.fit import fit
 
 SMALL = {"size": 32, "train": 3072, "validation": 1024, "test": 4000, "conspicuity": 0.45}
 RARE = {"train": 8192, "validation": 3072, "prevalence": (0.04, 0.06)}

@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from fairdx.core.files import write_whole
 from fairdx.data.base import PreparedDataset
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.source import Source
-from fairdx.data.writer import write_whole
-from fairdx.loading import TaskImages
+from fairdx.models.loading import TaskImages
 
 FILES, BATCH = 64, 32
 SMALL, LARGE = 10_000, 200_000

@@ -22,12 +22,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
-from fairdx.loading import TaskImages, augment
 from fairdx.methods.base import PretrainingConfig, Spec, Stage, build_diagnoser
 from fairdx.methods.pretraining import pretraining_stage
-from fairdx.optimization import schedule_factor
-from fairdx.runtime import TrainerSettings, make_fabric
-from fairdx.training import _Fit
+from fairdx.models.loading import TaskImages
+from fairdx.models.runtime import TrainerSettings, make_fabric
+from fairdx.training.augment import augment
+from fairdx.training.fit import _Fit
+from fairdx.training.optimization import schedule_factor
 
 BATCH = 128
 SETTINGS = TrainerSettings(device="cpu")

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairdx.data.chexpert import read_chexpert
-from fairdx.data.mimic_cxr import read_mimic_cxr
-from fairdx.data.observations import OBSERVATIONS
+from fairdx.data.readers.chexpert import read_chexpert
+from fairdx.data.readers.mimic_cxr import read_mimic_cxr
+from fairdx.data.readers.observations import OBSERVATIONS
 from fairdx.data.source import Source, check_source
 from fairdx.data.split import check_disjoint, split_patients
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 
 app = typer.Typer(
     help="Find and remove the direct effect of a sensitive attribute on image-based diagnoses.",
@@ -40,7 +40,7 @@ def demo(
 
     Example: `fairdx demo --quick --out look`
     """
-    from fairdx.demo import demo_settings
+    from fairdx.commands.demo import demo_settings
 
     _run(demo_settings(quick=quick, seed=seed), out, resume)
 
@@ -58,14 +58,14 @@ def run_command(
 
     Example: `fairdx run configs/nih_small.toml --set method.eta=0.1 --out runs/eta01`
     """
-    from fairdx.settings import load_settings
+    from fairdx.runs.settings import load_settings
 
     _run(load_settings(config, tuple(settings)), out or Path("runs") / config.stem, resume)
 
 
 def _run(settings: Any, out: Path, resume: bool) -> None:
-    from fairdx.experiment import run
-    from fairdx.report.run_page import summary_table, write_run_report
+    from fairdx.runs.page import summary_table, write_run_report
+    from fairdx.runs.run import run
 
     try:
         results = run(settings, out, resume=resume)
@@ -161,7 +161,7 @@ def audit_command(
 
     Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
     """
-    from fairdx.audit_command import AuditRequest, audit_file
+    from fairdx.commands.audit import AuditRequest, audit_file
 
     failed = audit_file(
         AuditRequest(
@@ -202,9 +202,9 @@ def main() -> None:
     )
     try:
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
-            from fairdx.prepare_command import add_prepare
-            from fairdx.study_command import add_studies
-            from fairdx.utility_command import add_utility
+            from fairdx.commands.prepare import add_prepare
+            from fairdx.commands.study import add_studies
+            from fairdx.commands.utility import add_utility
 
             add_prepare(app)
             add_studies(app)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fairdx.loading import TaskImages
 from fairdx.methods import METHODS, Spec
-from fairdx.runtime import TrainerSettings, make_fabric
-from fairdx.training import fit, predict
+from fairdx.models.loading import TaskImages
+from fairdx.models.runtime import TrainerSettings, make_fabric
+from fairdx.training.fit import fit, predict
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
 SMALL = {"pretraining": {"epochs": 1, "batch_size": 16}}

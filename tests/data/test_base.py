@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Meta, PreparedDataset
-from fairdx.errors import InputError
 
 
 def write(root, **changes):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from scipy.ndimage import gaussian_filter, zoom
 
+from fairdx.core.errors import InputError
 from fairdx.data.decode import Form, decode_bytes, decode_file
-from fairdx.errors import InputError
 
 
 def smooth(height, width, seed=0):

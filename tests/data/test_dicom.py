@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairdx.core.errors import InputError
 from fairdx.data.decode import Form, decode_bytes
-from fairdx.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
 from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: E402

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairdx.data.observations import OBSERVATIONS
+from fairdx.core.errors import InputError
 from fairdx.data.readers import READERS
+from fairdx.data.readers.observations import OBSERVATIONS
 from fairdx.data.source import check_source
-from fairdx.errors import InputError
 
 OBSERVED = ",".join(OBSERVATIONS)
 BLANK = "," * (len(OBSERVATIONS) - 1)

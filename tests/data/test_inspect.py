@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fairdx.core.errors import InputError
 from fairdx.data.inspect import describe, render, write_json
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.readers import READERS
 from fairdx.data.source import Source, exclude
-from fairdx.errors import InputError
 
 
 def made(tmp_path, count=400, images=None):

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from fairdx.data.prepare import PrepareOptions, prepare
-from fairdx.data.table import read_table
+from fairdx.data.readers.table import read_table
 
 COMMAND = """
 import sys
 from fairdx.data.prepare import PrepareOptions, prepare
-from fairdx.data.table import read_table
+from fairdx.data.readers.table import read_table
 
 if __name__ == "__main__":
     source = read_table(sys.argv[1], label=["y"], attribute=["sex"])

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fairdx.data.findings import FINDINGS
-from fairdx.data.phantom import PATIENT_DRAWS, Phantom, PhantomSettings
+from fairdx.data.phantom import Phantom, PhantomSettings
+from fairdx.data.phantom.findings import FINDINGS
+from fairdx.data.phantom.phantom import PATIENT_DRAWS
 
 SIZE = 32
 PHANTOM = Phantom(PhantomSettings(size=SIZE))

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fairdx.core.errors import InputError
 from fairdx.data import writer as writer_module
 from fairdx.data.base import PreparedDataset
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.source import Source, exclude
-from fairdx.errors import InputError
 
 OPTIONS = PrepareOptions(size=16, workers=1)
 
@@ -265,7 +265,7 @@ def test_images_of_something_else_are_not_touched(root, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from fairdx.locks import locked
+from fairdx.core.locks import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

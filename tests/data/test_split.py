@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairdx.core.errors import InputError
 from fairdx.data.split import check_disjoint, cut_validation, patient_folds, split_patients
-from fairdx.errors import InputError
 
 PATIENTS = [f"patient{i:05d}" for i in range(4000)]
 

@@ -17,7 +17,7 @@ from fairdx.methods.adversarial_debiasing import (
     debias,
 )
 from fairdx.methods.base import Player, Spec
-from fairdx.optimization import Learner
+from fairdx.training.optimization import Learner
 
 SHAPES = ((5, 7), (4, 3, 2, 2), (6,))
 

@@ -6,7 +6,7 @@ from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.faap import FAAP, FAAPConfig
 from fairdx.methods.fair_diagnosis import FairDiagnosisConfig
-from fairdx.optimization import learning
+from fairdx.training.optimization import learning
 
 
 def make(**changes):

@@ -4,11 +4,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.information import separation_gap
 from fairdx.methods.base import Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, log_odds
 from fairdx.methods.masking import Masked
-from fairdx.optimization import learning
+from fairdx.models.information import separation_gap
+from fairdx.training.optimization import learning
 
 
 def make(**changes):
@@ -97,7 +97,7 @@ def test_by_default_the_order_within_groups_and_the_scores_themselves_are_kept(b
 
 
 def _diagnosis(masked):
-    from fairdx.networks import Diagnosis
+    from fairdx.models.networks import Diagnosis
 
     return Diagnosis(masked.embedding, masked.logit)
 

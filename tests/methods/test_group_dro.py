@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from fairdx.loading import TaskImages
 from fairdx.methods.base import Spec
 from fairdx.methods.group_dro import GroupDRO, GroupDROConfig, WorstCase
 from fairdx.methods.pretraining import PretrainingConfig
-from fairdx.runtime import TrainerSettings, make_fabric
-from fairdx.training import fit
+from fairdx.models.loading import TaskImages
+from fairdx.models.runtime import TrainerSettings, make_fabric
+from fairdx.training.fit import fit
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
 

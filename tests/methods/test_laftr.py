@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
-from fairdx.errors import InputError
 from fairdx.methods.base import Spec
 from fairdx.methods.laftr import LAFTR, LAFTRConfig
 

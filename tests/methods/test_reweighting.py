@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
-from fairdx.errors import InputError
 from fairdx.methods.base import Spec
 from fairdx.methods.retraining import RetrainingConfig
 from fairdx.methods.reweighting import Reweighting
@@ -61,10 +61,10 @@ def test_an_empty_cell_is_an_error_that_names_it():
 
 
 def test_the_counts_of_a_run_are_those_of_its_training_split(small_phantom):
-    from fairdx.experiment import _spec
-    from fairdx.loading import TaskImages
-    from fairdx.measurement import Run
-    from fairdx.settings import load_settings
+    from fairdx.models.loading import TaskImages
+    from fairdx.runs.measure import Run
+    from fairdx.runs.run import _spec
+    from fairdx.runs.settings import load_settings
 
     task = small_phantom.task()
     label = task.label.copy()

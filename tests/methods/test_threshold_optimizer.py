@@ -5,12 +5,12 @@ import pytest
 from fairlearn.postprocessing import ThresholdOptimizer as Reference
 from sklearn.linear_model import LogisticRegression
 
-from fairdx.errors import InputError
-from fairdx.experiment import run
-from fairdx.fairness.metrics import equalized_odds_difference
+from fairdx.core.errors import InputError
 from fairdx.methods.base import Spec
 from fairdx.methods.threshold_optimizer import ThresholdOptimizer, ThresholdOptimizerConfig, _decided
-from fairdx.settings import load_settings
+from fairdx.metrics.rates import equalized_odds_difference
+from fairdx.runs.run import run
+from fairdx.runs.settings import load_settings
 
 
 def make(classes=2, **changes):

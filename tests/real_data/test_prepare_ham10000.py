@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairdx.data.ham10000 import read_ham10000
 from fairdx.data.prepare import PrepareOptions, prepare
+from fairdx.data.readers.ham10000 import read_ham10000
 from fairdx.data.source import Source
 
 ROOT = Path(__file__).parents[3] / "shared" / "real_skin"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairdx.data.nih import read_nih
 from fairdx.data.prepare import PrepareOptions, prepare
+from fairdx.data.readers.nih import read_nih
 
 ROOT = Path(__file__).parents[3] / "shared" / "real_cxr"
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no real chest X-rays at {ROOT}")

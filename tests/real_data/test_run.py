@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdx.data.ham10000 import read_ham10000
-from fairdx.data.nih import read_nih
 from fairdx.data.prepare import PrepareOptions, prepare
-from fairdx.experiment import run
-from fairdx.report.run_page import write_run_report
-from fairdx.settings import load_settings
+from fairdx.data.readers.ham10000 import read_ham10000
+from fairdx.data.readers.nih import read_nih
+from fairdx.runs.page import write_run_report
+from fairdx.runs.run import run
+from fairdx.runs.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdx.fairness.audit import audit
-from fairdx.fairness.evaluate import evaluate
+from fairdx.auditing.engine import audit
+from fairdx.auditing.evaluate import evaluate
 
 GROUPS = ("male", "female", "<script>alert(1)</script>")
 
@@ -29,7 +29,7 @@ def _figures(truth, scores, group, patient, threshold):
 
 
 def make_run(folder, *, methods=("vanilla", "fair_diagnosis"), n_classes=2, n_groups=2, n=1200, true=True):
-    """Writes a run folder as `fairdx.experiment.run` does, of invented scores."""
+    """Writes a run folder as `fairdx.runs.run.run` does, of invented scores."""
     rng = np.random.default_rng(3)
     groups, classes = GROUPS[:n_groups], ["absent", "present", "unsure"][:n_classes]
     code = rng.integers(0, n_groups, n)

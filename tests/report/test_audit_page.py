@@ -4,10 +4,10 @@ import re
 import numpy as np
 import pytest
 
-from fairdx.fairness.definitions import METRICS
-from fairdx.report import audit_page
-from fairdx.report.audit_explorer import explorer_view
-from fairdx.report.audit_page import render_audit, write_audit
+from fairdx.auditing import page as audit_page
+from fairdx.auditing.page import render_audit, write_audit
+from fairdx.auditing.page_explorer import explorer_view
+from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import style_of
 from fairdx.report.page import json_for_script, render_page
 

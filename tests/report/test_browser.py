@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from fairdx.report.audit_page import write_audit
+from fairdx.auditing.page import write_audit
 from fairdx.report.numbers import style_of
-from fairdx.report.run_page import write_run_report
+from fairdx.runs.page import write_run_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

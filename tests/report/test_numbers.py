@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from fairdx.fairness.definitions import METRICS
+from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import (
     DECIMAL,
     NATS,

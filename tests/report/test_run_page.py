@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from fairdx.errors import InputError
-from fairdx.fairness.delong import delong
-from fairdx.report.run_folder import RunFolder, to_toml
-from fairdx.report.run_page import rows, supported_best, write_run_report
-from fairdx.report.run_words import auc_change, findings, verdict
-from fairdx.report.samples import diverging, gallery
+from fairdx.core.errors import InputError
+from fairdx.inference.delong import delong
+from fairdx.runs.folder import RunFolder, to_toml
+from fairdx.runs.page import rows, supported_best, write_run_report
+from fairdx.runs.samples import diverging, gallery
+from fairdx.runs.words import auc_change, findings, verdict
 
 
 class Outline(HTMLParser):

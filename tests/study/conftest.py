@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairdx import experiment
-from fairdx.training import TrainingError
+from fairdx.runs import run as experiment
+from fairdx.training.fit import TrainingError
 
 INSTANT = Path(__file__).with_name("instant.toml")
 

@@ -17,9 +17,9 @@ SCRIPT = textwrap.dedent(
     """
     import json, os, signal, sys, time
     from pathlib import Path
-    from fairdx import experiment
+    from fairdx.runs import run as experiment
     from fairdx.study.run import StudyRequest, run_study
-    from fairdx.training import TrainingError
+    from fairdx.training.fit import TrainingError
 
     file, out, log, seconds = *map(Path, sys.argv[1:4]), float(sys.argv[4])
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study import storage
 from fairdx.study.execute import GridWorker
 from fairdx.study.plan import plan_runs
@@ -98,7 +98,7 @@ def test_one_process_holds_the_folder(runs, study_file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     script = (
-        "import sys; from pathlib import Path; from fairdx.locks import locked\n"
+        "import sys; from pathlib import Path; from fairdx.core.locks import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

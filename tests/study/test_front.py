@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.front import hypervolume, hypervolumes, pareto_front
 from fairdx.study.summary import Summary
 from fairdx.study.tables import markdown

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.plan import plan_runs, varied_settings
 from fairdx.study.search import check_search
 from fairdx.study.settings import load_study

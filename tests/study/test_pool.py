@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fairdx.errors import InputError
-from fairdx.fairness.metrics import accuracy, approximate_diagnosis_fairness
+from fairdx.core.errors import InputError
+from fairdx.metrics.rates import accuracy, approximate_diagnosis_fairness
 from fairdx.study.plan import plan_runs
 from fairdx.study.pool import pool_folds, shifted
 from fairdx.study.run import StudyRequest, run_study

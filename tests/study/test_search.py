@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.crew import Crew
 from fairdx.study.front import pareto_front
 from fairdx.study.run import StudyRequest, run_study
@@ -89,7 +89,7 @@ def test_the_search_does_not_look_at_test_images(runs, study_file, tmp_path, mon
             figures["auroc"] = {"value": 0.1, "low": 0.0, "high": 0.2}
         return results
 
-    monkeypatch.setattr("fairdx.experiment.run", without_test)
+    monkeypatch.setattr("fairdx.runs.run.run", without_test)
     tune(study_file(FILE), tmp_path / "b")
     pd.testing.assert_frame_equal(before, pd.read_parquet(tmp_path / "b" / "trials.parquet"))
 

@@ -21,7 +21,7 @@ WORKER = textwrap.dedent(
     """
     import json, os, sys, time
     from pathlib import Path
-    from fairdx import experiment
+    from fairdx.runs import run as experiment
     from fairdx.study.run import StudyRequest, run_study
 
     file, out, url, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.paper import direction, paper_table, trends
 from fairdx.study.summary import Summary, t_mean
 from fairdx.study.tables import frame, latex, markdown, write_tables

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fairdx.core.errors import InputError
 from fairdx.data.checks import nearest, require_choice, require_columns
 from fairdx.data.split import SPLITS, Split, cut_validation, patient_folds
-from fairdx.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

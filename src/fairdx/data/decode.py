@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from fairdx.core.errors import InputError
 from fairdx.data.checks import require_choice
 from fairdx.data.dicom import dicom_values, is_dicom
-from fairdx.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

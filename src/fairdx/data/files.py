@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from fairdx.core.errors import InputError
+from fairdx.core.progress import Reporter
 from fairdx.data.checks import nearest, require_columns
 from fairdx.data.source import exclude
-from fairdx.errors import InputError
-from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from fairdx.core.errors import InputError
+from fairdx.core.progress import Reporter
 from fairdx.data.base import Meta, PreparedDataset, table_bytes
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS, check_disjoint
-from fairdx.errors import InputError
-from fairdx.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,16 +18,17 @@ import numpy as np
 import pandas as pd
 
 from fairdx import __version__
+from fairdx.core.errors import InputError
+from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
+from fairdx.core.progress import Reporter
 from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset, table_bytes
 from fairdx.data.checks import require_choice
 from fairdx.data.decode import Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
-from fairdx.data.writer import JOURNAL, ImageWriter, write_whole
-from fairdx.errors import InputError
-from fairdx.locks import locked
-from fairdx.progress import Reporter
+from fairdx.data.writer import JOURNAL, ImageWriter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
 

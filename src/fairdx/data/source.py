@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from fairdx.core.errors import InputError
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
-from fairdx.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

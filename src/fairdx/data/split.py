@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import IMAGES
-from fairdx.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,21 +30,6 @@ log = logging.getLogger(__name__)
 
 PARTIAL: Final = f"{IMAGES}.partial"
 JOURNAL: Final = "progress.jsonl"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that its name never shows half of it.
-
-    Args:
-        path: Where; replaced if it exists.
-        data: Its content.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class ImageWriter:

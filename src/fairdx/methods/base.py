@@ -1,6 +1,6 @@
 """What a method is: stages, and in each stage players that learn, each on its own loss.
 
-A method says who is trained when and on which loss; `fairdx.training.fit`, the only loop, does the rest.
+A method says who is trained when and on which loss; `fairdx.training.fit.fit`, the only loop, does the rest.
 """
 
 from abc import ABC, abstractmethod
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from fairdx.config import Config
+from fairdx.core.config import Config
+from fairdx.core.registry import Registry
 from fairdx.data.base import Batch
-from fairdx.networks import Diagnoser, Encoder
-from fairdx.registry import Registry
-from fairdx.runtime import derive_seed, isolated_rng
+from fairdx.models.networks import Diagnoser, Encoder
+from fairdx.models.runtime import derive_seed, isolated_rng
 
 Losses = dict[str, Tensor]
 """Named scalar terms of a loss; `total` is the one that is minimised."""

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
-from fairdx.networks import Diagnosis, Discriminator
+from fairdx.models.networks import Diagnosis, Discriminator
 
 
 class FAAPConfig(MaskingConfig):

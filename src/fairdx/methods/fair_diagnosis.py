@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.information import ranking_loss, separation_gap
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
-from fairdx.networks import Diagnosis, Discriminator, View
+from fairdx.models.information import ranking_loss, separation_gap
+from fairdx.models.networks import Diagnosis, Discriminator, View
 
 
 class FairDiagnosisConfig(MaskingConfig):

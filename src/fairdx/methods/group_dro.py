@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.retraining import Retraining, RetrainingConfig
-from fairdx.networks import Diagnoser, Diagnosis
+from fairdx.models.networks import Diagnoser, Diagnosis
 
 
 class GroupDROConfig(RetrainingConfig):

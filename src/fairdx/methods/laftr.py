@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Player, Spec, Stage
 from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig, require_all_cells
-from fairdx.networks import Discriminator
+from fairdx.models.networks import Discriminator
 
 
 class LAFTRConfig(RetrainingConfig):

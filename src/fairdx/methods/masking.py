@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from fairdx.data.base import Batch
 from fairdx.methods.base import Losses, MethodConfig, Player, Schedule, Spec, Stage
 from fairdx.methods.pretraining import Pretrained
-from fairdx.networks import MaskGenerator, apply_mask
+from fairdx.models.networks import MaskGenerator, apply_mask
 
 
 class MaskingConfig(MethodConfig):

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
-from fairdx.information import JensenShannonCritic, jensen_shannon_score
 from fairdx.methods.base import (
     Losses,
     Method,
@@ -17,7 +16,8 @@ from fairdx.methods.base import (
     Stage,
     build_diagnoser,
 )
-from fairdx.networks import Diagnoser
+from fairdx.models.information import JensenShannonCritic, jensen_shannon_score
+from fairdx.models.networks import Diagnoser
 
 
 def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spec) -> Stage:

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 from torch import Tensor, nn
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
-from fairdx.errors import InputError
 from fairdx.methods.base import MethodConfig, Player, Schedule, Spec, Stage
 from fairdx.methods.pretraining import Pretrained
 

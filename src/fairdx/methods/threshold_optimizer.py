@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, MethodConfig, Rule, Scores, Spec
 from fairdx.methods.pretraining import Pretrained
-from fairdx.runtime import derive_seed
+from fairdx.models.runtime import derive_seed
 
 Constraint = Literal[
     "equalized_odds",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import isfinite
 
-from fairdx.fairness.definitions import METRICS
+from fairdx.metrics.definitions import METRICS
 
 NOT_A_GOAL = {"indirect_effect", "total_effect"}
 """Effects that fairness does not ask to be zero: the disease itself may be more frequent in a group."""
@@ -70,7 +70,7 @@ _OTHERS = {
 
 
 def style_of(metric: str) -> Style:
-    """How a metric of `fairdx.fairness.definitions.METRICS` is written.
+    """How a metric of `fairdx.metrics.definitions.METRICS` is written.
 
     Rates are shares in percent, gaps and effects are percentage points, areas are decimals.
     """

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import torch
 
-from fairdx import experiment
-from fairdx.errors import InputError
-from fairdx.locks import locked
-from fairdx.run_files import RESULTS
+from fairdx.core.errors import InputError
+from fairdx.core.locks import locked
+from fairdx.runs import run as experiment
+from fairdx.runs.files import RESULTS
 from fairdx.study.plan import PlannedRun
 from fairdx.study.storage import RunFailedError
 

@@ -12,9 +12,9 @@ import pandas as pd
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
-from fairdx.data.writer import write_whole
-from fairdx.errors import InputError
-from fairdx.locks import locked
+from fairdx.core.errors import InputError
+from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
 from fairdx.study.crew import RUNS, Crew, is_done
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import rows_frame, run_row

@@ -7,7 +7,7 @@ from math import nan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.summary import LEVEL, VANILLA, Line, Summary
 
 AUC, ADF = "auroc", "approximate_diagnosis_fairness"

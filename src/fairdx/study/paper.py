@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 from fairdx.study.columns import COLUMNS, Column, present
 from fairdx.study.summary import VANILLA, Line, Mean, Summary, paired, short, shown
 

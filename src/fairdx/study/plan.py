@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fairdx.config import merge, set_key
+from fairdx.core.config import merge, set_key
+from fairdx.core.errors import InputError
 from fairdx.data.base import PreparedDataset
-from fairdx.errors import InputError
-from fairdx.settings import DEFAULT_METHOD, RunSettings, build_settings
+from fairdx.runs.settings import DEFAULT_METHOD, RunSettings, build_settings
 from fairdx.study.settings import StudySettings
 
 Values = dict[str, Any]

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairdx.errors import InputError
-from fairdx.fairness.evaluate import evaluate
-from fairdx.fairness.uncertainty import Estimate
-from fairdx.run_files import PREDICTIONS, RESULTS
+from fairdx.auditing.evaluate import evaluate
+from fairdx.core.errors import InputError
+from fairdx.inference.uncertainty import Estimate
+from fairdx.runs.files import PREDICTIONS, RESULTS
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import metric_columns, rows_frame, run_row
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import pandas as pd
 
-from fairdx.data.writer import write_whole
-from fairdx.errors import writing_to
+from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.study.crew import Crew
 from fairdx.study.execute import GridWorker, Outcome, turn, write_frame
 from fairdx.study.figures import write_figures

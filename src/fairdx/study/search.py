@@ -1,6 +1,6 @@
 """`fairdx tune`: a search for settings with a high AUROC and a low ADF, both on validation images.
 
-ADF is averaged over operating points, as where epochs are chosen (`fairdx.training.unfairness`).
+ADF is averaged over operating points, as where epochs are chosen (`fairdx.training.fit.unfairness`).
 
 Test images are measured for every point, as in any run, but nothing here looks at those figures: they are
 reported for the chosen point and for vanilla alone.
@@ -21,11 +21,11 @@ import pandas as pd
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fairdx.data.writer import write_whole
-from fairdx.errors import InputError
-from fairdx.fairness.scores import auroc
-from fairdx.run_files import PREDICTIONS
-from fairdx.runtime import derive_seed
+from fairdx.core.errors import InputError
+from fairdx.core.files import write_whole
+from fairdx.metrics.scores import auroc
+from fairdx.models.runtime import derive_seed
+from fairdx.runs.files import PREDICTIONS
 from fairdx.study.crew import RUNS, Crew
 from fairdx.study.execute import TABLE, Announcer, Outcome, turn, write_frame
 from fairdx.study.front import pareto_front
@@ -33,7 +33,7 @@ from fairdx.study.plan import Entry, PlannedRun, entries, point_runs
 from fairdx.study.rows import rows_frame, run_row
 from fairdx.study.settings import Choices, StudySettings, TuneSettings
 from fairdx.study.storage import FAILURE, RunFailedError, Trials
-from fairdx.training import unfairness
+from fairdx.training.fit import unfairness
 
 TRIALS: Final = "trials.parquet"
 CHOSEN: Final = "chosen.json"

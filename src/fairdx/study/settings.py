@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fairdx.config import Config, override, read_toml, validate
-from fairdx.errors import InputError
+from fairdx.core.config import Config, override, read_toml, validate
+from fairdx.core.errors import InputError
 
 Command = Literal["compare", "ablate", "tune"]
 

@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from fairdx.errors import InputError
-from fairdx.locks import locked
+from fairdx.core.errors import InputError
+from fairdx.core.locks import locked
 
 logger = logging.getLogger(__name__)
 

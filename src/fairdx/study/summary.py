@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fairdx.errors import InputError
+from fairdx.core.errors import InputError
 
 VANILLA = "vanilla"
 """The method that the others are compared with."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairdx.errors import writing_to
+from fairdx.core.errors import writing_to
 from fairdx.study.columns import Column, best, present
 from fairdx.study.front import hypervolumes
 from fairdx.study.paper import MARK, paper_rows, paper_table, trends

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdx.core.errors import InputError
 from fairdx.data.split import Split
-from fairdx.errors import InputError
-from fairdx.fairness.scores import auc_from_histogram, auroc
-from fairdx.fairness.uncertainty import few_patients_factor, percentile_interval
+from fairdx.inference.uncertainty import few_patients_factor, percentile_interval
+from fairdx.metrics.scores import auc_from_histogram, auroc
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fairdx.core.errors import InputError
+from fairdx.core.progress import Reporter
 from fairdx.data.split import SPLITS, Split
-from fairdx.errors import InputError
-from fairdx.experiment import train
-from fairdx.measurement import Run
 from fairdx.methods import Method
-from fairdx.progress import Reporter
-from fairdx.run_files import STAGES, check_free, save_settings
-from fairdx.settings import RunSettings
+from fairdx.runs.files import STAGES, check_free, save_settings
+from fairdx.runs.measure import Run
+from fairdx.runs.run import train
+from fairdx.runs.settings import RunSettings
 from fairdx.utility.heads import MEAN, Answer, Figure, compare, fit_head
 from fairdx.utility.settings import UtilityOptions, UtilitySettings
 from fairdx.utility.tables import RESULTS, write_utility
@@ -58,7 +58,7 @@ def data_utility(
 
     Raises:
         InputError: The settings or the data cannot be used, or `folder` holds a run with other settings.
-        fairdx.training.TrainingError: A loss is no longer finite.
+        fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
     check_free(folder, settings, RESULTS)
     save_settings(folder, settings)

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from fairdx.config import Config, override, read_toml, validate
-from fairdx.errors import InputError
-from fairdx.settings import RunSettings, build_settings
+from fairdx.core.config import Config, override, read_toml, validate
+from fairdx.core.errors import InputError
+from fairdx.runs.settings import RunSettings, build_settings
 
 
 class UtilityOptions(Config):

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import pandas as pd
 
-from fairdx.errors import writing_to
+from fairdx.core.errors import writing_to
 from fairdx.report.figures import shorten
 from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet

@@ -1,0 +1,18 @@
+"""The audit of a table of predictions: figures with intervals and tests, in words, files and a page."""
+
+from fairdx.auditing.engine import audit
+from fairdx.auditing.evaluate import evaluate
+from fairdx.auditing.gate import Condition, parse_condition
+from fairdx.auditing.predictions import Predictions, read_predictions
+from fairdx.auditing.result import AuditResult, json_schema
+
+__all__ = [
+    "AuditResult",
+    "Condition",
+    "Predictions",
+    "audit",
+    "evaluate",
+    "json_schema",
+    "parse_condition",
+    "read_predictions",
+]

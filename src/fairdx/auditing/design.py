@@ -1,0 +1,170 @@
+"""The images of an audit, coded once, and the tables that are resampled together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from fairdx.auditing.profile import Grid
+from fairdx.core.errors import InputError
+from fairdx.inference.resampling import Units, collapse, dense_vectors, replicate
+from fairdx.metrics.inputs import Codes, Floats, Ints
+
+MOST_GROUPS = 200
+"""An attribute with more values than this is taken for an identifier."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """An attribute (or intersection) as a coarsening of the finest groups.
+
+    Attributes:
+        name: The attribute.
+        groups: Names of its groups.
+        of_finest: Group of each of the finest groups, shape (F,).
+        intersection: Whether it is made of several attributes.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    of_finest: Ints
+    intersection: bool
+
+    def coarsen(self, tables: Floats) -> Floats:
+        """Sum tables of finest groups (B, F, ...) into groups (B, S, ...)."""
+        if (
+            len(self.groups) == len(self.of_finest)
+            and (self.of_finest == np.arange(len(self.of_finest))).all()
+        ):
+            return tables
+        order = np.argsort(self.of_finest, kind="stable")
+        starts = np.searchsorted(self.of_finest[order], np.arange(len(self.groups)))
+        summed: Floats = np.add.reduceat(tables[:, order], starts, axis=1)
+        return summed
+
+
+def groupings(attributes: dict[str, Codes]) -> tuple[Ints, list[Grouping]]:
+    """Code the finest groups that occur, and every attribute and intersection on top of them.
+
+    Args:
+        attributes: Encoded attributes by name.
+
+    Returns:
+        The finest group of each image, shape (n,), and the groupings: attributes, then intersections of two
+        and, for three and more attributes, of all.
+
+    Raises:
+        InputError: If an attribute has a single group, or looks like an identifier.
+    """
+    for name, column in attributes.items():
+        if len(column.names) < 2:
+            raise InputError(
+                f"Sensitive feature {name!r} has the single value {column.names[0]!r}: "
+                "there is nothing to compare."
+            )
+        if len(column.names) > MOST_GROUPS:
+            raise InputError(
+                f"Sensitive feature {name!r} has {len(column.names)} distinct values, more than "
+                f"{MOST_GROUPS}: it looks like an identifier or a measurement; bin it first."
+            )
+    names = list(attributes)
+    code = np.zeros(len(attributes[names[0]].codes), dtype=np.int64)
+    for column in attributes.values():
+        code = np.unique(code * len(column.names) + column.codes, return_inverse=True)[1]
+    first = np.unique(code, return_index=True)[1]
+    parts = {name: column.codes[first] for name, column in attributes.items()}
+    found = [Grouping(n, c.names, parts[n], intersection=False) for n, c in attributes.items()]
+    sets = list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
+    for chosen in sets:
+        keys = np.stack([parts[n] for n in chosen], axis=1)
+        occurring, of_finest = np.unique(keys, axis=0, return_inverse=True)
+        labels = tuple(
+            " × ".join(attributes[n].names[v] for n, v in zip(chosen, row, strict=True)) for row in occurring
+        )
+        found.append(Grouping(" × ".join(chosen), labels, of_finest.reshape(-1), intersection=True))
+    return code.astype(np.int64), found
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A binary audit's images and the tables made of them.
+
+    Attributes:
+        finest: Finest group of each image, (n,).
+        n_finest: Number of finest groups, F.
+        label: Truth, (n,), 0 or 1.
+        scores: P(Y=1), (n,), or two of them: before and after.
+        grids: Score bins of each.
+        patient: Patient codes, (n,), or None.
+        stratum: Label and covariates, (n,), or None.
+    """
+
+    finest: Ints
+    n_finest: int
+    label: Ints
+    scores: list[Floats]
+    grids: list[Grid]
+    patient: Ints | None
+    stratum: Ints | None
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of cells of each table: a histogram per score, then strata by decision."""
+        sizes = [self.n_finest * 2 * grid.size for grid in self.grids]
+        if self.stratum is not None:
+            sizes.append(self.n_finest * (int(self.stratum.max()) + 1) * 2)
+        return sizes
+
+    @cached_property
+    def units(self) -> Units:
+        """Patients with their tables."""
+        cells = [self.cell(i) for i in range(len(self.grids))]
+        if self.stratum is not None:
+            n_strata = int(self.stratum.max()) + 1
+            decision = self.grids[0].place >= self.grids[0].cut
+            cells.append((self.finest * n_strata + self.stratum) * 2 + decision)
+        return collapse(cells, self.sizes, self.patient)
+
+    def decision_kinds(self, most: int = 20_000) -> tuple[Floats, Floats]:
+        """Tables (U, F, 2, 2) of distinct patients at the threshold, and how many patients have each.
+
+        Of more than `most` distinct ones a part is returned, enough for a ratio of variances or a skewness.
+        """
+        decision = self.grids[0].place >= self.grids[0].cut
+        cell = (self.finest * 2 + self.label) * 2 + decision
+        kinds, multiplicity = dense_vectors(collapse([cell], [self.n_finest * 4], self.patient), most)
+        return kinds.reshape(-1, self.n_finest, 2, 2), multiplicity
+
+    def cell(self, which: int) -> Ints:
+        """Cell of every image in the histogram (F, 2, K) of one of the scores."""
+        grid = self.grids[which]
+        return (self.finest * 2 + self.label) * grid.size + grid.place
+
+    def split(self, counts: Floats) -> list[Floats]:
+        """Cut counts (B, C) into tables: (B, F, 2, K) per score, then (B, F, Z, 2)."""
+        ends = np.cumsum([0, *self.sizes])
+        parts = [counts[:, a:b] for a, b in pairwise(ends)]
+        shaped = [
+            part.reshape(len(counts), self.n_finest, 2, grid.size)
+            for part, grid in zip(parts, self.grids, strict=False)
+        ]
+        if self.stratum is not None:
+            shaped.append(parts[-1].reshape(len(counts), self.n_finest, -1, 2))
+        return shaped
+
+    def tables(self) -> list[Floats]:
+        """The sample's own tables, with a leading dimension of 1."""
+        return self.split(self.units.counts[None])
+
+    def squared_errors(self, which: int) -> Floats:
+        """Sums of (score - Y)^2 in each cell, (F, 2, K)."""
+        squared = (self.scores[which] - self.label) ** 2
+        sums = np.bincount(self.cell(which), weights=squared, minlength=self.sizes[which])
+        return sums.reshape(self.n_finest, 2, self.grids[which].size).astype(float)
+
+    def replicates(self, n_replicates: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
+        """Chunks of replicated tables, as `tables`."""
+        for counts in replicate(self.units, n_replicates, rng):
+            yield self.split(counts)

@@ -1,0 +1,171 @@
+"""The result in words: what was found, how sure that is, and what cannot be said."""
+
+from math import isnan
+
+from fairdx.auditing.result import Attribute, AuditResult, Note, Test
+
+
+def findings(result: AuditResult) -> list[Note]:
+    """Sentences for the top of a report, for binary audits.
+
+    Args:
+        result: The audit, its notes not yet filled in.
+
+    Returns:
+        Findings first, then cautions, then limits.
+    """
+    notes: list[Note] = []
+    for about in result.attributes.values():
+        notes += _about(result, about)
+    order = {"finding": 0, "caution": 1, "limit": 2}
+    return sorted([*notes, *_in_general(result)], key=lambda note: order[note.kind])
+
+
+def _about(result: AuditResult, about: Attribute) -> list[Note]:
+    name, notes = about.name, []
+    if about.excluded:
+        listed = ", ".join(f"{g} ({about.groups[g]})" for g in about.excluded[:10])
+        notes.append(
+            _note(
+                "caution",
+                name,
+                f"{name}: groups with fewer than {result.settings.min_group_size} images are reported but "
+                f"not compared: {listed}{' and more' if len(about.excluded) > 10 else ''}.",
+            )
+        )
+    if not result.gaps[name]:
+        return [*notes, _note("limit", name, f"{name}: fewer than two groups are large enough to compare.")]
+    notes.append(_decision(result, name))
+    if result.effects[name]:
+        notes.append(_effect(result, name, _most_affected(result, name)))
+    notes.append(_discrimination(result, name))
+    notes.append(_power(result, name))
+    areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
+    undefined = [g for g, area in areas.items() if isnan(area)]
+    if undefined:
+        text = f"{name}: {', '.join(undefined)} has images of one label only, so its AUC is undefined."
+        notes.append(_note("caution", name, text))
+    return notes
+
+
+def _note(kind: str, attribute: str | None, text: str) -> Note:
+    return Note(kind, attribute, text)  # type: ignore[arg-type]
+
+
+def _test(result: AuditResult, attribute: str, metric: str, group: str | None = None) -> Test | None:
+    keys = (attribute, metric, group)
+    return next((t for t in result.tests if (t.attribute, t.metric, t.group) == keys), None)
+
+
+def _p(test: Test | None) -> str:
+    if test is None or isnan(test.p_value):
+        return "untested"
+    return f"p = {_number(test.p_value, 2)}, {_number(test.p_holm, 2)} after Holm's correction"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}g}"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{_number(low)} to {_number(high)}"
+
+
+def _decision(result: AuditResult, name: str) -> Note:
+    gap = result.gaps[name]["approximate_diagnosis_fairness_corrected"].estimate
+    test = _test(result, name, "approximate_diagnosis_fairness")
+    size = 1 - result.settings.level
+    if test is not None and test.p_holm <= size:
+        verdict = "depends on the group"
+    elif test is not None and test.p_value <= size:
+        verdict = "may depend on the group (not significant after correction)"
+    else:
+        verdict = "shows no dependence on the group beyond chance"
+    return _note(
+        "finding",
+        name,
+        f"{name}: given the true diagnosis, the decision {verdict} (ADF {_number(gap.value)} nats, "
+        f"{gap.level:.0%} interval {_range(gap.low, gap.high)}; {_p(test)}).",
+    )
+
+
+def _most_affected(result: AuditResult, name: str) -> str:
+    """The group with the largest direct effect."""
+    sizes = {g: abs(e["direct_effect"].value) for g, e in result.effects[name].items()}
+    return max(sizes, key=lambda g: -1.0 if isnan(sizes[g]) else sizes[g])
+
+
+def _effect(result: AuditResult, name: str, group: str) -> Note:
+    effect = result.effects[name][group]["direct_effect"]
+    reference = result.attributes[name].reference
+    if isnan(effect.value):
+        text = f"{name}: the direct effect for {group} is undefined: it lacks a label of {reference}."
+        return _note("limit", name, text)
+    more = "more" if effect.value > 0 else "less"
+    sure = "excludes" if effect.low > 0 or effect.high < 0 else "includes"
+    return _note(
+        "finding",
+        name,
+        f"{name}: with the disease as in {reference}, {group} is decided positive "
+        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, interval "
+        f"{effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0).",
+    )
+
+
+def _discrimination(result: AuditResult, name: str) -> Note:
+    gap = result.gaps[name]["auroc_gap"]
+    if gap.lowest is None:
+        return _note("limit", name, f"{name}: AUCs cannot be compared, since one is undefined.")
+    low = result.by_group[name][gap.lowest]["auroc"].value
+    return _note(
+        "finding",
+        name,
+        f"{name}: the AUC is lowest in {gap.lowest} ({low:.3f}) and {gap.estimate.value:.3f} higher in "
+        f"{gap.highest} ({gap.estimate.level:.0%} interval of the gap "
+        f"{_range(gap.estimate.low, gap.estimate.high)}; {_p(_test(result, name, 'auroc_gap'))}).",
+    )
+
+
+def _power(result: AuditResult, name: str) -> Note:
+    gaps = result.gaps[name]
+    parts = [
+        f"{title} under {_number(gaps[metric].detectable, 2)}"
+        for metric, title in (
+            ("equal_opportunity_difference", "true-positive rate gaps"),
+            ("demographic_parity_difference", "selection rate gaps"),
+            ("auroc_gap", "AUC gaps"),
+        )
+        if not isnan(gaps[metric].detectable)
+    ]
+    if not parts:
+        return _note("limit", name, f"{name}: no gap can be tested with these numbers.")
+    text = f"{name}: at this sample size, {', '.join(parts)} would be missed more than one time in five."
+    return _note("limit", name, text)
+
+
+def _in_general(result: AuditResult) -> list[Note]:
+    settings = result.settings
+    notes = [
+        _note("limit", None, result.identification),
+        _note(
+            "limit",
+            None,
+            f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ.",
+        ),
+    ]
+    if not settings.clustered:
+        notes.append(
+            _note(
+                "caution",
+                None,
+                "No patient column was given: images are taken as independent. If patients have several, "
+                "intervals are too narrow.",
+            )
+        )
+    if len(result.tests) > 1:
+        text = (
+            f"{len(result.tests)} tests were made; some p-values under 0.05 are expected by chance alone, "
+            "so read the corrected ones."
+        )
+        notes.append(_note("caution", None, text))
+    return notes

@@ -1,0 +1,142 @@
+"""Conditions on the figures of an audit, for pipelines that must stop when a model is not fair enough."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from fairdx.auditing.result import AuditResult
+from fairdx.core.errors import InputError
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.definitions import METRICS
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+NAMES: dict[str, str] = {
+    **{name: name for name in METRICS},
+    **{re.sub(r"\W", "_", metric.abbreviation.lower()): name for name, metric in METRICS.items()},
+    "adf": "approximate_diagnosis_fairness",
+    "adf_corrected": "approximate_diagnosis_fairness_corrected",
+    "auc_gap": "auroc_gap",
+    "ece": "expected_calibration_error",
+}
+"""What a condition may call a metric: its name, or its abbreviation in small letters."""
+
+_FORM = re.compile(r"\s*(abs\()?\s*(\w+?)(?:_(low|high))?\s*(\))?\s*(>=|<=|>|<)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A figure, or an end of its interval, compared with a number.
+
+    Attributes:
+        text: As it was written.
+        metric: Name of the metric.
+        end: "low" or "high" for an end of the interval, None for the estimate.
+        absolute: Whether the size counts, whatever the sign.
+        compare: One of `OPERATORS`.
+        limit: The number.
+    """
+
+    text: str
+    metric: str
+    end: str | None
+    absolute: bool
+    compare: str
+    limit: float
+
+    def violations(self, result: AuditResult) -> list[str]:
+        """Find where the condition is true.
+
+        Args:
+            result: An audit. The figures are those of all images, of every attribute and intersection, of
+                their groups that are large enough to compare, and of every class.
+
+        Returns:
+            A sentence for each figure for which it is true. An undefined or missing figure counts as true:
+            a gate that cannot be checked is not passed.
+        """
+        found = []
+        for where, estimate in _figures(result, self.metric):
+            value = math.nan if estimate is None else getattr(estimate, self.end or "value")
+            value = abs(value) if self.absolute else value
+            if math.isnan(value):
+                found.append(f"{self.text}: {self._shown} is undefined for {where}")
+            elif OPERATORS[self.compare](value, self.limit):
+                found.append(f"{self.text}: {self._shown} of {where} is {value:.6g}")
+        return found
+
+    @property
+    def _shown(self) -> str:
+        name = self.metric if self.end is None else f"{self.metric}_{self.end}"
+        return f"abs({name})" if self.absolute else name
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition as `adf>0.005`, `auroc_gap_high>0.05` or `abs(direct_effect)>0.03`.
+
+    Args:
+        text: A metric's name or abbreviation, with `_low` or `_high` for an end of its interval or in `abs()`
+            for its size, then one of > >= < <=, and a number.
+
+    Returns:
+        The condition.
+
+    Raises:
+        InputError: It cannot be read, or names no metric.
+
+    Example:
+        >>> parse_condition("eo_high > 0.1").metric
+        'equal_opportunity_difference'
+    """
+    match = _FORM.fullmatch(text)
+    limit = _number(match.group(6)) if match else math.nan
+    if match is None or math.isnan(limit) or bool(match.group(1)) != bool(match.group(4)):
+        raise InputError(f"the condition `{text}` is not of the form METRIC>NUMBER, as in adf>0.005")
+    name, end = match.group(2).lower(), match.group(3)
+    if match.group(1) and end:
+        raise InputError(f"the condition `{text}`: give abs() of the estimate, or an end of the interval")
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(METRICS)}"
+        raise InputError(f"the condition `{text}`: there is no metric `{name}`{hint}")
+    return Condition(text, NAMES[name], end, bool(match.group(1)), match.group(5), limit)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _figures(result: AuditResult, metric: str) -> list[tuple[str, Estimate | None]]:
+    """Every figure of a metric, with where; None where the audit should have one and has not."""
+    # The joint audit of several classes has few figures; the audits of each class have all of them.
+    found = [(where, e) for where, e in _own(result, metric) if e is not None or not result.per_label]
+    for name, part in result.per_label.items():
+        found += [(f"{where} ({name})", e) for where, e in _figures(part, metric)]
+    return found
+
+
+def _own(result: AuditResult, metric: str) -> Iterator[tuple[str, Estimate | None]]:
+    scope = METRICS[metric].scope
+    if scope == "performance":
+        yield "all images", result.overall.get(metric)
+    for name, about in result.attributes.items():
+        if scope == "performance":
+            compared = [g for g in about.groups if g not in about.excluded]
+            yield from ((f"{name} {g}", result.by_group[name][g].get(metric)) for g in compared)
+        elif scope == "effect":
+            effects = result.effects.get(name) or {"": {}}
+            yield from ((f"{name} {g}".strip(), found.get(metric)) for g, found in effects.items())
+        else:
+            gap = result.gaps[name].get(metric)
+            yield name, None if gap is None else gap.estimate

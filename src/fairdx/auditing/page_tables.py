@@ -1,0 +1,164 @@
+"""The tables of an audit's page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fairdx.auditing.result import Attribute, AuditResult, Change, Gap, Test
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.definitions import METRICS
+from fairdx.report.numbers import UNDEFINED, Style, direction_of, integer, probability, style_of, unit_of
+
+GROUPS_AS_COLUMNS = 5
+"""Attributes with more groups have one row per group, not one column."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure: its value, and its interval (or another remark) below."""
+
+    value: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its name, a remark below it, and its cells."""
+
+    name: str
+    below: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: its caption, its column names and its rows."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Row]
+
+
+def described(metric: str) -> tuple[str, str]:
+    """A metric's title, and its unit and direction as a remark."""
+    arrow, meaning = direction_of(metric)
+    parts = [unit_of(metric), f"{arrow} {meaning}".strip()]
+    return METRICS[metric].title, ", ".join(part for part in parts if part)
+
+
+def cell(metric: str, estimate: Estimate) -> Cell:
+    """An estimate with its interval."""
+    style = style_of(metric)
+    return Cell(style(estimate.value), style.interval(estimate.low, estimate.high))
+
+
+def overall_table(result: AuditResult) -> Grid:
+    """Performance over all images."""
+    rows = [Row(*described(metric), [cell(metric, e)]) for metric, e in result.overall.items()]
+    return Grid("All images", ["Metric", "Value"], rows)
+
+
+def groups_table(about: Attribute, groups: Mapping[str, Mapping[str, Estimate]]) -> Grid:
+    """Performance within each group; small attributes have a column per group, others a row."""
+    metrics = list(next(iter(groups.values())))
+    caption = f"Every group of {about.name}; the smaller figures are intervals"
+    sizes = {g: Cell(integer(n), f"{integer(about.patients[g])} patients") for g, n in about.groups.items()}
+    if len(groups) <= GROUPS_AS_COLUMNS:
+        rows = [Row(*described(m), [cell(m, groups[g][m]) for g in groups]) for m in metrics]
+        return Grid(caption, ["Metric", *groups], [Row("Images", "", [sizes[g] for g in groups]), *rows])
+    head = ["Group", "Images", *(_short(m) for m in metrics)]
+    by_group = [
+        Row(g, "not compared: too few images" if g in about.excluded else "", [sizes[g], *_cells(found)])
+        for g, found in groups.items()
+    ]
+    return Grid(caption, head, by_group)
+
+
+def _cells(found: Mapping[str, Estimate]) -> list[Cell]:
+    return [cell(metric, estimate) for metric, estimate in found.items()]
+
+
+def _short(metric: str) -> str:
+    unit = unit_of(metric)
+    return f"{METRICS[metric].abbreviation}{f', {unit}' if unit else ''}"
+
+
+def gaps_table(result: AuditResult, name: str) -> Grid:
+    """Gaps and information between the groups of an attribute, with tests and what could be detected."""
+    tests = {test.metric: test for test in result.tests if test.attribute == name and test.group is None}
+    rows = [_gap_row(metric, gap, tests.get(metric)) for metric, gap in result.gaps[name].items()]
+    head = ["Difference between groups", "Value", "Between", "p", "p, Holm", "p, BH", "Detectable"]
+    caption = (
+        "Largest differences between groups. p: of no difference; Holm and BH (Benjamini–Hochberg) "
+        "are corrected "
+        "for all tests of this audit. Detectable: the smallest difference found four times in five."
+    )
+    return Grid(caption, head, rows)
+
+
+def _gap_row(metric: str, gap: Gap, test: Test | None) -> Row:
+    pair = (
+        Cell(UNDEFINED) if gap.lowest is None else Cell(f"{gap.lowest} (lowest)", f"{gap.highest} (highest)")
+    )
+    return Row(
+        *described(metric),
+        [cell(metric, gap.estimate), pair, *_p_cells(test), Cell(style_of(metric)(gap.detectable))],
+    )
+
+
+def _p_cells(test: Test | None) -> list[Cell]:
+    if test is None:
+        return [Cell(UNDEFINED)] * 3
+    return [
+        Cell(probability(test.p_value), test.method),
+        *(Cell(probability(p)) for p in (test.p_holm, test.p_bh)),
+    ]
+
+
+def effects_table(result: AuditResult, name: str) -> Grid:
+    """Effects of each group against the reference, and the same standardised over covariates."""
+    adjusted = result.adjusted_effects.get(name, {})
+    names = list(next(iter(result.effects[name].values())))
+    head = ["Group", *(f"{METRICS[m].title}, points" for m in names)]
+    if adjusted:
+        head += [f"{METRICS[m].title}, adjusted" for m in names]
+    tests = {(t.group, t.metric): t for t in result.tests if t.attribute == name}
+    head += ["p (direct)", "p, Holm", "p, BH"]
+    rows = [
+        Row(
+            group,
+            "",
+            [
+                *(cell(m, found[m]) for m in names),
+                *(cell(m, adjusted[group][m]) for m in names if adjusted),
+                *_p_cells(tests.get((group, "direct_effect"))),
+            ],
+        )
+        for group, found in result.effects[name].items()
+    ]
+    covariates = ", ".join(result.settings.covariates)
+    caption = f"Effects against {result.attributes[name].reference}" + (
+        f"; adjusted: standardised over {covariates} too" if adjusted else ""
+    )
+    return Grid(caption, head, rows)
+
+
+def comparison_table(name: str, changes: Mapping[str, Change]) -> Grid:
+    """A second table of predictions against the first."""
+    caption = "All images" if name == "overall" else f"Between the groups of {name}"
+    rows = [_change_row(metric, change) for metric, change in changes.items()]
+    return Grid(caption, ["Metric", "Before", "After", "Change", "p"], rows)
+
+
+def _change_row(metric: str, change: Change) -> Row:
+    style = style_of(metric)
+    signed = Style(style.scale, style.digits, signed=True, unit=style.unit)
+    moved = change.difference
+    return Row(
+        *described(metric),
+        [
+            Cell(style(change.before)),
+            Cell(style(change.after)),
+            Cell(signed(moved.value), signed.interval(moved.low, moved.high)),
+            Cell(probability(change.p_value), change.method),
+        ],
+    )

@@ -1,0 +1,312 @@
+"""What an audit found, as plain data: every figure with its interval, ready for JSON, tables and pages."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from fairdx.inference.uncertainty import Estimate, Number
+from fairdx.metrics.definitions import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = "1.0"
+"""Version of the JSON form; the first number changes when a field is renamed or removed."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A sensitive attribute, or the intersection of several.
+
+    Attributes:
+        name: Its name; "a × b" for an intersection.
+        groups: Number of images by group.
+        patients: Number of patients by group (images, when no patients are given).
+        reference: The group s- that effects compare with.
+        excluded: Groups left out of gaps, effects and tests because they are too small.
+        intersection: Whether it is made of several attributes.
+    """
+
+    name: str
+    groups: dict[str, int]
+    patients: dict[str, int]
+    reference: str
+    excluded: list[str]
+    intersection: bool
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference between groups.
+
+    Attributes:
+        estimate: The value with its interval.
+        lowest: The group with the lowest rate of the pair that is furthest apart; None for information.
+        highest: The group with the highest.
+        detectable: The smallest value that would be found significant with 80 % power at this sample size.
+    """
+
+    estimate: Estimate
+    lowest: str | None
+    highest: str | None
+    detectable: Number
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test of "no difference".
+
+    Attributes:
+        attribute: The attribute.
+        metric: What is tested to be zero.
+        group: The group compared with the reference, for effects; None if all groups are compared.
+        method: How.
+        p_value: Uncorrected.
+        p_holm: Corrected for the family-wise error rate over all tests of the audit.
+        p_bh: Corrected for the false discovery rate over all tests of the audit.
+    """
+
+    attribute: str
+    metric: str
+    group: str | None
+    method: str
+    p_value: Number
+    p_holm: Number
+    p_bh: Number
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the reader.
+
+    Attributes:
+        kind: "finding" (what was found), "caution" (what makes it less sure), "limit" (what cannot be said).
+        attribute: The attribute it is about, or None.
+        text: The sentence.
+    """
+
+    kind: Literal["finding", "caution", "limit"]
+    attribute: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What figures of one group (or of all images) need.
+
+    Attributes:
+        roc_fpr: False-positive rates of the ROC curve, ascending from 0 to 1.
+        roc_tpr: True-positive rates at the same points.
+        calibration_score: Mean score in each calibration bin.
+        calibration_observed: Share with Y=1 in each bin, nan in empty bins.
+        calibration_low: Lower end of its Wilson interval.
+        calibration_high: Upper end of its Wilson interval.
+        calibration_count: Images in each bin.
+        histogram_edges: Edges of the score histogram, 41 from 0 to 1.
+        histogram_negative: Images with Y=0 between edges.
+        histogram_positive: Images with Y=1 between edges.
+    """
+
+    roc_fpr: list[Number]
+    roc_tpr: list[Number]
+    calibration_score: list[Number]
+    calibration_observed: list[Number]
+    calibration_low: list[Number]
+    calibration_high: list[Number]
+    calibration_count: list[int]
+    histogram_edges: list[float]
+    histogram_negative: list[int]
+    histogram_positive: list[int]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A value with its interval at each threshold of an explorer; lists of the same length."""
+
+    value: list[Number]
+    low: list[Number]
+    high: list[Number]
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """Everything that moves with the operating point, for one attribute.
+
+    Attributes:
+        thresholds: Ascending; the decision is score >= threshold. The audit's own is among them.
+        negatives: Images with Y=0 by group.
+        positives: Images with Y=1 by group.
+        selected_negatives: By group, those with Y=0 decided positive at each threshold.
+        selected_positives: By group, those with Y=1 decided positive at each threshold.
+        gaps: Gaps and information by metric, over the groups not excluded.
+        effects: {group: {effect: series}} against the reference.
+        rates: {group: {rate: series}} for selection_rate, tpr, fpr, ppv, npv and accuracy.
+        n_replicates: Bootstrap replicates behind these intervals (fewer than in the audit).
+    """
+
+    thresholds: list[float]
+    negatives: dict[str, int]
+    positives: dict[str, int]
+    selected_negatives: dict[str, list[int]]
+    selected_positives: dict[str, list[int]]
+    gaps: dict[str, Series]
+    effects: dict[str, dict[str, Series]]
+    rates: dict[str, dict[str, Series]]
+    n_replicates: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A second table of predictions against the first, on the same images.
+
+    Attributes:
+        before: Value under the first scores.
+        after: Value under the second scores.
+        difference: After less before, with an interval from paired replicates.
+        p_value: Of no change; nan where none is computed.
+        method: Of the p-value.
+    """
+
+    before: Number
+    after: Number
+    difference: Estimate
+    p_value: Number
+    method: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the audit was run.
+
+    Attributes:
+        threshold: Operating point; None if the largest score decides.
+        level: Nominal coverage of all intervals.
+        interval: "percentile" or "bca", for quantities of either sign.
+        n_replicates: Bootstrap replicates.
+        n_permutations: Permutations of the test of ADF.
+        seed: Of all randomness.
+        min_group_size: Groups with fewer images are reported but not compared.
+        clustered: Whether patients were given and resampled.
+        covariates: Standardised over in the adjusted effects.
+    """
+
+    threshold: float | None
+    level: float
+    interval: str
+    n_replicates: int
+    n_permutations: int
+    seed: int
+    min_group_size: int
+    clustered: bool
+    covariates: list[str]
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """All that `fairdx.auditing.engine` found; fractions are in [0, 1], information is in nats.
+
+    Attributes:
+        schema_version: Version of this form.
+        fairdx_version: Version of the package.
+        created: Date and time (UTC, ISO 8601).
+        task: "binary", "multiclass" (one class per image) or "multilabel" (several findings per image).
+        classes: The labels (binary: negative, positive), classes or findings.
+        n_images: Number of images.
+        n_patients: Number of patients (images when none are given).
+        settings: How it was run.
+        attributes: By name, intersections last.
+        overall: {metric: estimate} over all images.
+        by_group: {attribute: {group: {metric: estimate}}}.
+        gaps: {attribute: {metric: gap}}; information (ADF) is here too.
+        effects: {attribute: {group: {metric: estimate}}} against the attribute's reference.
+        adjusted_effects: The same, standardised over the covariates too; empty without covariates.
+        tests: All tests, with corrected p-values.
+        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
+        explorer: {attribute: explorer}. Binary tasks only.
+        comparison: {attribute or "overall": {metric: change}}; empty without a second table.
+        per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
+        identification: What must be true for the effects to be causal.
+        notes: Findings, cautions and limits in words.
+    """
+
+    schema_version: str
+    fairdx_version: str
+    created: str
+    task: Literal["binary", "multiclass", "multilabel"]
+    classes: list[str]
+    n_images: int
+    n_patients: int
+    settings: Settings
+    attributes: dict[str, Attribute]
+    overall: dict[str, Estimate]
+    by_group: dict[str, dict[str, dict[str, Estimate]]]
+    gaps: dict[str, dict[str, Gap]]
+    effects: dict[str, dict[str, dict[str, Estimate]]]
+    adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
+    tests: list[Test]
+    curves: dict[str, dict[str, Curves]]
+    explorer: dict[str, Explorer]
+    comparison: dict[str, dict[str, Change]]
+    identification: str
+    notes: list[Note]
+    per_label: dict[str, "AuditResult"] = field(default_factory=dict)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """All estimates as one table.
+
+        Returns:
+            Columns attribute, group, metric, title, value, low, high, level, method, n; attribute and group
+            are empty for all images, group is empty for gaps.
+        """
+        import pandas as pd
+
+        rows = [_row("", "", metric, e) for metric, e in self.overall.items()]
+        for attribute in self.attributes:
+            for source in (self.by_group, self.effects, self.adjusted_effects):
+                for group, found in source.get(attribute, {}).items():
+                    suffix = "_adjusted" if source is self.adjusted_effects else ""
+                    rows += [_row(attribute, group, m, e, suffix) for m, e in found.items()]
+            rows += [_row(attribute, "", m, gap.estimate) for m, gap in self.gaps.get(attribute, {}).items()]
+        return pd.DataFrame(rows)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The result as JSON; undefined values are null. `json_schema` describes it."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(AuditResult).dump_json(self, indent=indent).decode()
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """The result as one self-contained page.
+
+        Args:
+            title: Heading of the page; one that names the attributes if None.
+
+        Returns:
+            HTML that needs no other file and no network.
+        """
+        # The only call from here up to the reports: what the page is made of stays there.
+        from fairdx.auditing.page import render_audit
+
+        return render_audit(self, title=title)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of `AuditResult.to_json`."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(AuditResult).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "version": SCHEMA_VERSION, **schema}
+
+
+def _row(attribute: str, group: str, metric: str, estimate: Estimate, suffix: str = "") -> dict[str, Any]:
+    return {
+        "attribute": attribute,
+        "group": group,
+        "metric": metric + suffix,
+        "title": METRICS[metric].title,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "level": estimate.level,
+        "method": estimate.method,
+        "n": estimate.n,
+    }

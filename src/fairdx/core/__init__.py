@@ -1,0 +1,1 @@
+"""What every part stands on: errors, configuration, registries, whole writes, locks, progress."""

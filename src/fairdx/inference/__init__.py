@@ -1,0 +1,1 @@
+"""How sure a figure is: bootstrap by patient, permutation tests, DeLong, multiplicity."""

@@ -1,0 +1,160 @@
+"""Bootstrap replicates of count tables, patient by patient, without ever re-indexing rows.
+
+All that the audit computes depends on counts: of (group, label, decision), or of (group, label, score bin).
+Without patients the counts of a replicate are multinomial. With patients each has a vector of counts, equal
+vectors are collapsed, and a replicate is a (multinomial) weighting of the distinct vectors.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fairdx.metrics.inputs import Floats, Ints
+
+_CHUNK_CELLS = 4_000_000  # at most so many numbers per chunk of replicates: 16 MB of weights or counts
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is resampled: patients, collapsed to their distinct count vectors.
+
+    Attributes:
+        vectors: Count vectors, one row per distinct one, shape (U, C).
+        multiplicity: How many patients have that vector, shape (U,).
+        single: Whether each patient has one row and it falls in one cell.
+    """
+
+    vectors: "sparse.csr_array[Any, tuple[int, int]]"
+    multiplicity: Ints
+    single: bool
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients (rows, when there are none)."""
+        return int(self.multiplicity.sum())
+
+    @property
+    def counts(self) -> Floats:
+        """The table of the sample, shape (C,)."""
+        return np.asarray(self.vectors.T @ self.multiplicity.astype(float))
+
+
+def collapse(cells: list[Ints], n_cells: list[int], patients: Ints | None) -> Units:
+    """Gather the rows of each patient into a count vector and collapse equal ones.
+
+    Args:
+        cells: One or more tables, each the cell of every row, shape (n,). Several tables are resampled with
+            the same patients and lie side by side in the result.
+        n_cells: Number of cells of each table.
+        patients: Patient codes 0 to N - 1, shape (n,); None when each row is a patient of its own.
+
+    Returns:
+        The units of resampling.
+    """
+    offsets = np.concatenate([[0], np.cumsum(n_cells)[:-1]])
+    width = int(sum(n_cells))
+    if patients is None and len(cells) == 1:
+        counts = np.bincount(cells[0], minlength=width)
+        used = np.flatnonzero(counts)
+        one = sparse.csr_array((np.ones(len(used)), (np.arange(len(used)), used)), shape=(len(used), width))
+        return Units(one, counts[used], single=True)
+    n = len(cells[0])
+    rows = np.arange(n) if patients is None else patients
+    column = np.concatenate([c + o for c, o in zip(cells, offsets, strict=True)])
+    entries = (np.ones(len(column), dtype=np.float32), (np.tile(rows, len(cells)), column))
+    vectors = sparse.csr_array(entries, shape=(int(rows.max()) + 1, width))
+    vectors.sum_duplicates()
+    first, multiplicity = _distinct(vectors)
+    return Units(vectors[first], multiplicity, single=False)
+
+
+def _distinct(vectors: "sparse.csr_array[Any, tuple[int, int]]") -> tuple[Ints, Ints]:
+    """Rows with distinct content and how often each occurs, found by a 64-bit random linear hash of each."""
+    key = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64)
+    values = key[vectors.indices] * vectors.data.astype(np.uint64)
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
+    _, first, counts = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_counts=True)
+    return first.astype(np.int64), counts.astype(np.int64)
+
+
+def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Draw bootstrap replicates of the counts.
+
+    Args:
+        units: From `collapse`.
+        n_replicates: Number of replicates, B.
+        rng: Source of randomness.
+
+    Yields:
+        Chunks of replicates, shape (b, C), that add up to B; their division depends on sizes alone.
+    """
+    distinct, width = units.vectors.shape
+    patients = units.n_patients
+    # Binomials cost ten times a random integer: draw kinds of patients when these are few, else patients.
+    by_kind = units.single or 10 * distinct <= patients
+    chunk = max(1, min(n_replicates, _CHUNK_CELLS // max(distinct, width)))
+    for start in range(0, n_replicates, chunk):
+        size = min(chunk, n_replicates - start)
+        if by_kind:
+            weights = rng.multinomial(patients, units.multiplicity / patients, size=size)
+        else:
+            weights = _by_patient(units.multiplicity, size, rng)
+        if units.single:
+            counts = np.zeros((size, width))
+            counts[:, units.vectors.indices] = weights
+            yield counts
+        else:
+            columns = np.ascontiguousarray(weights.T, dtype=np.float32)
+            yield np.asarray(units.vectors.T.tocsr() @ columns, dtype=float).T
+
+
+def _by_patient(multiplicity: Ints, size: int, rng: np.random.Generator) -> Ints:
+    patients = int(multiplicity.sum())
+    kind = np.repeat(np.arange(len(multiplicity)), multiplicity) if patients > len(multiplicity) else None
+    weights = np.empty((size, len(multiplicity)), dtype=np.int64)
+    for row in weights:
+        drawn = rng.integers(0, patients, size=patients, dtype=np.uint32)
+        row[:] = np.bincount(drawn if kind is None else kind[drawn], minlength=len(multiplicity))
+    return weights
+
+
+def all_replicates(units: Units, n_replicates: int, rng: np.random.Generator) -> Floats:
+    """All replicates at once, shape (B, C); for small tables."""
+    return np.concatenate(list(replicate(units, n_replicates, rng)))
+
+
+def dense_vectors(units: Units, most: int = 20_000) -> tuple[Floats, Floats]:
+    """Count vectors of patients as a dense array, from at most `most` distinct ones.
+
+    Args:
+        units: From `collapse`.
+        most: With more distinct vectors than this an evenly spaced part of them is taken, which is enough
+            for a variance ratio.
+
+    Returns:
+        Vectors of shape (U, C) and their multiplicity, shape (U,).
+    """
+    take = np.unique(np.linspace(0, len(units.multiplicity) - 1, most).astype(int))
+    return np.asarray(units.vectors[take].toarray(), dtype=float), units.multiplicity[take].astype(float)
+
+
+def effective_patients(group: Ints, patient: Ints | None) -> float:
+    """Effective number of patients in the smallest group: (sum m)^2 / sum m^2, m the images of each there.
+
+    Args:
+        group: Group codes, shape (n,).
+        patient: Patient codes, shape (n,), or None when images are independent.
+
+    Returns:
+        The number; with independent images, the size of the smallest group.
+    """
+    if patient is None:
+        counts = np.bincount(group)
+        return float(counts[counts > 0].min())
+    pair, images = np.unique(group * (int(patient.max()) + 1) + patient, return_counts=True)
+    own = pair // (int(patient.max()) + 1)
+    total, squares = np.bincount(own, weights=images), np.bincount(own, weights=images.astype(float) ** 2)
+    return float((total[total > 0] ** 2 / squares[total > 0]).min())

@@ -1,0 +1,267 @@
+"""Turn what users hold (lists, NumPy, pandas, polars, torch) into arrays, or say in one sentence why not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairdx.core.errors import InputError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A categorical column: integer codes and the names they stand for.
+
+    Attributes:
+        codes: Shape (n,), values 0 to len(names) - 1.
+        names: The categories as text, in the order of their sorted values.
+        values: The categories as they were given, in the same order.
+    """
+
+    codes: Ints
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+def to_numpy(values: Any, name: str) -> NDArray[Any]:
+    """Convert any array-like to NumPy without importing the library it comes from.
+
+    Args:
+        values: A list, NumPy array, pandas or polars column, or a torch tensor on any device.
+        name: What to call it in an error.
+
+    Returns:
+        The values as a NumPy array.
+
+    Raises:
+        InputError: If the values are a single number or text, or rows of different lengths.
+    """
+    if hasattr(values, "detach"):  # a torch tensor, recognised without importing torch
+        values = values.detach().cpu()
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if isinstance(values, list | tuple) and len({type(v) for v in values} & {str, int, float, bool}) > 1:
+        values = np.array(values, dtype=object)  # NumPy would make text of numbers beside text
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} has rows of different lengths; give one value per image.") from error
+    if array.ndim == 0:
+        raise InputError(f"{name} is a single value; give one value per image.")
+    return array
+
+
+def to_scores(values: Any, name: str = "y_score", *, bounded: bool = True) -> Floats:
+    """Check and convert scores.
+
+    Args:
+        values: Shape (n,) for P(Y=1), or (n, K) for K classes or labels.
+        name: What to call it in an error.
+        bounded: Whether values must lie in [0, 1].
+
+    Returns:
+        The scores as float64, of the shape given.
+
+    Raises:
+        InputError: If a score is no number, is missing, or lies outside [0, 1]; the message names its row.
+    """
+    array = to_numpy(values, name)
+    if array.ndim > 2:
+        raise InputError(f"{name} has {array.ndim} dimensions; give shape (n,) or (n, classes).")
+    try:
+        scores: Floats = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        row = next(i for i, v in enumerate(array.ravel()) if not _is_number(v))
+        raise InputError(
+            f"{name} holds {str(array.ravel()[row])!r} at position {row}, which is no number."
+        ) from error
+    if not np.isfinite(scores).all():
+        bad = np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))
+        raise InputError(
+            f"{name} is missing or not finite in {len(bad)} rows (first: row {bad[0]}); remove or fill them."
+        )
+    if bounded and scores.size and (scores.min() < 0 or scores.max() > 1):
+        outside = (scores < 0) | (scores > 1)
+        row = int(np.flatnonzero(outside.reshape(len(scores), -1).any(axis=1))[0])
+        raise InputError(
+            f"{name} must lie in [0, 1], but {int(outside.sum())} values do not "
+            f"(first: {scores[outside][0]:g} in row {row}); give probabilities, not logits or percentages."
+        )
+    return scores
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def to_codes(values: Any, name: str) -> Codes:
+    """Check and encode a categorical column.
+
+    Args:
+        values: Shape (n,): text, integers, booleans, or whole-numbered floats.
+        name: What to call it in an error.
+
+    Returns:
+        Codes in the sorted order of the values.
+
+    Raises:
+        InputError: If the column is not one-dimensional, has missing values or mixes numbers and text.
+    """
+    if isinstance(values, Codes):
+        return values
+    array = to_numpy(values, name)
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}; give one value per image.")
+    missing = _missing(array)
+    if missing.any():
+        raise InputError(
+            f"{name} is missing in {int(missing.sum())} rows (first: row {int(np.flatnonzero(missing)[0])}); "
+            "remove these rows or give the missing value a name of its own."
+        )
+    if array.dtype.kind == "f" and np.all(array == np.round(array)):
+        array = array.astype(np.int64)
+    try:
+        categories, codes = _factorize(array)
+    except TypeError as error:
+        kinds = sorted({type(v).__name__ for v in array})
+        raise InputError(
+            f"{name} mixes values of different types ({', '.join(kinds)}); use one type."
+        ) from error
+    return Codes(
+        codes.astype(np.int64).reshape(-1), tuple(str(v) for v in categories), tuple(categories.tolist())
+    )
+
+
+def _factorize(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sorted categories and codes; by hashing for text, which is many times faster than sorting it."""
+    if array.dtype.kind not in "OUST":
+        return np.unique(array, return_inverse=True)
+    import pandas as pd
+
+    types = {type(v) for v in array} if array.dtype.kind == "O" else {str}
+    if len(types - {int, float, bool, np.int64, np.float64, np.bool_}) and len(types) > 1:
+        raise TypeError
+    codes, categories = pd.factorize(array, sort=True)
+    return np.asarray(categories), codes
+
+
+def _missing(array: NDArray[Any]) -> NDArray[np.bool_]:
+    if array.dtype.kind == "f":
+        array = array.astype(float)
+        unknown: NDArray[np.bool_] = np.isnan(array)
+        return unknown
+    if array.dtype.kind != "O":
+        return np.zeros(len(array), dtype=bool)
+    import pandas as pd
+
+    missing: NDArray[np.bool_] = np.asarray(pd.isna(array), dtype=bool)
+    return missing
+
+
+def to_weights(values: Any | None, n: int) -> Floats:
+    """Check sample weights; ones when none are given.
+
+    Args:
+        values: Shape (n,), non-negative, or None.
+        n: Number of rows expected.
+
+    Returns:
+        Weights of shape (n,).
+
+    Raises:
+        InputError: If a weight is negative or missing, all are zero, or the length differs.
+    """
+    if values is None:
+        return np.ones(n)
+    weights = to_scores(values, "sample_weight", bounded=False)
+    same_length(sample_weight=weights, y_true=np.empty(n))
+    if (weights < 0).any() or weights.sum() <= 0:
+        raise InputError("sample_weight must not be negative, and not all of it zero.")
+    return weights
+
+
+def same_length(**columns: Any) -> int:
+    """Check that columns belong together.
+
+    Args:
+        **columns: Arrays by name.
+
+    Returns:
+        The common number of rows.
+
+    Raises:
+        InputError: If lengths differ, or there are no rows; the message names the columns.
+    """
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise InputError(f"Columns differ in length: {told} rows; give one value per image in each.")
+    n = next(iter(lengths.values()))
+    if n == 0:
+        raise InputError("There are no rows: nothing can be audited.")
+    return n
+
+
+def to_attributes(sensitive_features: Any) -> dict[str, Codes]:
+    """Read one or several sensitive attributes.
+
+    Args:
+        sensitive_features: One column (named by its `name`, else "group"), a mapping from name to column,
+            or a data frame.
+
+    Returns:
+        Encoded columns by attribute name.
+
+    Raises:
+        InputError: As `to_codes`, naming the attribute.
+    """
+    if isinstance(sensitive_features, Mapping):
+        columns = dict(sensitive_features.items())
+    elif hasattr(sensitive_features, "columns"):
+        columns = {str(c): sensitive_features[c] for c in sensitive_features.columns}
+    else:
+        columns = {str(getattr(sensitive_features, "name", None) or "group"): sensitive_features}
+    if not columns:
+        raise InputError("sensitive_features names no attribute; give at least one column.")
+    return {str(name): to_codes(column, f"sensitive feature {name!r}") for name, column in columns.items()}
+
+
+def to_labels(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Ints, Ints, tuple[Any, ...]]:
+    """Encode truth and decision over their common, sorted set of classes.
+
+    Args:
+        y_true: Shape (n,), classes.
+        y_pred: Shape (n,), decided classes.
+
+    Returns:
+        Codes of the truth, codes of the decision, and the classes as given. When every value is 0 or 1 the
+        classes are (0, 1) even if only one of them occurs.
+
+    Raises:
+        InputError: As `to_codes`, or if the lengths differ.
+    """
+    truth, decision = to_codes(y_true, "y_true"), to_codes(y_pred, "y_pred")
+    same_length(y_true=truth.codes, y_pred=decision.codes)
+    try:
+        classes = sorted(set(truth.values) | set(decision.values))
+    except TypeError as error:
+        raise InputError(
+            f"y_true holds {truth.names[:3]} and y_pred {decision.names[:3]}: use one type."
+        ) from error
+    if set(classes) <= {0, 1}:
+        classes = [0, 1]
+    place = {value: i for i, value in enumerate(classes)}
+
+    def recode(column: Codes) -> Ints:
+        return np.array([place[v] for v in column.values], dtype=np.int64)[column.codes]
+
+    return recode(truth), recode(decision), tuple(classes)

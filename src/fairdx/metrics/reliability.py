@@ -1,0 +1,118 @@
+"""Calibration of P(Y=1): slope, intercept and expected calibration error."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fairdx.metrics.inputs import Floats, Ints, same_length, to_scores, to_weights
+from fairdx.metrics.scores import binary_truth, equal_frequency, score_histogram
+
+CALIBRATION_BINS = 10
+"""Bins of equal frequency for the expected calibration error and the calibration plot."""
+
+_SCORE_MARGIN = 1e-6  # logit of a score of exactly 0 or 1 is infinite; pull it in this far
+
+
+def logit(scores: Floats) -> Floats:
+    """log(p / (1 - p)), scores of 0 and 1 pulled in by 1e-6."""
+    inside = np.clip(scores, _SCORE_MARGIN, 1 - _SCORE_MARGIN)
+    return np.log(inside / (1 - inside))
+
+
+def fit_calibration(x: Floats, positive: Floats, negative: Floats) -> tuple[float, float, float]:
+    """Logistic regression of Y on x, and its intercept with the slope held at 1.
+
+    Args:
+        x: Logits of the scores (or of bins), shape (K,).
+        positive: Weight of Y=1 at each, shape (K,).
+        negative: Weight of Y=0 at each, shape (K,).
+
+    Returns:
+        (slope, the intercept that goes with it, the intercept at slope 1); nan if a class is absent, the
+        first two also if x separates the classes.
+    """
+    from scipy.special import expit
+
+    total = positive + negative
+    if positive.sum() == 0 or negative.sum() == 0:
+        return (float("nan"),) * 3
+    intercept = 0.0
+    for _ in range(100):
+        p = expit(x + intercept)
+        step = (positive - total * p).sum() / max((total * p * (1 - p)).sum(), 1e-300)
+        intercept += float(np.clip(step, -2, 2))
+        if abs(step) < 1e-10:
+            break
+    return *_regression(x, positive, total), intercept
+
+
+def _regression(x: Floats, positive: Floats, total: Floats) -> tuple[float, float]:
+    """Slope and intercept by Newton's method, halving steps; nan where there is no maximum."""
+    from scipy.special import expit, log_expit
+
+    design = np.stack([np.ones_like(x), x])
+    negative, beta = total - positive, np.zeros(2)
+
+    def log_likelihood(b: Floats) -> float:
+        linear = b @ design
+        return float(positive @ log_expit(linear) + negative @ log_expit(-linear))
+
+    current = log_likelihood(beta)
+    for _ in range(100):
+        p = expit(beta @ design)
+        information = (design * (total * p * (1 - p))) @ design.T
+        if np.linalg.cond(information) > 1e12:
+            return float("nan"), float("nan")
+        step = np.linalg.solve(information, design @ (positive - total * p))
+        while (proposed := log_likelihood(beta + step)) < current - 1e-9:
+            step = step / 2
+        beta, current = beta + step, proposed
+        if np.abs(step).max() < 1e-10:
+            return float(beta[1]), float(beta[0])
+    return float("nan"), float("nan")
+
+
+def calibration(
+    y_true: ArrayLike, y_score: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> dict[str, float]:
+    """Calibration of P(Y=1): slope, intercept and expected calibration error (Van Calster et al. 2019).
+
+    Args:
+        y_true: Labels of two classes, shape (n,).
+        y_score: P(Y=1), shape (n,), in [0, 1].
+        sample_weight: Weights, shape (n,).
+
+    Returns:
+        calibration_slope (ideal 1), calibration_intercept (ideal 0, at slope 1), and
+        expected_calibration_error (ideal 0, ten bins of equal frequency); nan where undefined.
+    """
+    scores, truth = to_scores(y_score), binary_truth(y_true)
+    weight = to_weights(sample_weight, same_length(y_true=truth, y_score=scores))
+    slope, _, intercept = fit_calibration(logit(scores), weight * truth, weight * (1 - truth))
+    values, place = np.unique(scores, return_inverse=True)
+    histogram = score_histogram(np.zeros_like(truth), truth, place, (1, 2, len(values)), weight)[0]
+    bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)
+    table = calibration_table(histogram, values, bins)
+    error = np.abs(table["residual"]).sum(-1) / weight.sum()
+    return {
+        "calibration_slope": slope,
+        "calibration_intercept": intercept,
+        "expected_calibration_error": float(error),
+    }
+
+
+def calibration_table(histogram: Floats, mean_score: Floats, bins: Ints) -> dict[str, Floats]:
+    """Sums by calibration bin.
+
+    Args:
+        histogram: Counts by label and fine bin, shape (..., 2, K).
+        mean_score: Mean score in each fine bin, shape (K,).
+        bins: Calibration bin of each fine bin, shape (K,).
+
+    Returns:
+        count, positive, score (the sum of scores) and residual = positive - score, each (..., bins).
+    """
+    member = np.eye(int(bins.max()) + 1)[bins]
+    total = histogram.sum(-2)
+    score = (total * mean_score) @ member
+    positive = histogram[..., 1, :] @ member
+    return {"count": total @ member, "positive": positive, "score": score, "residual": positive - score}

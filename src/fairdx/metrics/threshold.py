@@ -1,0 +1,35 @@
+"""The operating point: chosen on validation data, stored, and then left alone."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fairdx.core.errors import InputError
+
+
+def youden_threshold(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Returns the threshold with the highest sensitivity + specificity (Youden, Cancer 1950).
+
+    Unlike the most accurate threshold it does not move with the prevalence, and a rare disease does not push
+    it to "never". It lies half-way between two neighbouring scores: rounding does not move decisions.
+
+    Args:
+        y_true: Truth, 0 or 1, shape (n,).
+        y_score: Scores, shape (n,); a decision is `score >= threshold`.
+
+    Raises:
+        InputError: There is only one class.
+    """
+    truth, score = np.asarray(y_true).astype(bool), np.asarray(y_score, float)
+    positives = int(truth.sum())
+    if positives in (0, len(truth)):
+        raise InputError(
+            "a threshold cannot be chosen where all validation labels are equal; use more images"
+        )
+    order = np.argsort(-score, kind="stable")
+    ranked, hits = score[order], truth[order]
+    last = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # last of each run of equal scores
+    sensitivity = np.cumsum(hits)[last] / positives
+    false_alarms = np.cumsum(~hits)[last] / (len(truth) - positives)
+    best = last[np.argmax(sensitivity - false_alarms)]
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
+    return float((ranked[best] + below) / 2)

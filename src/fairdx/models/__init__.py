@@ -1,0 +1,1 @@
+"""Networks, and models that were trained elsewhere: what they take, what they give, how they are scored."""

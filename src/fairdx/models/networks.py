@@ -1,0 +1,269 @@
+"""The networks: a diagnosis model, a mask generator that changes its input, a discriminator that looks for S.
+
+All of them take images in [0, 1]: normalisation lives inside the encoder, so that masks and their bound eta
+are in pixel units (1 = full range).
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
+
+from fairdx.core.errors import InputError
+
+View = Literal["image", "embedding", "logit"]
+"""What the discriminator may look at."""
+
+
+class Diagnosis(NamedTuple):
+    """What the diagnosis model makes of a batch."""
+
+    embedding: Tensor
+    """E = f_theta(X), float of shape (N, D)."""
+    logit: Tensor
+    """Y^ before the softmax, f_h(E), float of shape (N, classes)."""
+
+
+class Encoder(nn.Module):
+    """f_theta: an image becomes an embedding (Eq. 4), by any backbone of timm.
+
+    Args:
+        name: Name of a timm model, as `resnet18`, `resnet50` or `vit_tiny_patch16_224`.
+        channels: 1 for grey images, 3 for RGB; pretrained weights are adapted to it.
+        size: Height and width of the images; only models of a fixed input size (ViT) need it.
+        weights: `None` for random weights, `"pretrained"` for those of timm (downloaded on first use), or the
+            path of a local `.safetensors` or weights-only `.pth` file.
+
+    Raises:
+        InputError: timm has no model of that name, or the weights cannot be read.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, name: str = "resnet18", *, channels: int = 1, size: int = 64, weights: str | None = None
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            near = (
+                ", ".join(timm.list_models(f"*{name.partition('_')[0]}*")[:5])
+                or "resnet18, resnet50, vit_tiny_patch16_224"
+            )
+            raise InputError(f"timm has no model `{name}`; some that it has: {near}")
+        fixed_size = timm.get_pretrained_cfg(name)
+        options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+        if fixed_size is not None and fixed_size.fixed_input_size:
+            options["img_size"] = size
+        if weights not in (None, "pretrained"):
+            options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
+        self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        if "pretrained_cfg_overlay" in options:
+            _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
+        self.features = int(cast(int, self.backbone.num_features))
+        mean, std = _normalisation(self.backbone, channels)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns embeddings (N, D) of images (N, C, H, W) in [0, 1]."""
+        return cast(Tensor, self.backbone((image - self.mean) / self.std))
+
+
+def _require_fit(weights: Mapping[str, Tensor], backbone: nn.Module, path: str) -> None:
+    """Timm leaves out what does not fit; a model that was meant to be pretrained would start at random."""
+    absent = [key for key in backbone.state_dict() if key not in weights and "num_batches" not in key]
+    if absent:
+        raise InputError(f"{path} does not hold the weights of this backbone: it has no `{absent[0]}`")
+
+
+def _normalisation(backbone: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+    """The mean and deviation that the backbone was pretrained with, averaged over colours for grey images."""
+    config = cast(Mapping[str, tuple[float, ...]], backbone.pretrained_cfg)
+    mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+    if channels == 1:
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict without ever unpickling code.
+
+    Args:
+        path: A `.safetensors` file, or one that `torch.load(weights_only=True)` accepts.
+
+    Raises:
+        InputError: The file is missing or not a plain table of tensors.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        for wrapping in ("state_dict", "model"):  # as training scripts save it, among other things
+            loaded = loaded.get(wrapping, loaded)
+        return cast(dict[str, Tensor], loaded)
+    except FileNotFoundError:
+        raise InputError(f"there is no file of weights at {path}") from None
+    except Exception as error:
+        raise InputError(
+            f"{path} does not hold plain weights (safetensors, or torch weights-only): {error}"
+        ) from error
+
+
+class Diagnoser(nn.Module):
+    """Encoder and head together: the model that a hospital deploys and that a mask leaves as it is.
+
+    Args:
+        encoder: f_theta.
+        classes: Number of classes of the label.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int = 2) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.features, classes)
+
+    def forward(self, image: Tensor) -> Diagnosis:
+        """Returns embedding and logits of images (N, C, H, W) in [0, 1]."""
+        embedding = self.encoder(image)
+        # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
+        with torch.autocast(image.device.type, enabled=False):
+            return Diagnosis(embedding, self.head(embedding.float()))
+
+
+class MaskGenerator(nn.Module):
+    """g: a small U-Net whose output, bounded by `apply_mask`, is added to the image (Eq. 4).
+
+    It works at half the resolution, which costs a quarter of the time, and returns to full resolution by
+    pixel shuffling. GroupNorm, because batch statistics would move the operating point between training and
+    use; the last layer starts at zero, so that an untrained mask changes nothing.
+
+    Args:
+        channels: Channels of the image.
+        width: Feature channels at half resolution; doubled at each of `depth` further halvings.
+        depth: Number of further halvings; images of any size of at least 2 ** (depth + 1) pixels will do.
+    """
+
+    def __init__(self, channels: int = 1, *, width: int = 24, depth: int = 2) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
+        self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in reversed(list(pairwise(widths))))
+        self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns the unbounded mask g(X), shape of `image`."""
+        height, width = image.shape[-2:]
+        even = pad(image - 0.5, (0, width % 2, 0, height % 2))
+        skips = [silu(self.enter(pixel_unshuffle(even, 2)))]
+        for down in self.down:
+            skips.append(down(skips[-1]))
+        x = skips.pop()
+        for up in self.up:
+            skip = skips.pop()
+            x = up(torch.cat([skip, interpolate(x, size=skip.shape[-2:], mode="nearest")], dim=1))
+        return pixel_shuffle(self.leave(x), 2)[..., :height, :width]
+
+
+def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(inplace=True))
+
+
+def apply_mask(image: Tensor, generator: nn.Module, *, eta: float, steps: int = 1) -> Tensor:
+    """X~ = X (+) g(X): adds the mask in `steps` parts, "with both upper and lower constraints".
+
+    Args:
+        image: X in [0, 1], shape (N, C, H, W).
+        generator: g; its output is bounded by tanh.
+        eta: Noise strength, the largest change of a pixel, in units of the full range.
+        steps: K; the generator sees its own last result and adds at most eta / K of it.
+
+    Returns:
+        X~ in [0, 1], never further than eta from `image`.
+    """
+    low, high = (image - eta).clamp_min(0), (image + eta).clamp_max(1)
+    masked = image
+    for _ in range(steps):
+        masked = masked + (eta / steps) * torch.tanh(generator(masked).float())
+        masked = torch.minimum(torch.maximum(masked, low), high)
+    return masked
+
+
+class Discriminator(nn.Module):
+    """d_Y: guesses the group from a masked image, given the true label (Eq. 7).
+
+    The label chooses one of several output heads, so that the guess is conditioned on Y without having to
+    learn an interaction. Besides the image, as in Eq. 7, it can look at the embedding or the logit that the
+    frozen model makes of it: both are functions of X~, so I(S; E | Y) = 0 is a necessary condition of Eq. 8.
+
+    Args:
+        groups: Number of groups, K.
+        classes: Number of classes of the label.
+        sees: One or several of `image`, `embedding`, `logit`.
+        channels: Channels of the image.
+        features: Length of the embedding, D.
+        width: Hidden units.
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        classes: int = 2,
+        *,
+        sees: tuple[View, ...] = ("image",),
+        channels: int = 1,
+        features: int = 512,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        self.groups, self.classes = groups, classes
+        views: dict[str, nn.Module] = {}
+        for view in sees:
+            if view == "image":
+                views[view] = _image_view(channels, width)
+            elif view == "embedding":
+                views[view] = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width), nn.SiLU())
+            else:
+                views[view] = nn.Sequential(nn.Linear(classes, width), nn.SiLU())
+        self.views = nn.ModuleDict(views)
+        hidden = width * len(views)
+        self.guess = nn.Sequential(nn.Linear(hidden, width), nn.SiLU(), nn.Linear(width, classes * groups))
+
+    def forward(self, image: Tensor, diagnosis: Diagnosis, label: Tensor) -> Tensor:
+        """Returns logits of S^, shape (N, groups).
+
+        Args:
+            image: X~, shape (N, C, H, W).
+            diagnosis: What the frozen model makes of X~.
+            label: Y, int64 of shape (N,).
+        """
+        inputs = {"image": image, "embedding": diagnosis.embedding, "logit": _centred(diagnosis.logit)}
+        seen = torch.cat([view(inputs[name]) for name, view in self.views.items()], dim=1)
+        guesses = self.guess(seen).view(-1, self.classes, self.groups)
+        chosen: Tensor = guesses[torch.arange(len(label), device=label.device), label]
+        return chosen
+
+
+def _centred(logit: Tensor) -> Tensor:
+    """Logits without their common offset, which no decision depends on."""
+    return logit.float() - logit.float().mean(1, keepdim=True)
+
+
+def _image_view(channels: int, width: int) -> nn.Sequential:
+    widths = (channels, width // 4, width // 2, width)
+    blocks = [_block(a, b, stride=2) for a, b in pairwise(widths)]
+    return nn.Sequential(
+        *blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, width), nn.SiLU()
+    )

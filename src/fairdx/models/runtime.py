@@ -1,0 +1,74 @@
+"""On what a run computes: device, precision, processes, and where its random numbers come from."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+
+from fairdx.core.config import Config
+
+
+class TrainerSettings(Config):
+    """On what to train, and how exactly."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto` takes an accelerator where there is one."""
+    processes: int = Field(1, ge=1)
+    """Devices of one machine that train together; with more than one, each sees its share of an epoch."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bfloat16 where the processor computes with it, and 32 bits elsewhere."""
+    compile: bool = False
+    """Compile the networks with torch.compile; pays off in long runs on a GPU."""
+    shift: int = Field(4, ge=0)
+    """Training images are shifted at random by up to so many pixels along each axis."""
+    flip: bool = False
+    """Training images are mirrored left to right at random."""
+    turn: bool = False
+    """Training images are turned by quarters at random; for skin and tissue, which have no upright."""
+
+
+def make_fabric(settings: TrainerSettings) -> Fabric:
+    """Returns a launched Fabric for the settings."""
+    precision = "bf16-mixed" if _use_bf16(settings) else "32-true"
+    strategy = "ddp" if settings.processes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=settings.device,
+        devices=settings.processes,
+        precision=cast(Any, precision),
+        strategy=strategy,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _use_bf16(settings: TrainerSettings) -> bool:
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    if settings.device in ("auto", "cuda") and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if settings.device in ("auto", "cpu"):
+        # Processors without these instructions emulate bfloat16, several times slower than 32 bits.
+        return any(
+            getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile")
+        )
+    return False
+
+
+def derive_seed(*parts: object) -> int:
+    """Returns a 63-bit seed that depends on all parts: no two uses share a stream of random numbers."""
+    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seeds torch's global generators for a block and gives them back as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield

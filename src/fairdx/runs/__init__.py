@@ -1,0 +1,1 @@
+"""One run: settings, training, measurement, its files and its page."""

@@ -1,0 +1,210 @@
+"""Scores a model on validation and test images, fixes its threshold, and measures it with intervals."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import NormalDist
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fairdx.auditing.evaluate import evaluate
+from fairdx.data.phantom import Phantom
+from fairdx.data.phantom.findings import FINDINGS
+from fairdx.methods.base import Rule, Scores
+from fairdx.metrics.causal import direct_effect
+from fairdx.metrics.threshold import youden_threshold
+from fairdx.models.loading import TaskImages, to_unit_range
+from fairdx.runs.settings import RunSettings
+from fairdx.training.fit import predict
+
+logger = logging.getLogger(__name__)
+
+Logits = Callable[[Tensor], Tensor]
+
+
+class Adjust(Protocol):
+    """The signature of `Method.adjust`."""
+
+    def __call__(
+        self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int
+    ) -> Rule | None:
+        """Fits a rule that changes a model's scores; None leaves them as they are."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run needs at every step."""
+
+    settings: RunSettings
+    images: TaskImages
+    fabric: Fabric
+    phantom: Phantom | None
+    reference: str
+
+
+def measure(
+    current: Run, name: str, logits: Logits, adjust: Adjust | None = None
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Scores validation and test images, fixes the threshold on the former and measures on the latter.
+
+    Args:
+        current: The run.
+        name: Name of the method.
+        logits: The model.
+        adjust: `Method.adjust`, which may fit a rule on validation scores; all figures are then those of its
+            scores. True effects are left out: interventions draw one patient's images as either group, and a
+            rule that has to be told the group is no function of the image.
+
+    Returns:
+        The figures, and the predictions table.
+    """
+    task = current.images.task
+    validation, test = task.indices("validation"), task.indices("test")
+    scores = {
+        split: predict(logits, current.images, indices, current.fabric)
+        for split, indices in (("validation", validation), ("test", test))
+    }
+    chosen_on, indices, fitting = _fitting(current, logits, validation, scores["validation"])
+    rule = None
+    if adjust is not None:
+        rule = adjust(fitting, task.label[indices], task.group[indices], seed=current.settings.seed)
+    threshold: float | None = None
+    if rule is not None:
+        threshold = 0.5
+        scores = {
+            split: rule(scores[split], task.group[part]) if len(part) else scores[split]
+            for split, part in (("validation", validation), ("test", test))
+        }
+    elif len(task.class_names) == 2:
+        threshold = youden_threshold(task.label[indices], fitting[:, 1])
+    figures = _figures(current, test, scores["test"], threshold)
+    figures["threshold"] = threshold
+    figures["threshold_chosen_on"] = None if threshold is None else chosen_on
+    if threshold is not None:
+        figures["at_half"] = _figures(current, test, scores["test"], 0.5)
+    if _truth_is_known(current) and threshold is not None and rule is None:
+        figures |= _true_effects(current, logits, test, scores["test"], threshold)
+    table = pd.concat(
+        [
+            _predictions(current, name, split, indices, scores[split], threshold)
+            for split, indices in (("validation", validation), ("test", test))
+            if len(indices)
+        ],
+        ignore_index=True,
+    )
+    return figures, table
+
+
+def _fitting(
+    current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
+) -> tuple[str, NDArray[np.int64], Scores]:
+    """The split on which decisions are fitted, its images and their scores."""
+    if len(validation):
+        return "validation", validation, scores
+    train = current.images.task.indices("train")
+    logger.warning("there are no validation images: the threshold is chosen on training images")
+    return "train", train, predict(logits, current.images, train, current.fabric)
+
+
+def _truth_is_known(current: Run) -> bool:
+    """Interventions set the phantom's own groups and move its main finding; of others they say nothing."""
+    phantom, task = current.phantom, current.images.task
+    if phantom is None or current.settings.evaluation.true_effect_patients == 0:
+        return False
+    return (task.attribute_name, task.label_name) == (phantom.settings.attribute, FINDINGS[0].name)
+
+
+def _figures(
+    current: Run, test: NDArray[np.int64], scores: Scores, threshold: float | None
+) -> dict[str, Any]:
+    task, settings = current.images.task, current.settings
+    estimates = evaluate(
+        task.label[test],
+        scores[:, 1] if threshold is not None else scores,
+        sensitive_features=np.array(task.group_names)[task.group[test]],
+        threshold=0.5 if threshold is None else threshold,
+        patients=task.patient[test],
+        n_replicates=settings.evaluation.replicates,
+        seed=settings.seed,
+        reference=current.reference,
+        level=settings.evaluation.level,
+    )
+    return {
+        name: {key: _json_number(value) for key, value in asdict(estimate).items()}
+        for name, estimate in estimates.items()
+    }
+
+
+def _json_number(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _true_effects(
+    current: Run, logits: Logits, test: NDArray[np.int64], scores: Scores, threshold: float
+) -> dict[str, Any]:
+    """The effects measured by drawing the same patients of the phantom under interventions.
+
+    Of more than two groups the one is named that `evaluate` names: with the largest estimated direct effect.
+    """
+    assert current.phantom is not None
+    task = current.images.task
+    groups = task.group_names
+    reference = groups.index(current.reference)
+    index = test[: current.settings.evaluation.true_effect_patients]
+    decide = partial(_decide, current, logits, threshold)
+    found = {}
+    for comparison, group in enumerate(groups):
+        if comparison != reference:
+            effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
+            found[group] = asdict(effects)
+    names = np.array(groups)[task.group[test]]
+    decision = (scores[:, 1] >= threshold).astype(np.int64)
+    estimated = direct_effect(
+        task.label[test], decision, sensitive_features=names, reference=current.reference
+    )
+    largest = found[max(found, key=lambda group: abs(np.nan_to_num(estimated.get(group, 0.0))))]
+    half_width = NormalDist().inv_cdf(0.5 + current.settings.evaluation.level / 2)
+    named = {
+        f"true_{name}": {
+            "value": largest[name],
+            "low": largest[name] - half_width * largest[f"{name}_error"],
+            "high": largest[name] + half_width * largest[f"{name}_error"],
+        }
+        for name in ("direct_effect", "indirect_effect", "total_effect")
+    }
+    return {**named, "true_effects_by_group": found}
+
+
+def _decide(current: Run, logits: Logits, threshold: float, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    with torch.inference_mode(), current.fabric.autocast():
+        score = logits(to_unit_range(images, current.fabric.device)).float().softmax(1)[:, 1]
+    return score.cpu().double().numpy() >= threshold
+
+
+def _predictions(
+    current: Run, name: str, split: str, indices: NDArray[np.int64], scores: Scores, threshold: float | None
+) -> pd.DataFrame:
+    """The predictions table: what `fairdx audit` reads."""
+    dataset, task = current.images.dataset, current.images.task
+    rows = dataset.table.iloc[indices]
+    table = rows[["image", "patient", *dataset.meta.attributes]].reset_index(drop=True)
+    table.insert(2, "split", split)
+    table.insert(3, "method", name)
+    table.insert(4, "label", task.label[indices])
+    if task.attribute_name not in table:  # an intersection of columns
+        table[task.attribute_name] = np.array(task.group_names)[task.group[indices]]
+    if threshold is None:
+        for code, class_name in enumerate(task.class_names):
+            table[f"score_{class_name}"] = scores[:, code]
+        table["decision"] = scores.argmax(1)
+    else:
+        table["score"] = scores[:, 1]
+        table["decision"] = (scores[:, 1] >= threshold).astype(np.int64)
+    return table

@@ -1,0 +1,330 @@
+"""`fairdx audit` as an auditor types it: what it prints, writes and refuses, and with which exit status."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairdx import auditing, cli, metrics
+from fairdx.auditing import json_schema, read_predictions
+
+QUICK = ("--replicates", "50")
+
+
+def make(n=300, seed=0):
+    """Two images for each patient; the second score is better for women."""
+    rng = np.random.default_rng(seed)
+    patient = np.arange(n) // 2
+    sex = np.array(["F", "M"])[rng.integers(0, 2, n)[patient]]
+    y = (rng.random(n) < np.where(sex == "F", 0.5, 0.3)).astype(int)
+    noise = rng.normal(size=n)
+    before, after = (1 / (1 + np.exp(1.2 - 2 * y - shift * (sex == "F") - noise)) for shift in (0.8, 0.1))
+    return pd.DataFrame(
+        {
+            "image": [f"i{k}" for k in range(n)],
+            "patient": patient,
+            "y": y,
+            "p": before,
+            "fair": after,
+            "sex": sex,
+            "race": rng.choice(["A", "B"], n // 2)[patient],
+            "split": np.where(patient % 3 == 0, "val", "test"),
+        }
+    )
+
+
+@pytest.fixture
+def frame():
+    return make()
+
+
+@pytest.fixture
+def path(frame, tmp_path) -> Path:
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    return tmp_path / "p.csv"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def command(*arguments, label="y", score="p", group="sex"):
+        columns = ["--label", label, "--score", score, "--group", group]
+        monkeypatch.setattr(sys, "argv", ["fairdx", "audit", *columns, *QUICK, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        told = capsys.readouterr()
+        return stopped.value.code, told.out, told.err
+
+    return command
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_from_the_shell_without_torch(path, tmp_path):
+    code = "import sys; from fairdx.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    columns = ["--label", "y", "--score", "p", "--group", "sex", "--group", "race", "--patient", "patient"]
+    written = ["--json", tmp_path / "new" / "audit.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "audit", path, *columns, *written, *QUICK],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert "sex: given the true diagnosis, the decision" in done.stdout
+    assert "sex × race" in done.stdout
+    assert done.stderr == ""
+    found = read_json(tmp_path / "new" / "audit.json")
+    jsonschema.validate(found, json_schema())
+    assert (found["n_images"], found["n_patients"]) == (300, 150)
+
+
+def test_the_figures_are_those_of_the_functions(run, path, frame, tmp_path):
+    status, *_ = run(path, "--threshold", "0.4", "--reference", "M", "--json", tmp_path / "a.json")
+    found, decision = read_json(tmp_path / "a.json"), frame["p"] >= 0.4
+    assert status == 0
+    expected = metrics.equal_opportunity_difference(frame["y"], decision, sensitive_features=frame["sex"])
+    gap = found["gaps"]["sex"]["equal_opportunity_difference"]["estimate"]
+    assert gap["value"] == pytest.approx(expected)
+    expected = metrics.direct_effect(frame["y"], decision, sensitive_features=frame["sex"], reference="M")
+    assert found["effects"]["sex"]["F"]["direct_effect"]["value"] == pytest.approx(expected["F"])
+
+
+def test_the_page_is_written(run, path, tmp_path):
+    status, out, _ = run(path, "--compare", "fair", "--out", tmp_path / "pages" / "r.html")
+    assert status == 0
+    assert "r.html" in out.replace("\n", "")
+    assert "<html" in (tmp_path / "pages" / "r.html").read_text(encoding="utf-8")
+    result = auditing.audit([0, 1] * 40, np.linspace(0, 1, 80), sensitive_features=["a", "b", "b", "a"] * 20)
+    assert "<html" in result.to_html(title="A title of mine")
+    assert "A title of mine" in result.to_html(title="A title of mine")
+
+
+def test_where_keeps_rows_and_says_how_many(run, path, frame, tmp_path):
+    _, out, _ = run(path, "--where", "split=test", "--where", "race=A", "--json", tmp_path / "a.json")
+    kept = int(((frame["split"] == "test") & (frame["race"] == "A")).sum())
+    assert f"{kept} of 300 rows have split = test and race = A" in out.replace("\n", " ")
+    found = read_json(tmp_path / "a.json")
+    assert found["n_images"] == kept
+    assert any("split = test" in note["text"] for note in found["notes"])
+
+
+def test_a_second_column_and_a_second_file_compare_alike(run, path, frame, tmp_path):
+    other = tmp_path / "after.csv"
+    shuffled = frame.assign(p=frame["fair"])[["image", "p", "y"]].sample(frac=1, random_state=0)
+    extra = pd.DataFrame({"image": ["more"], "p": [2.0], "y": [1]})  # not audited, so not looked at
+    pd.concat([shuffled, extra]).to_csv(other, index=False)
+    _, out, _ = run(path, "--compare", "fair", "--json", tmp_path / "a.json")
+    assert "before" in out
+    _, out, _ = run(path, "--compare", other, "--id", "image", "--json", tmp_path / "b.json")
+    one, two = read_json(tmp_path / "a.json"), read_json(tmp_path / "b.json")
+    assert one["comparison"] == two["comparison"]
+    assert set(one["comparison"]) == {"overall", "sex"}
+    assert "1 rows of" in out
+    auc = one["comparison"]["overall"]["auroc"]
+    assert auc["after"] == pytest.approx(metrics.auroc(frame["y"], frame["fair"]))
+
+
+def test_second_files_that_do_not_fit(run, path, frame, tmp_path):
+    other = tmp_path / "after.csv"
+    for table, told in (
+        (frame[:200], "lacks 100 of the 300 images"),
+        (frame.assign(y=1 - frame["y"]), "'y' differs from that of"),
+        (frame.assign(image="x"), "repeats identifiers in 299 rows"),
+        (frame.drop(columns="p"), "no column 'p'"),
+        (frame.assign(p=[0.5] * 299 + [np.nan]), "no finite score in 1 row (first: row 301)"),
+    ):
+        table.to_csv(other, index=False)
+        status, _, err = run(path, "--compare", other, "--id", "image")
+        assert (status, told in err) == (2, True), err
+    assert "name the column" in run(path, "--compare", other)[2]
+    assert "there is no such file" in run(path, "--compare", "quux")[2]
+
+
+def test_several_classes(run, frame, tmp_path):
+    rng, classes = np.random.default_rng(0), ["benign", "malignant", "other"]
+    frame["kind"] = rng.choice(classes, len(frame))
+    frame[["p_other", "p_benign", "third"]] = rng.dirichlet([1, 1, 1], len(frame))
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    scores = ["--score", "p_benign", "--score", "malignant=third"]
+    status, out, _ = run(
+        tmp_path / "p.csv", *scores, "--json", tmp_path / "a.json", label="kind", score="p_other"
+    )
+    found = read_json(tmp_path / "a.json")
+    assert (status, found["task"], found["classes"]) == (0, "multiclass", classes)
+    jsonschema.validate(found, json_schema())
+    expected = metrics.auroc(frame["kind"] == "malignant", frame["third"])
+    assert found["per_label"]["malignant"]["overall"]["auroc"]["value"] == pytest.approx(expected)
+    assert "benign: " in out
+    gate = ["--fail-if", "auc<0.99", "--fail-if", "adf>9", "--fail-if", "abs(de)>0.999"]
+    status, _, err = run(tmp_path / "p.csv", *scores, *gate, label="kind", score="p_other")
+    assert status == 1
+    assert "auroc of sex F (malignant)" in err
+    assert "adf>9" not in err
+    assert "abs(de)" not in err
+    _, _, err = run(tmp_path / "p.csv", "--score", "p_benign", label="kind", score="p_other")
+    assert "has 3 classes (benign, malignant, other) but 2 scores" in err
+    _, _, err = run(
+        tmp_path / "p.csv", "--score", "p_benign", "--score", "third", label="kind", score="p_other"
+    )
+    assert "Say so as malignant=COLUMN" in err
+
+
+def test_several_findings(run, frame, tmp_path):
+    frame = frame.assign(edema=frame["y"], nodule=1 - frame["y"])
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    more = ["--label", "nodule", "--score", "fair"]
+    status, *_ = run(tmp_path / "p.csv", *more, "--json", tmp_path / "a.json", label="edema")
+    found = read_json(tmp_path / "a.json")
+    assert (status, found["task"], list(found["per_label"])) == (0, "multilabel", ["edema", "nodule"])
+    _, _, err = run(tmp_path / "p.csv", "--label", "nodule", label="edema")
+    assert "2 labels but 1 scores" in err
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ("adf>0.0001", 1),
+        ("adf>0.5", 0),
+        ("dp >= 0.01", 1),
+        ("eo_high>0.9", 0),
+        ("auroc_gap_low<-1", 0),
+        ("auc<0.999", 1),
+        ("direct_effect<0", 0),  # the reference is M, and F is decided positive more often
+        ("abs(de)>0.01", 1),
+        ("es_auc<0.1", 0),
+    ],
+)
+def test_the_gate(run, path, condition, status):
+    found, _, err = run(path, "--reference", "M", "--fail-if", condition)
+    assert found == status
+    assert (condition in err) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("adf", "not of the form METRIC>NUMBER"),
+        ("adf>low", "not of the form"),
+        ("abs(adf>1", "not of the form"),
+        ("adf>nan", "not of the form"),
+        ("abs(de_low)>1", "give abs() of the estimate"),
+        ("auroc_gpa>0.1", "did you mean `auroc_gap`?"),
+    ],
+)
+def test_conditions_that_cannot_be_read(run, path, condition, told):
+    status, _, err = run(path, "--fail-if", condition)
+    assert status == 2
+    assert told in err
+
+
+def test_an_undefined_figure_does_not_pass_the_gate(run, frame, tmp_path):
+    frame["site"] = np.where(np.arange(300) < 290, "a", "b")  # b is too small to compare
+    frame["only"] = np.where(frame["y"] == 1, "sick", np.where(frame["sex"] == "F", "sick", "well"))
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    for group, condition, told in (
+        ("site", "adf>0.5", "approximate_diagnosis_fairness is undefined for site"),
+        ("site", "direct_effect>0.5", "direct_effect is undefined for site"),
+        ("only", "auroc_gap>0.5", "auroc_gap is undefined for only"),
+    ):
+        status, _, err = run(tmp_path / "p.csv", "--fail-if", condition, group=group)
+        assert (status, told in err) == (1, True), err
+    status, _, err = run(tmp_path / "p.csv", "--fail-if", "prevalence>0.99", group="site")
+    assert (status, err) == (0, "")  # a group too small to compare is not held to a condition
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--where", "split"], "`--where split` is not of the form NAME=VALUE"),
+        (["--where", "split=train"], "no row has split = train; there is test, val"),
+        (["--where", "splt=test"], "no column 'splt'; did you mean 'split'?"),
+        (["--where", "sex=F", "--where", "sex=M"], "`--where` gives sex two values, F and M"),
+        (["--where", "sex=F"], "group column 'sex' holds the single value 'F'"),
+        (["--reference", "X"], "'X' is no group of sex"),
+        (["--reference", "sex=X"], "there is only F, M"),
+        (["--group", "age"], "no column 'age'"),
+        (["--patient", "pat"], "did you mean 'patient'?"),
+        (["--id", "patient"], "repeats identifiers"),
+        (["--interval", "normal"], "give 'percentile' or 'bca'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run, path, arguments, told):
+    status, _, err = run(path, *arguments)
+    assert status == 2
+    assert told in err
+    assert err.startswith("fairdx: ")
+    assert err.count("\n") == 1
+
+
+def test_bad_tables(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    for column, values, told in (
+        ("p", [0.5, None] * 150, "no finite score in 150 rows (first: row 3)"),
+        ("p", [0.5, -3] * 150, "outside [0, 1]"),
+        ("p", ["0.5", "n/k"] * 150, "holds 'n/k', no number"),
+        ("y", [1] * 300, "single class '1'"),
+        ("y", range(300), "300 distinct values"),
+    ):
+        frame.assign(**{column: values}).to_csv(path, index=False)
+        status, _, err = run(path)
+        assert (status, told in err) == (2, True), err
+    path.write_text("y,p,sex\n0,0.1,F,\n1,0.2,M,x\n", encoding="utf-8")
+    assert "its rows have more fields than its header" in run(path)[2]
+    assert "no such file" in run(tmp_path / "absent.csv")[2]
+
+
+def test_an_output_that_cannot_be_written(run, path, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = run(path, "--json", tmp_path / "file" / "a.json")
+    assert status == 2
+    assert err.startswith("fairdx: cannot write")
+
+
+def test_tables_that_need_care_are_audited_with_a_note(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    frame.loc[0, "sex"] = "X"
+    frame.loc[1, "sex"] = None
+    frame.to_csv(path, index=False, encoding="utf-16", sep=";", decimal=",")
+    status, out, _ = run(path)
+    told = out.replace("\n", " ")
+    assert status == 0
+    assert "sex is missing in 1 row (first: row 3)" in told
+    assert "group 'X' has a single image" in told
+    assert "(missing) (1), X (1)" in told
+
+
+def test_the_index_of_a_parquet_file_is_a_column(frame, tmp_path):
+    frame.set_index("image").to_parquet(tmp_path / "p.parquet")
+    found = read_predictions(tmp_path / "p.parquet", label="y", score="p", groups="sex", identifier="image")
+    assert len(found.y_true) == len(frame)
+
+
+def test_the_guide_says_what_its_commands_print(tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "audit.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", guide, re.DOTALL).group(1)
+    exec(compile(code, "example.py", "exec"), {})
+    command = re.search(r"```shell\nfairdx (audit predictions.csv .*?)\n```", guide, re.DOTALL).group(1)
+    gate = re.findall(r'--fail-if "(.*?)"', guide)
+    conditions = [part for condition in gate for part in ("--fail-if", condition)]
+    monkeypatch.setattr(sys, "argv", ["fairdx", *command.replace("\\\n", " ").split(), *conditions])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    told = capsys.readouterr()
+    printed = " ".join(told.out.split())
+    quoted = " ".join(line[1:].strip() for line in guide.splitlines() if line.startswith(">"))
+    sentences = re.split(r"(?<=\.) (?=[a-z]+: )", " ".join(quoted.split()))
+    assert len(sentences) == 3
+    for sentence in sentences:
+        assert sentence in printed
+    failure = re.search(r"```\n(adf>.*?)\n```", guide).group(1)
+    assert failure in told.err
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
