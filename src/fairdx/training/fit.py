@@ -39,9 +39,10 @@ Record = dict[str, Any]
 """One epoch of one stage: mean loss terms as `player/term`, validation scores as `validation/name`, `JUDGED`
 where epochs are chosen by fairness, and whether its weights were `kept`."""
 
-RECIPE = 2
+RECIPE = 3
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
-of an older recipe are then left alone. 2: fairness of an epoch judged on training images too."""
+of an older recipe are then left alone. 2: fairness of an epoch judged on training images too. 3: a mask
+generator without a checkerboard, whose weights have other shapes."""
 JUDGED = "judged/unfairness"
 """The key of an epoch's `unfairness` on `FAIRNESS_IMAGES` images."""
 
