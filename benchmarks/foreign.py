@@ -2,11 +2,11 @@
 
     python benchmarks/foreign.py --out studies/foreign
 
-Each network is trained on the phantom by a plain loop outside fairdx, saved in the form of its library, and
-then handed to `fairdx run` with nothing but its input contract: torchvision's DenseNet121 as a table of weights,
-timm's ViT as an exported program, a TorchXRayVision DenseNet (many findings, -1024 to 1024) as Python code, and
-a MONAI DenseNet as ONNX alone. Prints a line each: AUC, ADF and true direct effect before and after, how often
-ADF fell, and whether the frozen model's hash held.
+Each network is trained on the phantom by a plain loop outside fairdx and saved in the form of its library.
+Then it is handed to `fairdx run` with nothing but its input contract. torchvision's DenseNet121 comes as a table
+of weights, timm's ViT as an exported program, a TorchXRayVision DenseNet (many findings, -1024 to 1024) as
+Python code, and a MONAI DenseNet as ONNX alone. Prints a line each: AUC, ADF and true direct effect before and
+after, how many times ADF fell, and the frozen model's hash. A run whose frozen weights moved would have failed.
 """
 
 import argparse
@@ -181,7 +181,7 @@ def line(name: str, dataset: PreparedDataset, folder: Path, seed: int) -> str:
     }
     results = run(build_settings(values, where=name), folder / "run", resume=True)
     before, after = results["methods"]["vanilla"], results["methods"]["fair_diagnosis"]
-    held = load_model(folder / "run").card.frozen.weights_sha256[:8]  # refused if it did not
+    held = load_model(folder / "run").card.frozen.weights_sha256[:8]
     adf = [figures["approximate_diagnosis_fairness"]["value"] for figures in (before, after)]
     cells = [f"{figures['auroc']['value']:.4f}" for figures in (before, after)]
     cells += [f"{1e3 * value:.2f}" for value in adf]
