@@ -3,10 +3,11 @@
     python benchmarks/foreign.py --out studies/foreign
 
 Each network is trained on the phantom by a plain loop outside fairdx and saved in the form of its library.
-Then it is handed to `fairdx run` with nothing but its input contract. torchvision's DenseNet121 comes as a table
-of weights, timm's ViT as an exported program, a TorchXRayVision DenseNet (many findings, -1024 to 1024) as
-Python code, and a MONAI DenseNet as ONNX alone. Prints a line each: AUC, ADF and true direct effect before and
-after, how many times ADF fell, and the frozen model's hash. A run whose frozen weights moved would have failed.
+Then it is handed to `fairdx run` with nothing but its input contract. torchvision's DenseNet121 comes as a
+table of weights, timm's ViT as an exported program, a TorchXRayVision DenseNet (many findings, -1024 to 1024)
+as Python code, and a MONAI DenseNet as ONNX alone. Prints a line each: AUC, ADF and true direct effect before
+and after, how many times ADF fell, and the frozen model's hash. A run whose frozen weights moved would have
+failed.
 """
 
 import argparse
