@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from fairdx.core.config import merge, override, read_toml
