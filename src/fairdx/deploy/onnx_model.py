@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from fairdx.core.errors import InputError
 from fairdx.data.decode import Form
@@ -127,7 +128,7 @@ class DeployedModel:
         Returns:
             For each image words of `CAUTIONS`; none where it is like the training images.
         """
-        if not self.card.familiar:
+        if not self.card.familiar or not len(images):
             return [()] * len(images)
         measured = {**_brightness(images), "change": change}
         found = [list[str]() for _ in images]
@@ -142,7 +143,8 @@ class DeployedModel:
 def _brightness(images: NDArray[np.uint8]) -> dict[str, Floats]:
     """Mean and standard deviation of the pixels of each image in [0, 1], by way of its histogram."""
     value = np.arange(256) / 255
-    counts = np.array([np.bincount(image.ravel(), minlength=256) for image in images]).reshape(-1, 256)
+    # Pillow's counts of a grey picture are many times faster than NumPy's of an array.
+    counts = np.array([Image.fromarray(image.reshape(-1, image.shape[-1])).histogram() for image in images])
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ value
     return {"mean": mean, "spread": np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))}
