@@ -85,9 +85,3 @@ def test_bad_input_is_one_sentence_and_status_2(
     assert words in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "s.csv").exists()
-
-
-def test_the_help_has_examples(fairdx):
-    done = fairdx("predict", "--help")
-    assert done.returncode == 0
-    assert "fairdx predict" in done.stdout.partition("Example")[2]

@@ -17,7 +17,7 @@ from fairdx.auditing.predictions import read_predictions
 from fairdx.core.errors import InputError
 from fairdx.core.locks import locked
 from fairdx.data.decode import Form, decode_file
-from fairdx.deploy import writer
+from fairdx.deploy import onnx_model, writer
 from fairdx.deploy.predict import PredictOptions, predict
 from fairdx.models.card import Range, RuleCard
 
@@ -247,6 +247,15 @@ def test_links_in_a_circle(tmp_path, model, write_grey):
     assert predict(model, [str(tmp_path / "in")], tmp_path / "scores.csv", ONE).record.scored == 1
 
 
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path, model, write_grey):
+    write_grey(tmp_path / "in" / "a.png", 51)
+    os.mkfifo(tmp_path / "in" / "b.png")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    outcome = predict(model, [str(tmp_path / "in")], tmp_path / "scores.csv", ONE)
+    assert (outcome.record.scored, outcome.inputs.passed_over) == (1, 1)
+    assert "is not a file" in errors_of(tmp_path / "scores.csv")["reason"][0]
+
+
 def test_a_score_does_not_depend_on_what_stands_beside_it(tmp_path, model, write_grey):
     files = [write_grey(tmp_path / "in" / f"{n:02}.png", 3 * n) for n in range(37)]
     predict(model, [str(file) for file in files], tmp_path / "all.csv", ONE)
@@ -295,9 +304,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_resumed(tmp_path, model, write_grey, workers):
-    for number in range(1200):
+    for number in range(800):
         write_grey(tmp_path / "in" / f"{number:04}.png", number % 256)
-    for number in (5, 600, 1199):
+    for number in (5, 400, 799):
         (tmp_path / "in" / f"{number:04}.png").write_bytes(b"")
     script = tmp_path / "command.py"
     script.write_text(COMMAND)
@@ -305,7 +314,7 @@ def test_killed_and_resumed(tmp_path, model, write_grey, workers):
     predict(model, [str(tmp_path / "in")], whole, ONE)
     out, journal = tmp_path / "out" / "scores.csv", tmp_path / "out" / "scores.csv.progress.jsonl"
     stops = 0
-    for wanted in (2, 20, 45):
+    for wanted in (2, 15, 30):
         process = subprocess.Popen(
             [sys.executable, str(script), str(model), str(tmp_path / "in"), str(out), str(workers)],
             stdout=subprocess.PIPE,
@@ -506,3 +515,12 @@ def test_the_table_is_plain_csv(tmp_path, model, write_grey):
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["path"] for row in rows] == [str(file)]
+
+
+def test_brightness_as_on_the_card():
+    torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16)).astype(np.uint8)
+    measured = onnx_model.brightness(images)
+    pixels = torch.from_numpy(images).double().flatten(1) / 255  # as `fairdx.runs.card` measures them
+    assert measured["mean"] == pytest.approx(pixels.mean(1).numpy(), abs=1e-12)
+    assert measured["spread"] == pytest.approx(pixels.std(1).numpy(), abs=1e-12)

@@ -18,8 +18,8 @@ from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
 
 TINY = (
-    "method.pretraining.epochs=2",
-    "method.pretraining.batch_size=32",
+    "model.epochs=2",
+    "model.batch_size=32",
     "method.epochs=1",
     "method.batch_size=32",
     "evaluation.replicates=50",

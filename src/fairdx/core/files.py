@@ -7,6 +7,7 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -66,3 +67,20 @@ def read_journal(path: Path) -> list[dict[str, Any] | None]:
             content = None
         lines.append(content if isinstance(content, dict) else None)
     return lines
+
+
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets a function write a file so that its name never shows half of it.
+
+    Args:
+        path: Where; replaced if it exists.
+        write: Writes the file that it is given the path of.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode  # some libraries write for the owner alone, and a disk may be shared
+    write(partial)
+    partial.chmod(mode)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -91,6 +92,8 @@ def starts_as_dicom(path: str) -> bool:
         Whether it could be read and has the mark.
     """
     try:
+        if not os.path.isfile(path):  # to read a pipe could take for ever
+            return False
         with open(path, "rb") as file:
             return is_dicom(file.read(PREAMBLE + len(MAGIC)))
     except OSError:

@@ -129,7 +129,7 @@ def _expand(given: str) -> Iterator[tuple[str, bool]]:
 def _is_image(file: str, name: str) -> bool:
     if name.lower().endswith(ENDINGS):
         return True
-    return name != INDEX and os.path.isfile(file) and starts_as_dicom(file)
+    return name != INDEX and starts_as_dicom(file)
 
 
 def _refuse(error: OSError) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from fairdx.core.errors import InputError
 from fairdx.data.decode import Form
 from fairdx.models.card import CARD, ModelCard, read_card
+from fairdx.models.rules import changed_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,9 +112,7 @@ class DeployedModel:
             return Verdicts(probability, probability.argmax(axis=1))
         score, rule = probability[:, 1], self.card.rule
         if rule is not None:
-            names = groups if rule.needs_group else [next(iter(rule.changed))] * len(score)
-            changed = [np.interp(s, rule.score, rule.changed[g]) for s, g in zip(score, names, strict=True)]
-            score = np.array(changed, dtype=np.float64)
+            score = changed_scores(rule, score, np.array(groups, dtype=object))
         if self.threshold is None:
             return Verdicts(score[:, None], (score > 0.5).astype(np.int64))
         return Verdicts(score[:, None], (score >= self.threshold).astype(np.int64))
@@ -130,7 +129,7 @@ class DeployedModel:
         """
         if not self.card.familiar or not len(images):
             return [()] * len(images)
-        measured = {**_brightness(images), "change": change}
+        measured = {**brightness(images), "change": change}
         found = [list[str]() for _ in images]
         for name, (below, above) in CAUTIONS.items():
             if name in self.card.familiar:
@@ -140,14 +139,23 @@ class DeployedModel:
         return [tuple(words) for words in found]
 
 
-def _brightness(images: NDArray[np.uint8]) -> dict[str, Floats]:
-    """Mean and standard deviation of the pixels of each image in [0, 1], by way of its histogram."""
+def brightness(images: NDArray[np.uint8]) -> dict[str, Floats]:
+    """Measure images as the card's `familiar` does.
+
+    Args:
+        images: uint8 of shape (n, C, H, W).
+
+    Returns:
+        Of the pixels of each image in [0, 1] their `mean`, and as `spread` their standard deviation, of
+        n - 1; each of shape (n,).
+    """
     value = np.arange(256) / 255
     # Pillow's counts of a grey picture are many times faster than NumPy's of an array.
     counts = np.array([Image.fromarray(image.reshape(-1, image.shape[-1])).histogram() for image in images])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ value
-    return {"mean": mean, "spread": np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))}
+    number = counts.sum(axis=1, keepdims=True)
+    mean = (counts / number) @ value
+    squares = (counts * (value - mean[:, None]) ** 2).sum(axis=1, keepdims=True)
+    return {"mean": mean, "spread": np.sqrt(squares / (number - 1))[:, 0]}
 
 
 def open_model(

@@ -53,6 +53,8 @@ class FrozenCard(Config):
     """What it takes; none for a model that fairdx trained, which takes the images as they are."""
     options: dict[str, Any] = Field(default_factory=dict)
     """How the architecture is built."""
+    inside: bool = False
+    """Whether its weights are in the folder."""
     weights_sha256: str
     """Of all parameters and buffers by name: the same before and after, or the model is refused."""
 
@@ -134,6 +136,8 @@ class ModelCard(Config):
     """Positive from this score on; none with more than two classes, where the largest score decides."""
     threshold_chosen_on: str | None = None
     """The split on which the threshold was chosen."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What it was measured with."""
     temperature: float = Field(1.0, gt=0)
     """Logits are divided by it."""
     frozen: FrozenCard
@@ -164,16 +168,20 @@ class ModelCard(Config):
         return self.model_copy(update={"seal": hashlib.sha256(content.encode()).hexdigest()})
 
 
-def write_card(folder: Path, card: ModelCard) -> None:
+def write_card(folder: Path, card: ModelCard) -> ModelCard:
     """Seals a card and writes it whole.
 
     Args:
         folder: A model folder, with every file that the card lists.
         card: The card; hashes of the files are taken here.
+
+    Returns:
+        The card as it was written.
     """
     files = {name: file_hash(folder / name) for name in card.files}
     sealed = card.model_copy(update={"files": files}).sealed()
     write_whole(folder / CARD, sealed.model_dump_json(indent=2).encode())
+    return sealed
 
 
 def file_hash(path: Path) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -16,18 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
 
 from fairdx.core.errors import InputError
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit
 
 View = Literal["image", "embedding", "logit"]
 """What the discriminator may look at."""
-
-
-class Diagnosis(NamedTuple):
-    """What the diagnosis model makes of a batch."""
-
-    embedding: Tensor
-    """E = f_theta(X), float of shape (N, D)."""
-    logit: Tensor
-    """Y^ before the softmax, f_h(E), float of shape (N, classes)."""
 
 
 class Encoder(nn.Module):
@@ -118,8 +110,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-class Diagnoser(nn.Module):
-    """Encoder and head together: the model that a hospital deploys and that a mask leaves as it is.
+class Diagnoser(DiagnosisModel):
+    """Encoder and head together: the model that stage 1 trains.
 
     Args:
         encoder: f_theta.
@@ -130,13 +122,15 @@ class Diagnoser(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.features, classes)
+        self.features = encoder.features
 
-    def forward(self, image: Tensor) -> Diagnosis:
-        """Returns embedding and logits of images (N, C, H, W) in [0, 1]."""
+    def forward(self, image: Tensor, edit: Edit | None = None) -> Diagnosis:
+        """Returns embedding and logits of images (N, C, H, W) in [0, 1]; see `DiagnosisModel`."""
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
         with torch.autocast(image.device.type, enabled=False):
-            return Diagnosis(embedding, self.head(embedding.float()))
+            embedding = embedding.float() if edit is None else edit(embedding.float())
+            return Diagnosis(embedding, self.head(embedding))
 
 
 class MaskGenerator(nn.Module):
@@ -154,6 +148,7 @@ class MaskGenerator(nn.Module):
 
     def __init__(self, channels: int = 1, *, width: int = 24, depth: int = 2) -> None:
         super().__init__()
+        self.channels, self.width, self.depth = channels, width, depth
         widths = [width * 2**level for level in range(depth + 1)]
         self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
@@ -250,7 +245,7 @@ class Discriminator(nn.Module):
             label: Y, int64 of shape (N,).
         """
         inputs = {"image": image, "embedding": diagnosis.embedding, "logit": _centred(diagnosis.logit)}
-        seen = torch.cat([view(inputs[name]) for name, view in self.views.items()], dim=1)
+        seen = torch.cat([view(cast(Tensor, inputs[name])) for name, view in self.views.items()], dim=1)
         guesses = self.guess(seen).view(-1, self.classes, self.groups)
         chosen: Tensor = guesses[torch.arange(len(label), device=label.device), label]
         return chosen
