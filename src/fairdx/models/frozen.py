@@ -1,7 +1,7 @@
 """A model that somebody else trained, behind the interface of our own: its weights never move."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, cast
 
 import torch
@@ -41,9 +41,13 @@ class FrozenModel(DiagnosisModel):
         super().__init__()
         self.network, self.contract, self.classes, self.trainable = network, contract, classes, trainable
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (contract.mean, contract.std))
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
-        self.train(False)
+        with suppress(NotImplementedError):  # an exported program has no modes
+            network.eval()
+        self.training = False
         self._layer: nn.Module | None = None
         self.layer_name: str | None = None
         self._probe(size)
@@ -54,6 +58,18 @@ class FrozenModel(DiagnosisModel):
             return super().train(mode)
         self.training = False
         return self
+
+    @contextmanager
+    def under(self, contract: Contract) -> Iterator[None]:
+        """Puts another range, mean, deviation or order of colours in place for a block, to compare them."""
+        own = self.contract, self._mean, self._std
+        self.contract = contract
+        for name, values in (("_mean", contract.mean), ("_std", contract.std)):
+            setattr(self, name, torch.tensor(values, device=own[1].device).view(1, -1, 1, 1))
+        try:
+            yield
+        finally:
+            self.contract, self._mean, self._std = own
 
     def forward(self, image: Tensor, edit: Edit | None = None) -> Diagnosis:
         """Diagnoses images (N, C, H, W) in [0, 1]; see `DiagnosisModel`."""
@@ -73,7 +89,7 @@ class FrozenModel(DiagnosisModel):
             shape = (contract.size, contract.size)
             image = interpolate(image, size=shape, mode="bilinear", align_corners=False, antialias=True)
         scaled = contract.low + image * (contract.high - contract.low)
-        taken = (scaled - self._mean) / self._std  # type: ignore[operator]
+        taken = (scaled - self._mean) / self._std
         if contract.colours == "BGR":
             taken = taken.flip(1)
         return taken.permute(0, 2, 3, 1).contiguous() if contract.layout == "NHWC" else taken
