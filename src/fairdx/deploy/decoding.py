@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from fairdx.core.errors import InputError
 from fairdx.data.decode import Form, decode_files
@@ -15,12 +13,8 @@ from fairdx.data.dicom import MAGIC, PREAMBLE, is_dicom, read_header, require_py
 from fairdx.deploy.groups import HEADER, HeaderGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     import numpy as np
     from numpy.typing import NDArray
-
-Item = TypeVar("Item")
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """What is always kept of a DICOM header."""
@@ -127,27 +121,6 @@ def decode_batch(job: Job, reading: Reading) -> Decoded:
             broken[place] = str(error).removeprefix(f"{job.files[place]} ")
     listed = tuple((job.files[place], broken[place]) for place in sorted(broken))
     return Decoded(job, images[places], tuple(known), listed)
-
-
-def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Take items in a thread, a few ahead of whoever uses them.
-
-    Args:
-        items: Their source.
-        depth: How many at most are taken before they are asked for.
-
-    Yields:
-        The items, in order.
-    """
-    source, end = iter(items), object()
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(next, source, end) for _ in range(depth))
-        try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(reader.submit(next, source, end))
-                yield item  # type: ignore[misc]  # `end` never comes here
-        finally:
-            reader.shutdown(cancel_futures=True)
 
 
 def _require_pydicom(path: str) -> None:
