@@ -101,11 +101,18 @@ def _table(found: "ModelCheck") -> Table:
 
 
 def _verdict(found: "ModelCheck") -> str:
+    from fairdx.runs.check import NO_BARS
+
     best = found.usual[0]
     if found.gradient < 1:
         return (
             "No gradient reaches some of the images: a mask cannot learn through this model. Methods that "
             "need none: score_shift, concept_erasure, optimal_transport."
+        )
+    if not found.fits and best.name == NO_BARS:
+        return (
+            f"The images have black bars, and the model does not expect them: without, the AUC is "
+            f"{best.auroc:.4f} instead of {found.given.auroc:.4f}. Prepare them with `--geometry stretch`."
         )
     if not found.fits:
         return (

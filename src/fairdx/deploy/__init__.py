@@ -1,1 +1,1 @@
-"""A finished model at work: new images in, scores and DICOM reports out. Prediction needs no torch."""
+"""A finished model at work: exports, scores of new images, DICOM reports. Prediction needs no torch."""

@@ -48,7 +48,6 @@ class FrozenModel(DiagnosisModel):
         with suppress(NotImplementedError):  # an exported program has no modes
             network.eval()
         self.training = False
-        self._layer: nn.Module | None = None
         self.layer_name: str | None = None
         self._probe(size)
 
@@ -58,6 +57,10 @@ class FrozenModel(DiagnosisModel):
             return super().train(mode)
         self.training = False
         return self
+
+    @property
+    def _layer(self) -> nn.Module | None:
+        return None if self.layer_name is None else self.network.get_submodule(self.layer_name)
 
     @contextmanager
     def under(self, contract: Contract) -> Iterator[None]:
@@ -129,8 +132,8 @@ class FrozenModel(DiagnosisModel):
                 "or export it with a free batch size"
             ) from error
         self._check_output(output)
-        self.layer_name, self._layer = _embedding_layer(self.network, contract.embedding, calls)
-        if self._layer is not None:
+        self.layer_name = _embedding_layer(contract.embedding, calls)
+        if self.layer_name is not None:
             self.features = int(self(image).embedding.shape[1])
 
     def _check_output(self, output: Tensor) -> None:
@@ -242,22 +245,19 @@ def _watched(network: nn.Module) -> Iterator[list[tuple[str, nn.Module, tuple[in
             handle.remove()
 
 
-def _embedding_layer(
-    network: nn.Module, name: str | None, calls: list[tuple[str, nn.Module, tuple[int, ...]]]
-) -> tuple[str | None, nn.Module | None]:
-    """The layer whose input is the embedding."""
+def _embedding_layer(name: str | None, calls: list[tuple[str, nn.Module, tuple[int, ...]]]) -> str | None:
+    """Name of the layer whose input is the embedding."""
     if name is None:
-        return None, None
+        return None
     if name != AUTO:
-        for called, module, _ in calls:
-            if called == name:
-                return called, module
+        if any(called == name for called, _, _ in calls):
+            return name
         known = ", ".join(dict.fromkeys(called for called, _, shape in calls if len(shape) == 2)) or "none"
         raise InputError(
             f"`embedding`: no layer `{name}` runs in the model; layers that take one vector an image: {known}"
         )
-    linear = [(called, module) for called, module, shape in calls if _is_linear(module) and len(shape) == 2]
-    return linear[-1] if linear else (None, None)
+    linear = [called for called, module, shape in calls if _is_linear(module) and len(shape) == 2]
+    return linear[-1] if linear else None
 
 
 def _is_linear(module: nn.Module) -> bool:

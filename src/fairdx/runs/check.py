@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import interpolate
 
 from fairdx.auditing import audit
 from fairdx.core.errors import InputError
@@ -20,9 +21,9 @@ from fairdx.metrics.threshold import youden_threshold
 from fairdx.models.contract import Contract
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.frozen import FrozenModel
-from fairdx.models.loading import TaskImages
+from fairdx.models.loading import to_unit_range
 from fairdx.models.runtime import TrainerSettings, make_fabric
-from fairdx.models.scoring import predict
+from fairdx.models.scoring import Place, apply
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 
 MOST_IMAGES: Final = 2000
@@ -30,6 +31,12 @@ MOST_IMAGES: Final = 2000
 CLOSE: Final = 0.01
 """A contract fits if no usual one has an AUC that is larger by more."""
 GRADIENT_IMAGES: Final = 16
+BLOCK: Final = 64
+BLACK: Final = 2
+"""Grey levels up to which a pixel at the edge belongs to a bar."""
+SOME: Final = 0.1
+"""Share of images with bars from which on they are worth a look."""
+NO_BARS: Final = "bars cut off (prepare with --geometry stretch)"
 _IMAGENET: Final = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -116,24 +123,26 @@ def check_model(
     dataset = PreparedDataset.open(root)
     task = dataset.task(label, attribute)
     split, indices = _chosen(task, root)
-    images = TaskImages(dataset, task)
     model = load_given(config, classes=len(task.class_names), size=dataset.meta.size, network=network)
     model.requires_grad_(False)
     fabric = make_fabric(TrainerSettings(precision="fp32"))
     model.to(fabric.device)
     truth = task.label[indices]
-    contracts = dict(_usual(config.contract, dataset.meta.channels))
+    pixels = dataset.read(indices)
+    trials = {"as given": (config.contract, pixels)}
+    trials |= {name: (c, pixels) for name, c in _usual(config.contract, dataset.meta.channels)}
+    if (cut := _without_bars(pixels)) is not None:
+        trials[NO_BARS] = (config.contract, cut)
     tried, scores = [], np.empty((0, 0))
-    with Reporter("contracts", 1 + len(contracts), unit="contracts") as bar:
-        for name, contract in {"as given": config.contract, **contracts}.items():
-            found = _scores(model, contract, images, indices, fabric)
-            if name == "as given":
-                scores = found
+    with Reporter("contracts", len(trials), unit="contracts") as bar:
+        for name, (contract, seen) in trials.items():
+            found = _scores(model, contract, seen, fabric)
+            scores = found if name == "as given" else scores
             tried.append(_tried(name, truth, found))
             bar.advance()
     given, *usual = tried
     usual.sort(key=lambda one: -one.auroc)
-    pixels = images.batch(indices[:GRADIENT_IMAGES], fabric.device).image
+    few = to_unit_range(pixels[:GRADIENT_IMAGES], fabric.device)
     return ModelCheck(
         source=config.source,
         kind=config.kind,
@@ -148,8 +157,8 @@ def check_model(
         usual=usual,
         fits=given.auroc >= max(one.auroc for one in usual) - CLOSE,
         calibration=_calibration(truth, scores) if scores.shape[1] == 2 else None,
-        gradient=_gradient_share(model, pixels),
-        onnx_difference=onnx_difference(config, model, pixels) if config.kind == "onnx" else None,
+        gradient=_gradient_share(model, few),
+        onnx_difference=onnx_difference(config, model, few) if config.kind == "onnx" else None,
         findings=_findings(task, indices, scores),
     )
 
@@ -186,10 +195,29 @@ def _usual(contract: Contract, channels: int) -> Iterator[tuple[str, Contract]]:
 
 
 def _scores(
-    model: FrozenModel, contract: Contract, images: TaskImages, indices: NDArray[np.int64], place: Any
+    model: FrozenModel, contract: Contract, pixels: NDArray[np.uint8], place: Place
 ) -> NDArray[np.float64]:
+    blocks = (pixels[start : start + BLOCK] for start in range(0, len(pixels), BLOCK))
     with model.under(contract):
-        return predict(lambda image: model(image).logit, images, indices, place, batch_size=64)
+        (scores,) = apply(lambda image: (model(image).logit.float().softmax(1),), blocks, place)
+    return scores
+
+
+def _without_bars(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Images cut to what is not black at their edges, and stretched; None where hardly any has bars."""
+    bright = pixels.max(1) > BLACK
+    size, changed = pixels.shape[-1], []
+    result = np.empty_like(pixels)
+    for image, seen, out in zip(pixels, bright, result, strict=True):
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        whole = len(rows) == 0 or (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) == (size, size)
+        changed.append(not whole)
+        out[:] = image
+        if not whole:
+            part = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            scaled = interpolate(torch.from_numpy(part)[None].float(), (size, size), mode="bilinear")
+            out[:] = scaled[0].round().to(torch.uint8).numpy()
+    return result if np.mean(changed) > SOME else None
 
 
 def _tried(name: str, truth: NDArray[np.int64], scores: NDArray[np.float64]) -> Tried:
