@@ -284,7 +284,7 @@ class _Run:
             facts |= {"largest change of a pixel by the mask": f"{card.mask.eta:g}"}
         facts |= {"model behind the mask": card.frozen.source, "its weights": card.frozen.weights_sha256}
         parameters = tuple(f"{name}={value}" for name, value in facts.items() if value)
-        return Device(card.seal, __version__, card.method, card.label, card.classes, parameters)
+        return Device(card.identity, __version__, card.method, card.label, card.classes, parameters)
 
 
 def _report(scored: _Scored, device: Device, folder: Path) -> _Scored:
