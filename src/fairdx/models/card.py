@@ -19,9 +19,17 @@ from fairdx.models.contract import Contract
 CARD: Final = "card.json"
 FORMAT: Final = 1
 """Raised when an older fairdx could misread a newer folder."""
-FROZEN_WEIGHTS: Final = "frozen.safetensors"
-MASK_WEIGHTS: Final = "mask.safetensors"
-CORRECTION_WEIGHTS: Final = "correction.safetensors"
+FROZEN_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
+_WEIGHTS: Final = "frozen.safetensors"
+MASK_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
+_WEIGHTS: Final = "mask.safetensors"
+CORRECTION_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
+_WEIGHTS: Final = "correction.safetensors"
+_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
 _WEIGHTS: Final = (FROZEN_WEIGHTS, MASK_WEIGHTS, CORRECTION_WEIGHTS)
 
 
@@ -174,9 +182,7 @@ class ModelCard(Config):
     def identity(self) -> str:
         """sha256 of what decides about scores and decisions: another export is the same device."""
         weights = {name: digest for name, digest in self.files.items() if name in _WEIGHTS}
-        decides = {"frozen": self.frozen.weights_sha256, "weights": weights, "temperature": self.temperature}
-        decides |= {"threshold": self.threshold, "rule": self.rule and self.rule.model_dump(mode="json")}
-        return _digest(decides)
+        return _digest({**self.model_dump(mode="json", exclude=_REPORTED), "weights": weights})
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:
