@@ -202,12 +202,14 @@ def main() -> None:
     )
     try:
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
+            from fairdx.commands.check_model import add_check_model
             from fairdx.commands.export import add_export
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
             from fairdx.commands.utility import add_utility
 
+            add_check_model(app)
             add_export(app)
             add_predict(app)
             add_prepare(app)
