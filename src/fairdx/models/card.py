@@ -19,18 +19,12 @@ from fairdx.models.contract import Contract
 CARD: Final = "card.json"
 FORMAT: Final = 1
 """Raised when an older fairdx could misread a newer folder."""
-FROZEN_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
-"""What is only said of a model, and changes none of its scores."""
-_WEIGHTS: Final = "frozen.safetensors"
-MASK_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
-"""What is only said of a model, and changes none of its scores."""
-_WEIGHTS: Final = "mask.safetensors"
-CORRECTION_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
-"""What is only said of a model, and changes none of its scores."""
-_WEIGHTS: Final = "correction.safetensors"
+FROZEN_WEIGHTS: Final = "frozen.safetensors"
+MASK_WEIGHTS: Final = "mask.safetensors"
+CORRECTION_WEIGHTS: Final = "correction.safetensors"
+_WEIGHTS: Final = (FROZEN_WEIGHTS, MASK_WEIGHTS, CORRECTION_WEIGHTS)
 _REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
 """What is only said of a model, and changes none of its scores."""
-_WEIGHTS: Final = (FROZEN_WEIGHTS, MASK_WEIGHTS, CORRECTION_WEIGHTS)
 
 
 class ImageCard(Config):
