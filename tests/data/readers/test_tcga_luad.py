@@ -172,7 +172,7 @@ def test_without_a_column_of_race(root):
         ("ajcc_pathologic_stage", "stage", r"no column 'diagnoses\.ajcc_pathologic_stage' or"),
         ("Stage IIIA", "Stage V", "row 4: 'ajcc_pathologic_stage' is 'Stage V', not a stage"),
         ("\tmale\tblack", "\tm\tblack", "row 4: the sex is 'm'"),
-        ("\t71\tmale", "\told\tmale", "row 4: 'age_at_index' is 'old', not a number"),
+        ("\t71\tmale", "\told\tmale", "row 4: 'age_at_index' is 'old', not an age"),
         ("TCGA-17", "TCGA-99", "not one row of the two belongs together"),
     ],
 )

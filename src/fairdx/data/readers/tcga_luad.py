@@ -12,20 +12,13 @@ import pandas as pd
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
+from fairdx.data.cells import age_groups, parse_ages, row_of
 from fairdx.data.checks import nearest, require_choice
 from fairdx.data.dicom import read_header, require_pydicom
-from fairdx.data.files import (
-    age_groups,
-    find_file,
-    known_ages,
-    parse_numbers,
-    read_text_table,
-    row_of,
-    source_folder,
-    unlisted_files,
-)
+from fairdx.data.files import find_file, source_folder, unlisted_files
 from fairdx.data.readers.observations import RaceMap, most_frequent, parse_race, require_some
 from fairdx.data.source import Source, exclude, no_exclusions
+from fairdx.data.tabular import read_text_table
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -161,11 +154,13 @@ def _read_clinical(
         raise InputError(f"{file} row {row_of(table, wrong)}: the sex is {sex[wrong].iloc[0]!r} ({_SEXES})")
     columns: dict[str, pd.Series[Any]] = {"stage": stage, "sex": sex.where(sex.isin(["male", "female"]))}
     race_names: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
     if any(name in table for name in _CLINICAL["race"]):
-        columns["race"], race_names = parse_race(table[_present(table, "race", file)], race_map)
-    age, impossible = known_ages(parse_numbers(table, _present(table, "age", file), file))
+        columns["race"], race_names, unrecognised = parse_race(table[_present(table, "race", file)], race_map)
+        settings["rows_of_unrecognised_race"] = unrecognised
+    age, impossible = parse_ages(table, _present(table, "age", file), file)
     cases = pd.DataFrame(index=pd.Index(case.unique()))
-    settings: dict[str, Any] = {"impossible_ages": impossible}
+    settings["impossible_ages"] = impossible
     for name, values in columns.items():
         settled, conflicts, ties = most_frequent(case, values)
         cases[name] = settled
