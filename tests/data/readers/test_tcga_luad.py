@@ -136,10 +136,10 @@ def test_damaged_slice_stops_or_is_skipped(root, tmp_path):
     first = sorted(root.rglob("*.dcm"))[0]
     first.write_bytes(first.read_bytes()[:100])
     options = {"size": 16, "test": 0.5, "validation": 0, "workers": 1}
-    with pytest.raises(InputError, match=rf"{first.name} is not PNG, JPEG or DICOM"):
+    with pytest.raises(InputError, match=rf"{first.name} is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI"):
         prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options))
     dataset = prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options, on_error="skip"))
-    assert dataset.meta.exclusions["file is not PNG, JPEG or DICOM"] == 1
+    assert dataset.meta.exclusions["file is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI"] == 1
     assert len(dataset) == 3
 
 
