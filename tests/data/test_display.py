@@ -5,9 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fairdx.core.errors import InputError
-from fairdx.data import decode
+from fairdx.data import codestream, decode
 from fairdx.data.decode import Form, ImageWarning, decode_bytes, decode_files
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
@@ -20,12 +21,16 @@ from pydicom.pixels.processing import (  # noqa: E402
 )
 from pydicom.uid import (  # noqa: E402
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
+COMPRESSED = (RLELossless, JPEG2000Lossless)
 FORM = Form(size=16)
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 8  # 0 to 2040
 
@@ -39,7 +44,7 @@ def dataset(pixels=RAMP, syntax=ExplicitVRLittleEndian, without=(), **attributes
     """An image of one or several frames; `None` writes an attribute without a value."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
-    meta.TransferSyntaxUID = syntax if syntax != RLELossless else ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in COMPRESSED else syntax
     image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     image.SOPClassUID, image.SOPInstanceUID, image.Modality = CTImageStorage, "1.2.3", "CT"
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -54,8 +59,8 @@ def dataset(pixels=RAMP, syntax=ExplicitVRLittleEndian, without=(), **attributes
         setattr(image, name, value)
     for name in without:
         delattr(image, name)
-    if syntax == RLELossless:
-        image.compress(RLELossless)
+    if syntax in COMPRESSED:
+        image.compress(syntax)
     return image
 
 
@@ -372,3 +377,39 @@ def test_pixels_that_are_not_square_are_placed_by_their_spacing(keyword, value, 
 def test_what_an_image_cannot_do_without_is_named(keyword):
     with pytest.raises(InputError, match=f"is damaged .it has no {keyword}"):
         decoded(dicom(without=[keyword]))
+
+
+def claiming(syntax, width, height):
+    """A frame of 64 x 64 whose codestream claims another size."""
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    if syntax == JPEG2000Lossless:
+        data = bytearray(content(dataset(pixels, syntax=syntax)))
+        at = data.index(b"\xff\x4f\xff\x51") + 8
+        data[at : at + 8] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        return bytes(data)
+    buffer = io.BytesIO()
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(buffer, "JPEG")
+    stream = bytearray(buffer.getvalue())
+    at = stream.index(b"\xff\xc0") + 5
+    stream[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    image = dataset((pixels >> 4).astype(np.uint8))
+    image.PixelData = pydicom.encaps.encapsulate([bytes(stream)])
+    image["PixelData"].VR = "OB"
+    image.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    return content(image)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGBaseline8Bit])
+def test_a_codestream_that_claims_another_size_is_refused_before_it_is_decoded(syntax):
+    pytest.importorskip("openjpeg", reason="the extra `dicom` is not installed")
+    assert decoded(claiming(syntax, 64, 64)).shape == (16, 16)
+    with pytest.raises(InputError, match="its codestream has 60000 x 50000 pixels of 1 samples, not 64 x 64"):
+        decoded(claiming(syntax, 60000, 50000))
+
+
+def test_a_deflated_data_set_that_grows_too_large_is_refused(monkeypatch):
+    data = content(dataset(syntax=DeflatedExplicitVRLittleEndian))
+    assert np.abs(decoded(data) - reference()).max() <= 0.51
+    monkeypatch.setattr(codestream, "_MOST_BYTES", 500)
+    with pytest.raises(InputError, match=r"is too large .more than 500 bytes"):
+        decoded(data)

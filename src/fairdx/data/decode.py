@@ -9,7 +9,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+_LONGEST: Final = 120
 _warned: set[str] = set()
 
 
@@ -156,8 +157,9 @@ def _decode(data: bytes, form: Form) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What a decoder says, in one short line: some of them repeat the bytes that they stumbled over."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 
 
 def _picture(data: bytes, form: Form) -> Picture:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from fairdx.core.errors import InputError
+from fairdx.data.codestream import check_codestream, check_deflated
 from fairdx.data.display import show
 from fairdx.data.form import MAX_PIXELS, Form, Picture, whole
 
@@ -128,6 +129,7 @@ def decode_dicom(data: bytes, form: Form) -> Picture:
 
 def _decode(data: bytes, form: Form) -> Picture:
     pydicom = require_pydicom()
+    check_deflated(data)
     dataset = _without_empty(pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(_READ)))
     if "PixelData" not in dataset:
         raise InputError("has no pixels")
@@ -139,6 +141,7 @@ def _decode(data: bytes, form: Form) -> Picture:
     frames = _count_frames(dataset)
     dataset.NumberOfFrames = frames
     frame = form.chosen_frame(frames)
+    check_codestream(dataset, frame, frames)
     _take_macros(dataset, frame)
     shown = show(dataset, frame if frames > 1 else None, form.window)
     return whole(Image.fromarray(shown), aspect=_aspect(dataset))

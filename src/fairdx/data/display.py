@@ -59,16 +59,20 @@ def show(
     else:
         bright = _scaled(values, window[0] - window[1] / 2, window[0] + window[1] / 2)
     if photometric == "MONOCHROME1":
-        bright = 1 - bright
+        bright = np.subtract(1, bright, out=bright)
     if padding is not None:
-        bright = np.where(padding, 0, bright)
-    return np.asarray(bright * 255, dtype=np.float32)
+        bright[padding] = 0
+    bright *= 255
+    return np.asarray(bright, dtype=np.float32)
 
 
 def _pixels(dataset: Any, frame: int | None, **options: Any) -> NDArray[Any]:
     """Decode one frame; colours come as RGB."""
     from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import RLELossless
 
+    if dataset.file_meta.TransferSyntaxUID == RLELossless:
+        options["decoding_plugin"] = "pydicom"  # the faster one ends the process's thread on damaged bytes
     return np.asarray(pixel_array(dataset, index=frame, **options))
 
 
@@ -124,7 +128,7 @@ def _wrap(value: int, bits: int, *, signed: bool) -> int:
     return unsigned - size if signed and unsigned >= size // 2 else unsigned
 
 
-def _modality(dataset: Any, stored: NDArray[Any]) -> NDArray[np.float64]:
+def _modality(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
     """Stored values to rescaled units."""
     table = _Table.of(dataset, "ModalityLUTSequence", stored)
     if table is not None:
@@ -133,13 +137,15 @@ def _modality(dataset: Any, stored: NDArray[Any]) -> NDArray[np.float64]:
     intercept = next(iter(_numbers(dataset, "RescaleIntercept")), 0.0)
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise InputError(f"has a rescale that is no number ({slope} x + {intercept})")
-    # A slope of 0 would make any image flat: it stands for none.
-    return stored.astype(np.float64) * (slope or 1.0) + intercept
+    values: NDArray[Any] = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)
+    if slope not in (0.0, 1.0):  # a slope of 0 would make any image flat: it stands for none
+        np.multiply(values, slope, out=values)
+    if intercept:
+        np.add(values, intercept, out=values)
+    return values
 
 
-def _own_window(
-    dataset: Any, values: NDArray[np.float64], padding: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
+def _own_window(dataset: Any, values: NDArray[Any], padding: NDArray[np.bool_] | None) -> NDArray[Any]:
     """Brightness from 0 to 1 by the file's VOI table or window, else by the range of the values."""
     table = _Table.of(dataset, "VOILUTSequence", values)
     if table is not None:
@@ -153,7 +159,7 @@ def _own_window(
     return _scaled(values, float(seen.min()), float(seen.max())) if seen.size else np.zeros_like(values)
 
 
-def _windowed(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+def _windowed(values: NDArray[Any], centre: float, width: float, function: str) -> NDArray[Any]:
     """Brightness from 0 to 1 through a window (C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))))
@@ -162,8 +168,11 @@ def _windowed(values: NDArray[np.float64], centre: float, width: float, function
     return _scaled(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
 
 
-def _scaled(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    return np.asarray(np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1))
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+    """From `low` to `high` to 0 to 1, in place: a frame may be large."""
+    values -= low
+    values /= max(high - low, float(np.finfo(np.float32).tiny))
+    return np.clip(values, 0, 1, out=values)
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,7 @@ class _Table:
 
     first: int
     """The value that the first entry is for."""
-    entries: NDArray[np.float64]
+    entries: NDArray[Any]
     """One for each further value; those below and above take the first and the last."""
     bits: int
     """How many bits the entries are said to have."""
@@ -196,7 +205,7 @@ class _Table:
                 return cls(first, entries, bits)
         return None
 
-    def look_up(self, values: NDArray[Any]) -> NDArray[np.float64]:
+    def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
         """The entry of each value."""
         place = np.clip(np.floor(values) - self.first, 0, len(self.entries) - 1)
         return np.asarray(self.entries[place.astype(np.intp)])
@@ -210,7 +219,7 @@ class _Table:
         return float(self.entries.min()), top
 
 
-def _entries(data: Any, count: int, *, little: bool) -> NDArray[np.float64]:
+def _entries(data: Any, count: int, *, little: bool) -> NDArray[Any]:
     """The entries of a table: numbers, or bytes of one or two for each."""
     if isinstance(data, bytes):
         wide = len(data) >= 2 * count
@@ -221,7 +230,7 @@ def _entries(data: Any, count: int, *, little: bool) -> NDArray[np.float64]:
         numbers = np.atleast_1d(np.asarray(data, dtype=np.int64))[:count]
         if 2 * len(numbers) == count:  # two entries of 8 bits in a word
             numbers = np.stack([numbers & 0xFF, numbers >> 8], axis=1).ravel()
-    return numbers.astype(np.float64)
+    return numbers.astype(np.float32)
 
 
 def _is_little(dataset: Any) -> bool:
