@@ -111,9 +111,8 @@ from fairdx.data.decode import Form, decode_file
 path, form = Path(sys.argv[1]), Form(size=224)
 decode_file(path, form)
 start = time.perf_counter()
-for _ in range(3):
-    decode_file(path, form)
-print((time.perf_counter() - start) / 3)
+decode_file(path, form)
+print(time.perf_counter() - start)
 """
 
 
@@ -124,13 +123,13 @@ def against(other: str) -> None:
         for name in write_kinds(Path(folder)):
             times: dict[str, list[float]] = {ours: [], other: []}
             for _ in range(ROUNDS):  # in turn, so that a busy machine slows both alike
-                for source, seconds_of in times.items():
+                for source, measured in times.items():
                     command = [sys.executable, "-c", TIMED, str(Path(folder) / name)]
                     environment = {**os.environ, "PYTHONPATH": source}
                     done = subprocess.run(
                         command, env=environment, capture_output=True, text=True, check=True
                     )
-                    seconds_of.append(float(done.stdout))
+                    measured.append(float(done.stdout))
             here, there = (float(np.median(times[source])) for source in (ours, other))
             print(
                 f"{name}: {here * 1000:.1f} ms, the other version {there * 1000:.1f} ms: {here / there:.2f}"

@@ -143,13 +143,13 @@ def against(other: str) -> None:
             write(root)
             times: dict[str, list[float]] = {ours: [], other: []}
             for _ in range(ROUNDS):  # in turn, so that a busy machine slows both alike
-                for source, seconds_of in times.items():
+                for source, measured in times.items():
                     environment = {**os.environ, "PYTHONPATH": source}
                     command = [sys.executable, __file__, name, str(root)]
                     done = subprocess.run(
                         command, env=environment, capture_output=True, text=True, check=False
                     )
-                    seconds_of.append(float(done.stdout.partition(" split in ")[2].partition(" s ")[0]))
+                    measured.append(float(done.stdout.partition(" split in ")[2].partition(" s ")[0]))
             here, there = (float(np.median(times[source])) for source in (ours, other))
             print(f"{name}: {here:.1f} s, the other version {there:.1f} s: {here / there:.2f}")
 

@@ -1,4 +1,4 @@
-"""Every reader and decoder on cells, bytes and headers replaced at random: what it should be, or one sentence."""
+"""Readers and decoders on cells, bytes and headers replaced at random: what it should be, or one sentence."""
 
 import json
 import subprocess
