@@ -5,13 +5,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairdx.auditing.assemble import Study, audit_binary
-from fairdx.auditing.joint import audit_joint
+from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.family import corrected
+from fairdx.auditing.joint import Joint, audit_each, audit_joint
+from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Settings
+from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics.inputs import (
-    Codes,
     Floats,
     Ints,
     same_length,
@@ -39,6 +41,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
+    explore: bool = True,
 ) -> AuditResult:
     """Audit predictions for fairness between groups.
 
@@ -61,6 +64,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
+        explore: Whether to compute the figures at other thresholds too, for the page's explorer.
 
     Returns:
         All figures, tests and notes.
@@ -79,7 +83,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     attributes = to_attributes(sensitive_features)
     scores, truth = to_scores(y_score), to_numpy(y_true, "y_true")
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}
-    n = same_length(y_true=truth, y_score=scores, **named)
+    same_length(y_true=truth, y_score=scores, **named)
     patient = None if patients is None else to_codes(patients, "patients").codes
     after = None if compare_to is None else to_scores(compare_to, "compare_to")
     for name, column in (("patients", patient), ("compare_to", after)):
@@ -100,14 +104,14 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study(attributes, _references(reference, attributes), patient, covariate, settings, n)
+    study = Study.of(attributes, reference, patient, covariate, settings)
     if truth.ndim == 2:
-        return _multilabel(study, truth, scores, after, list(getattr(y_true, "columns", [])))
+        return _multilabel(study, truth, scores, after, list(getattr(y_true, "columns", [])), explore)
     if scores.ndim == 2 and scores.shape[1] > 2:
-        return _multiclass(study, truth, scores, after)
+        return _multiclass(study, truth, scores, after, explore)
     if scores.ndim == 2:  # two columns of probabilities: the second is P(Y=1)
         scores, after = scores[:, -1], None if after is None else after[:, -1]
-    return _binary(study, truth, scores, after)
+    return _binary(study, truth, scores, after, explore)
 
 
 def _check(settings: Settings) -> None:
@@ -120,42 +124,33 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _references(reference: Any, attributes: dict[str, Codes]) -> dict[str, str]:
-    """Reference by attribute; a single one must be a group of every attribute that has it, and of one."""
-    if reference is None:
-        return {}
-    if isinstance(reference, dict):
-        chosen = {str(k): str(v) for k, v in reference.items()}
-    else:
-        chosen = {name: str(reference) for name, c in attributes.items() if str(reference) in c.names}
-        if not chosen:
-            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(attributes)}.")
-    for name, group in chosen.items():
-        if name not in attributes or group not in attributes[name].names:
-            known = attributes[name].names[:10] if name in attributes else tuple(attributes)
-            raise InputError(f"reference {group!r} for {name!r}: there is only {', '.join(known)}.")
-    return chosen
-
-
-def _binary(study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None) -> AuditResult:
+def _binary(
+    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, explore: bool
+) -> AuditResult:
     label = binary_truth(truth)
     names = to_codes(truth, "y_true").names
     if label.min() == label.max():
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
-    return audit_binary(study, label, scores, after, list(names))
+    return corrected(audit_binary(study, Truth.of(label), scores, after, list(names), explore=explore))
 
 
-def _multiclass(study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None) -> AuditResult:
+def _multiclass(
+    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, explore: bool
+) -> AuditResult:
     n_classes = scores.shape[1]
     codes = class_codes(truth, n_classes)
     names = to_codes(truth, "y_true").names
     classes = list(names) if len(names) == n_classes else [str(k) for k in range(n_classes)]
-    per_class = _each(study, codes[:, None] == np.arange(n_classes), scores, after, classes)
-    return audit_joint(study, codes, scores.argmax(1), "multiclass", per_class)
+    present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
+    joint = Joint(codes, scores.argmax(1).astype(np.int64), present, scores)
+    _require_both(present, classes)
+    return audit_joint(
+        study, joint, "multiclass", audit_each(study, joint, after, classes, codes, explore=explore)
+    )
 
 
 def _multilabel(
-    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, names: list[Any]
+    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, names: list[Any], explore: bool
 ) -> AuditResult:
     if truth.shape != scores.shape:
         raise InputError(
@@ -164,21 +159,18 @@ def _multilabel(
     if not np.isin(truth, (0, 1)).all():
         raise InputError("y_true of several findings must be 0 or 1; other values occur.")
     findings = [str(name) for name in names] or [str(k) for k in range(truth.shape[1])]
-    per_finding = _each(study, truth.astype(bool), scores, after, findings)
-    joint = np.concatenate([truth.astype(np.int64), scores >= (study.settings.threshold or 0.0)])
-    codes: Ints = np.unique(joint, axis=0, return_inverse=True)[1].reshape(2, -1)
-    return audit_joint(study, codes[0], codes[1], "multilabel", per_finding)
+    present = truth.astype(np.int64)
+    _require_both(present, findings)
+    decided = (scores >= (study.settings.threshold or 0.0)).astype(np.int64)
+    codes = np.unique(np.concatenate([present, decided]), axis=0, return_inverse=True)[1].reshape(2, -1)
+    joint = Joint(codes[0], codes[1], present, scores)
+    return audit_joint(
+        study, joint, "multilabel", audit_each(study, joint, after, findings, None, explore=explore)
+    )
 
 
-def _each(
-    study: Study, present: NDArray[np.bool_], scores: Floats, after: Floats | None, names: list[str]
-) -> dict[str, AuditResult]:
-    """One-vs-rest audits."""
-    found = {}
-    for k, name in enumerate(names):
-        label = present[:, k].astype(np.int64)
+def _require_both(present: Ints, names: list[str]) -> None:
+    """Every class or finding must occur, and none in all images."""
+    for name, label in zip(names, present.T, strict=True):
         if label.min() == label.max():
             raise InputError(f"y_true: every image or none is of class {name!r}; leave this class out.")
-        later = None if after is None else after[:, k]
-        found[name] = audit_binary(study, label, scores[:, k], later, [f"not {name}", name])
-    return found
