@@ -30,7 +30,8 @@ from fairdx.metrics.inputs import (
     to_labels,
     to_weights,
 )
-from fairdx.metrics.rates import UndefinedMetricWarning, positive_index
+from fairdx.metrics.positive import positive_place
+from fairdx.metrics.rates import UndefinedMetricWarning
 
 IDENTIFICATION = (
     "The effects are causal if the graph S → Y, {S, Y} → X → Ŷ holds: nothing causes both the group and the "
@@ -167,7 +168,8 @@ def effects(
         y_pred: Decisions, shape (n,).
         sensitive_features: Groups, shape (n,).
         reference: The reference group s-; the largest one if None.
-        positive_class: The decision whose probability the effects are of; the second of two classes.
+        positive_class: The decision whose probability the effects are of; not needed for 0 and 1, or for
+            classes in known words (`fairdx.metrics.positive`).
         covariates: Columns to standardise over together with the label, or None.
         sample_weight: Weights, shape (n,).
 
@@ -184,7 +186,8 @@ def effects(
     truth, decision, classes = to_labels(y_true, y_pred)
     group = to_codes(sensitive_features, "sensitive_features")
     n = same_length(y_true=truth, sensitive_features=group.codes)
-    base, positive = reference_index(group, reference), positive_index(classes, positive_class)
+    base = reference_index(group, reference)
+    positive = positive_place(classes, positive_class, what="y_true")
     stratum, n_strata = strata(truth, covariates)
     shape = (len(group.names), n_strata, len(classes))
     weight = None if sample_weight is None else to_weights(sample_weight, n)
