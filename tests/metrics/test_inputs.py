@@ -1,4 +1,4 @@
-"""What users hold is taken as what it is or refused in a sentence; no disease is guessed from the alphabet."""
+"""What users hold is taken as what it is, or refused; no disease is guessed from the alphabet."""
 
 import numpy as np
 import pandas as pd

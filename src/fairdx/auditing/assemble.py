@@ -14,7 +14,7 @@ from fairdx.auditing.binary import (
     group_estimates,
 )
 from fairdx.auditing.compare import changes
-from fairdx.auditing.design import Grouping, Sample, groupings
+from fairdx.auditing.design import MISSING, SIGN, Grouping, Sample, all_images, groupings
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.findings import findings
 from fairdx.auditing.profile import Grid, Profile, Profiler
@@ -37,8 +37,6 @@ from fairdx.metrics.causal import IDENTIFICATION, strata
 from fairdx.metrics.inputs import Codes, Floats, Ints
 from fairdx.metrics.scores import auc_by_group
 
-EVERYONE = Grouping("overall", ("all",), np.zeros(0, dtype=np.int64), intersection=False)
-
 
 @dataclass(frozen=True)
 class Study:
@@ -51,6 +49,8 @@ class Study:
         covariates: Columns to standardise over, or None.
         settings: Of the audit.
         n: Number of images.
+        intersections: Whether intersections of attributes are audited too.
+        explore: Whether the threshold explorer is computed.
     """
 
     attributes: dict[str, Codes]
@@ -59,11 +59,26 @@ class Study:
     covariates: dict[str, Codes] | None
     settings: Settings
     n: int
+    intersections: bool = True
+    explore: bool = True
 
     @property
     def n_patients(self) -> int:
         """Number of patients; of images when none are given."""
         return self.n if self.patient is None else int(self.patient.max()) + 1
+
+    def take(self, rows: NDArray[np.bool_]) -> "Study":
+        """The same for some of the images, (n,); groups and patients that none of them has are gone."""
+        if rows.all():
+            return self
+        covariates = self.covariates
+        return replace(
+            self,
+            attributes={name: column.take(rows) for name, column in self.attributes.items()},
+            patient=None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1],
+            covariates=None if covariates is None else {k: c.take(rows) for k, c in covariates.items()},
+            n=int(rows.sum()),
+        )
 
 
 def describe(study: Study, grouping: Grouping, group: Ints) -> Attribute:
@@ -75,7 +90,7 @@ def describe(study: Study, grouping: Grouping, group: Ints) -> Attribute:
         group: Group of each image, (n,).
 
     Returns:
-        The description; the largest group is the reference unless another was named.
+        The description; the largest group whose attribute is known is the reference unless another was named.
     """
     size = np.bincount(group, minlength=len(grouping.groups))
     if study.patient is None:
@@ -84,7 +99,10 @@ def describe(study: Study, grouping: Grouping, group: Ints) -> Attribute:
         pairs = np.unique(group * study.n_patients + study.patient)
         patients = np.bincount(pairs // study.n_patients, minlength=len(size))
     small = [g for g, n in zip(grouping.groups, size, strict=True) if n < study.settings.min_group_size]
-    reference = study.references.get(grouping.name, grouping.groups[int(np.argmax(size))])
+    named = np.array([MISSING not in g.split(SIGN) for g in grouping.groups])
+    largest = grouping.groups[int(np.argmax(np.where(named | ~named.any(), size, -1)))]
+    reference = study.references.get(grouping.name, largest)
+    reference = reference if reference in grouping.groups else largest  # no image of this finding is of it
     return Attribute(
         grouping.name,
         dict(zip(grouping.groups, size.tolist(), strict=True)),
@@ -112,14 +130,14 @@ def audit_binary(
     """
     threshold = study.settings.threshold
     assert threshold is not None  # for type checkers: only joint audits have none
-    finest, found = groupings(study.attributes)
+    finest, found = groupings(study.attributes, intersections=study.intersections)
     stratum = None if study.covariates is None else strata(label, study.covariates)[0]
     given = [scores] if after is None else [scores, after]
     grids = [Grid.of(s, threshold) for s in given]
     sample = Sample(finest, int(finest.max()) + 1, label, given, grids, study.patient, stratum)
-    everyone = replace(EVERYONE, of_finest=np.zeros(sample.n_finest, dtype=np.int64))
+    everyone = all_images(sample.n_finest, found)
     draws = _Draws.make(sample, [everyone, *found], study)
-    parts = [_attribute(draws, g, study) for g in found]
+    parts = [_attribute(draws, g, everyone, study) for g in found]
     result = AuditResult(
         schema_version=SCHEMA_VERSION,
         fairdx_version=_version(),
@@ -130,14 +148,14 @@ def audit_binary(
         n_patients=study.n_patients,
         settings=study.settings,
         attributes={p.about.name: p.about for p in parts},
-        overall=group_estimates(draws.data["overall"])["all"],
+        overall=group_estimates(draws.data[everyone.name])["all"],
         by_group={p.about.name: p.by_group for p in parts},
         gaps={p.about.name: p.gaps for p in parts},
         effects={p.about.name: p.effects for p in parts},
         adjusted_effects={p.about.name: p.adjusted for p in parts if stratum is not None},
         tests=corrected([test for p in parts for test in p.tests]),
         curves=_all_curves(draws, [everyone, *found], level=study.settings.level),
-        explorer={p.about.name: _explore(draws, p) for p in parts},
+        explorer={p.about.name: _explore(draws, p) for p in parts if study.explore},
         comparison=changes(draws.data, draws.data_after, {p.about.name: p.compared for p in parts}, sample),
         identification=IDENTIFICATION,
         notes=[],
@@ -179,7 +197,7 @@ class _Draws:
         for chunk in sample.replicates(study.settings.n_replicates, rng):
             for which, by_name in enumerate(profilers):
                 for grouping in wanted:
-                    explore = which == 0 and done < 300 and grouping.name != "overall"
+                    explore = study.explore and which == 0 and done < 300 and grouping is not wanted[0]
                     profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), explore)
                     parts.setdefault((which, grouping.name), []).append(profile)
             if sample.stratum is not None:
@@ -233,7 +251,7 @@ class _Part:
     tests: list[Test]
 
 
-def _attribute(draws: _Draws, grouping: Grouping, study: Study) -> _Part:
+def _attribute(draws: _Draws, grouping: Grouping, everyone: Grouping, study: Study) -> _Part:
     sample, data = draws.sample, draws.data[grouping.name]
     group = grouping.of_finest[sample.finest]
     about = describe(study, grouping, group)
@@ -245,7 +263,7 @@ def _attribute(draws: _Draws, grouping: Grouping, study: Study) -> _Part:
     patient = None if sample.patient is None else sample.patient[rows]
     compared = data.keep(chosen, effective_patients(group[rows], patient))
     gaps, p_gaps = gap_estimates(compared)
-    gaps["equity_scaled_auroc"] = equity_scaled_estimate(compared, draws.data["overall"])
+    gaps["equity_scaled_auroc"] = equity_scaled_estimate(compared, draws.data[everyone.name])
     tests = _gap_tests(about.name, p_gaps) + _special_tests(about.name, sample, group, rows, chosen, study)
     special = {t.metric for t in tests if t.method != "bootstrap"}
     tests = [t for t in tests if t.metric not in special or t.method != "bootstrap"]

@@ -25,18 +25,19 @@ def changes(
     """Compare every figure of two tables.
 
     Args:
-        before: By attribute, "overall" included.
+        before: By attribute, all images first.
         after: The same for the second table; empty if there is none.
         compared: Groups of each attribute that are not too small.
         sample: The images.
 
     Returns:
-        {attribute or "overall": {metric: change}}.
+        {attribute, or the name of all images: {metric: change}}.
     """
     if not after:
         return {}
-    found = {"overall": _changes(before["overall"], after["overall"], _overall)}
-    found["overall"]["auroc"] = _with_delong(found["overall"]["auroc"], sample)
+    everyone = next(iter(before))
+    found = {everyone: _changes(before[everyone], after[everyone], _overall)}
+    found[everyone]["auroc"] = _with_delong(found[everyone]["auroc"], sample)
     for name, chosen in compared.items():
         if len(chosen) > 1:
             first, second = (d[name].keep(chosen, d[name].effective) for d in (before, after))

@@ -4,6 +4,12 @@ from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 
+MANY_NUMBERS = 12
+"""An attribute with more groups than this that are numbers is probably a measurement."""
+
+FEW_PATIENTS = 20
+"""With fewer patients the bootstrap by patient cannot be trusted (Cameron, Gelbach and Miller 2008)."""
+
 
 def findings(result: AuditResult) -> list[Note]:
     """Sentences for the top of a report, for binary audits.
@@ -21,8 +27,39 @@ def findings(result: AuditResult) -> list[Note]:
     return sorted([*notes, *_in_general(result)], key=lambda note: order[note.kind])
 
 
+def headline(result: AuditResult) -> str:
+    """The first line of a page and of the console: who is positive, how many, and the AUC.
+
+    Args:
+        result: An audit, or that of one class or finding.
+    """
+    who = f"{result.n_images:,} images"
+    if result.settings.clustered:
+        who += f" of {result.n_patients:,} patients"
+    area = result.overall["auroc"]
+    ends = "" if isnan(area.low) else f" ({area.level:.0%} interval {area.low:.3f} to {area.high:.3f})"
+    auc = f"AUC {area.value:.3f}{ends}"
+    if result.task != "binary":
+        kind = "classes" if result.task == "multiclass" else "findings"
+        return f"{len(result.classes)} {kind}: {', '.join(result.classes)}. {who}. Mean {auc}."
+    negative, positive = result.classes
+    share = result.overall["prevalence"].value
+    return f"Positive is {positive!r}, negative is {negative!r}. {who}, {share:.1%} positive. {auc}."
+
+
+def sizes(result: AuditResult) -> list[str]:
+    """A sentence for each attribute with the number of images in each of its groups."""
+    found = []
+    for about in result.attributes.values():
+        if not about.intersection:
+            listed = ", ".join(f"{g} {n:,}" for g, n in list(about.groups.items())[:MANY_NUMBERS])
+            more = f" and {len(about.groups) - MANY_NUMBERS} more groups" * (len(about.groups) > MANY_NUMBERS)
+            found.append(f"{about.name}: {listed}{more}.")
+    return found
+
+
 def _about(result: AuditResult, about: Attribute) -> list[Note]:
-    name, notes = about.name, []
+    name, notes = about.name, _doubts(result, about)
     if about.excluded:
         listed = ", ".join(f"{g} ({about.groups[g]})" for g in about.excluded[:10])
         notes.append(
@@ -48,6 +85,43 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     return notes
 
 
+def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
+    """Cautions about the attribute itself: numbers as groups, patients in several groups."""
+    if about.intersection:
+        return []
+    name, notes = about.name, []
+    numbers = [group for group in about.groups if _is_number(group)]
+    if len(numbers) > MANY_NUMBERS:
+        notes.append(
+            _note(
+                "caution",
+                name,
+                f"{name}: {len(numbers)} of its groups are numbers. If it is a measurement, divide it first, "
+                f"as --group {name}@40,60 does.",
+            )
+        )
+    twice = sum(about.patients.values()) - result.n_patients if result.settings.clustered else 0
+    if twice:
+        count = f"{twice:,}" if len(about.groups) == 2 else f"up to {twice:,}"
+        notes.append(
+            _note(
+                "caution",
+                name,
+                f"{name}: {count} of {result.n_patients:,} patients occur in more than one group. "
+                f"If {name} cannot change, the groups or the patients are wrong.",
+            )
+        )
+    return notes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _note(kind: str, attribute: str | None, text: str) -> Note:
     return Note(kind, attribute, text)  # type: ignore[arg-type]
 
@@ -68,6 +142,8 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _range(low: float, high: float) -> str:
+    if isnan(low) or isnan(high):
+        return "not known"
     return f"{_number(low)} to {_number(high)}"
 
 
@@ -103,12 +179,14 @@ def _effect(result: AuditResult, name: str, group: str) -> Note:
         return _note("limit", name, text)
     more = "more" if effect.value > 0 else "less"
     sure = "excludes" if effect.low > 0 or effect.high < 0 else "includes"
+    ends = f"interval {effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0"
+    if isnan(effect.low):
+        ends = "without an interval, since too many replicates leave it undefined"
     return _note(
         "finding",
         name,
         f"{name}: with the disease as in {reference}, {group} is decided positive "
-        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, interval "
-        f"{effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0).",
+        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, {ends}).",
     )
 
 
@@ -153,6 +231,17 @@ def _in_general(result: AuditResult) -> list[Note]:
             f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ.",
         ),
     ]
+    area = result.overall["auroc"].value
+    if area < 0.5:
+        text = (
+            f"The AUC over all images is {area:.3f}, below 0.5: the score is lower for "
+            f"{result.classes[1]!r} than "
+            f"for {result.classes[0]!r}. Is this the right positive class, and the right column of scores?"
+        )
+        notes.append(_note("caution", None, text))
+    if settings.clustered and result.n_patients < FEW_PATIENTS:
+        text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
+        notes.append(_note("caution", None, text))
     if not settings.clustered:
         notes.append(
             _note(

@@ -39,7 +39,7 @@ def audit_joint(
     Returns:
         The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
-    finest, found = groupings(study.attributes)
+    finest, found = groupings(study.attributes, intersections=study.intersections)
     n_labels = int(max(label.max(), decision.max())) + 1
     overall = _accuracy(np.zeros_like(finest), label, decision, study)["all"]
     parts = [_attribute(g, g.of_finest[finest], label, decision, n_labels, study) for g in found]

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 from fairdx.auditing import page_figures, page_tables
+from fairdx.auditing.findings import headline, sizes
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
 from fairdx.metrics.definitions import METRICS
@@ -93,6 +94,7 @@ class AuditView:
     attributes: Sequence[AttributeView]
     comparison: list[page_tables.Grid]
     comparison_crossed: list[page_tables.Grid]
+    headline: str
     findings: Sequence[str]
 
 
@@ -141,6 +143,7 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         title=title
         or f"Fairness audit: {', '.join(n for n, a in result.attributes.items() if not a.intersection)}",
         view=main,
+        head=[headline(result), *sizes(result)],
         labels=labels,
         notes={kind: [note.text for note in plain if note.kind == kind] for kind in kinds},
         notes_crossed=[note.text for note in crossed],
@@ -179,6 +182,7 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
         ],
         _comparison(result, crossed=False),
         _comparison(result, crossed=True),
+        headline(result),
         [n.text for n in result.notes if n.attribute is not None],
     )
 
@@ -186,8 +190,8 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
 def _comparison(result: AuditResult, *, crossed: bool) -> list[page_tables.Grid]:
     """Tables of the change, of intersections or of everything else."""
     return [
-        page_tables.comparison_table(name, changes)
-        for name, changes in result.comparison.items()
+        page_tables.comparison_table(result, name)
+        for name in result.comparison
         if crossed == (name in result.attributes and result.attributes[name].intersection)
     ]
 

@@ -142,9 +142,10 @@ def effects_table(result: AuditResult, name: str) -> Grid:
     return Grid(caption, head, rows)
 
 
-def comparison_table(name: str, changes: Mapping[str, Change]) -> Grid:
-    """A second table of predictions against the first."""
-    caption = "All images" if name == "overall" else f"Between the groups of {name}"
+def comparison_table(result: AuditResult, name: str) -> Grid:
+    """A second table of predictions against the first, for an attribute or for all images."""
+    changes = result.comparison[name]
+    caption = f"Between the groups of {name}" if name in result.attributes else "All images"
     rows = [_change_row(metric, change) for metric, change in changes.items()]
     return Grid(caption, ["Metric", "Before", "After", "Change", "p"], rows)
 

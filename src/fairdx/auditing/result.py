@@ -220,7 +220,8 @@ class AuditResult:
         effects: {attribute: {group: {metric: estimate}}} against the attribute's reference.
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
         tests: All tests, with corrected p-values.
-        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
+        curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
+            {"all": curves}. Binary tasks only.
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.

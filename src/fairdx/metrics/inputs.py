@@ -28,6 +28,16 @@ class Codes:
     names: tuple[str, ...]
     values: tuple[Any, ...]
 
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: NDArray[np.bool_]) -> "Codes":
+        """Some of the rows, (n,), with the categories that occur there."""
+        found, codes = np.unique(self.codes[rows], return_inverse=True)
+        return Codes(
+            codes.astype(np.int64), tuple(self.names[i] for i in found), tuple(self.values[i] for i in found)
+        )
+
     def reordered(self, order: Sequence[int]) -> "Codes":
         """The same column with its categories in another order."""
         place = np.argsort(np.asarray(order))
@@ -118,7 +128,7 @@ def to_scores(values: Any, name: str = "y_score", *, bounded: bool = True) -> Fl
 def _numbers(array: NDArray[Any], name: str) -> Floats:
     """As float64; nan where a value is missing."""
     if array.dtype.kind in "OT":
-        array = np.where(_missing(array.reshape(-1)).reshape(array.shape), np.nan, array)
+        array = np.where(is_missing(array), np.nan, array)
     try:
         scores: Floats = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -174,7 +184,7 @@ def to_codes(values: Any, name: str) -> Codes:
     array = to_numpy(values, name)
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}; give one value per image.")
-    missing = _missing(array)
+    missing = is_missing(array)
     if missing.any():
         raise InputError(
             f"{name} is missing in {int(missing.sum())} rows (first: row {int(np.flatnonzero(missing)[0])}); "
@@ -215,13 +225,14 @@ def _factorize(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.asarray(categories), codes
 
 
-def _missing(array: NDArray[Any]) -> NDArray[np.bool_]:
+def is_missing(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each value is missing: None, nan or NA; of the shape of the array."""
     if array.dtype.kind == "f":
         array = array.astype(float)
         unknown: NDArray[np.bool_] = np.isnan(array)
         return unknown
     if array.dtype.kind != "O":
-        return np.zeros(len(array), dtype=bool)
+        return np.zeros(array.shape, dtype=bool)
     import pandas as pd
 
     missing: NDArray[np.bool_] = np.asarray(pd.isna(array), dtype=bool)

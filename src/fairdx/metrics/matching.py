@@ -53,7 +53,8 @@ def order_of_scores(
     wrong = [k for k, places in enumerate(found) if places != [k] and (places or not positional)]
     if not wrong:
         return list(range(len(columns)))
-    unsure = labels[wrong[0]]
+    unnamed = [k for k, places in enumerate(found) if len(places) != 1]
+    unsure = labels[(unnamed or wrong)[0]]
     raise InputError(
         f"which of the scores {', '.join(columns)} is that of {what} {unsure!r}? Say so as {unsure}=COLUMN."
     )
