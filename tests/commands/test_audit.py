@@ -225,19 +225,47 @@ def test_conditions_that_cannot_be_read(run, path, condition, told):
     assert told in err
 
 
+def test_the_gate_speaks_of_the_corrected_figures(run, path, tmp_path):
+    run(path, "--json", tmp_path / "a.json", "--covariate", "race")
+    found = read_json(tmp_path / "a.json")
+    gaps = found["gaps"]["sex"]
+    low, high = (
+        gaps[f"approximate_diagnosis_fairness{end}"]["estimate"]["value"] for end in ("_corrected", "")
+    )
+    between = (low + high) / 2
+    assert low < between < high
+    for name, status in (("adf", 0), ("approximate_diagnosis_fairness", 0), ("adf_plugin", 1)):
+        assert run(path, "--fail-if", f"{name}>{between}")[0] == status
+    (group,) = found["effects"]["sex"]
+    adjusted = found["adjusted_effects"]["sex"][group]["direct_effect"]["value"]
+    assert adjusted != found["effects"]["sex"][group]["direct_effect"]["value"]
+    _, _, err = run(path, "--covariate", "race", "--fail-if", "direct_effect>=-1")
+    assert f"direct_effect of sex {group} is {adjusted:.6g}" in err
+
+
+def test_what_the_gate_does_not_judge_is_named(run, frame, tmp_path):
+    frame["site"] = np.where(np.arange(300) < 280, "a", np.where(np.arange(300) < 290, "b", "c"))
+    frame.loc[280:, "p"] = 0.1  # no positive is found in the small groups
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    status, _, err = run(tmp_path / "p.csv", "--fail-if", "tpr<0.1", "--group", "site")
+    assert status == 0
+    assert err.startswith("tpr<0.1: not judged for b, c of site, with fewer than 30 images")
+
+
 def test_an_undefined_figure_does_not_pass_the_gate(run, frame, tmp_path):
     frame["site"] = np.where(np.arange(300) < 290, "a", "b")  # b is too small to compare
     frame["only"] = np.where(frame["y"] == 1, "sick", np.where(frame["sex"] == "F", "sick", "well"))
     frame.to_csv(tmp_path / "p.csv", index=False)
     for group, condition, told in (
-        ("site", "adf>0.5", "approximate_diagnosis_fairness is undefined for site"),
+        ("site", "adf>0.5", "approximate_diagnosis_fairness_corrected is undefined for site"),
         ("site", "direct_effect>0.5", "direct_effect is undefined for site"),
         ("only", "auroc_gap>0.5", "auroc_gap is undefined for only"),
     ):
         status, _, err = run(tmp_path / "p.csv", "--fail-if", condition, group=group)
         assert (status, told in err) == (1, True), err
     status, _, err = run(tmp_path / "p.csv", "--fail-if", "prevalence>0.99", group="site")
-    assert (status, err) == (0, "")  # a group too small to compare is not held to a condition
+    assert status == 0  # a group too small to compare is not held to a condition, but named
+    assert err.startswith("prevalence>0.99: not judged for b of site")
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def audit_file(request: AuditRequest) -> list[str]:
     if not request.quiet:
         aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
         print_summary(result, request.out, stderr=aside)
+    for message in [text for condition in conditions for text in condition.not_judged(result)]:
+        sys.stderr.write(f"{message}\n")
     return [message for condition in conditions for message in condition.violations(result)]
 
 
