@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairdx.auditing import page_figures, page_tables
 from fairdx.auditing.findings import headline, sizes
+from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
 from fairdx.metrics.definitions import METRICS
@@ -209,6 +210,8 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
             drawn.append(page_figures.paths(result, name))
     if draw and name in result.curves:
         curves = [page_figures.discrimination(result, name), page_figures.scores(result, name)]
+        benefit = benefit_figure(result, name) if name in result.explorer else None
+        curves += [] if benefit is None else [benefit]
     heading = f"{name} (intersection)" if about.intersection else name
     groups = page_tables.groups_table(about, result.by_group[name])
     return AttributeView(about, heading, drawn, grids, curves, groups)
