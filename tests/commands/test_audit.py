@@ -527,3 +527,40 @@ def test_findings_with_labels_of_their_own(run, frame, tmp_path):
 def test_no_intersections(run, path, tmp_path):
     run(path, "--group", "race", "--no-intersections", "--json", tmp_path / "a.json")
     assert list(read_json(tmp_path / "a.json")["attributes"]) == ["sex", "race"]
+
+
+def test_several_models_in_long_form(run, frame, tmp_path):
+    path, order = tmp_path / "long.csv", np.random.default_rng(0).permutation(300)
+    parts = [frame.assign(model="old"), frame.assign(p=frame["fair"], model="[new]").iloc[order]]
+    pd.concat([*parts, frame.assign(p=1 - frame["p"], model="upside down")]).to_csv(path, index=False)
+    more = ["--model", "model", "--id", "image", "--patient", "patient"]
+    status, out, _ = run(path, *more, "--json", tmp_path / "a.json", "--out", tmp_path / "r.html")
+    assert status == 0
+    found = read_json(tmp_path / "a.json")
+    jsonschema.validate(found, json_schema())
+    assert list(found["models"]) == ["[new]", "upside down"]
+    for name, score in (("[new]", frame["fair"]), ("upside down", 1 - frame["p"])):
+        area = found["models"][name]["overall"]["auroc"]["value"]
+        assert area == pytest.approx(metrics.auroc(frame["y"], score))
+        change = found["models"][name]["comparison"]["overall"]["auroc"]
+        assert change["before"] == pytest.approx(found["overall"]["auroc"]["value"])
+        assert change["after"] == pytest.approx(area)
+    assert "[new]: Positive is '1'" in words(out)
+    assert "Other models" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    run(tmp_path / "wide.csv", "--patient", "patient", "--compare", "fair", "--json", tmp_path / "b.json")
+    assert read_json(tmp_path / "b.json")["comparison"] == found["models"]["[new]"]["comparison"]
+    assert run(path, *more, "--fail-if", "auc<0.5")[2].count("(upside down)") == 3  # all, F, M
+    _, _, err = run(
+        path, *more, "--model", "model=[new]", "--fail-if", "auc>2", "--json", tmp_path / "a.json"
+    )
+    assert (err, list(read_json(tmp_path / "a.json")["models"])) == ("", ["old", "upside down"])
+    for change, told in (
+        (["--model", "model=x", "--id", "image"], "no row has model = x"),
+        (["--model", "model"], "name the column that identifies an image with --id"),
+        ([*more, "--compare", "fair"], "not both"),
+    ):
+        status, _, err = run(path, *change)
+        assert (status, told in err) == (2, True), err
+    pd.concat([frame.assign(model="a"), frame[:200].assign(model="b")]).to_csv(path, index=False)
+    assert "(model = b) lacks 100 of the 300 images" in run(path, *more)[2]

@@ -60,8 +60,8 @@ class Condition:
 
         Args:
             result: An audit. The figures are those of all images, of every attribute and intersection, of
-                their groups that are large enough to compare, and of every class. Effects are those
-                standardised over the covariates, if there are any.
+                their groups that are large enough to compare, of every class and every model. Effects are
+                those standardised over the covariates, if there are any.
 
         Returns:
             A sentence for each figure for which it is true. An undefined or missing figure counts as true:
@@ -143,7 +143,7 @@ def _figures(result: AuditResult, metric: str) -> list[tuple[str, Estimate | Non
     """Every figure of a metric, with where; None where the audit should have one and has not."""
     # The joint audit of several classes has few figures; the audits of each class have all of them.
     found = [(where, e) for where, e in _own(result, metric) if e is not None or not result.per_label]
-    for name, part in result.per_label.items():
+    for name, part in (*result.per_label.items(), *result.models.items()):
         found += [(f"{where} ({name})", e) for where, e in _figures(part, metric)]
     return found
 

@@ -136,8 +136,13 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         name: _view(one, f"class{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
         for i, (name, one) in enumerate(result.per_label.items())
     }
+    models = {
+        name: _view(one, f"model{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
+        for i, (name, one) in enumerate(result.models.items())
+    }
     kinds = ("finding", "caution", "limit")
     plain, crossed = _notes(result)
+    several = "Each class against the rest" if result.task == "multiclass" else "Each finding"
     return render_page(
         "audit.html",
         script="explorer.js",
@@ -145,7 +150,7 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         or f"Fairness audit: {', '.join(n for n, a in result.attributes.items() if not a.intersection)}",
         view=main,
         head=[headline(result), *sizes(result)],
-        labels=labels,
+        parts=[part for part in ((several, labels), ("Other models", models)) if part[1]],
         notes={kind: [note.text for note in plain if note.kind == kind] for kind in kinds},
         notes_crossed=[note.text for note in crossed],
         remark=detail.remark,

@@ -19,7 +19,7 @@ def net_benefit(explorer: Explorer, group: str) -> tuple[Floats, Floats]:
     """Net benefit of a group's decisions at each threshold.
 
     A threshold t says that a missed disease is (1 - t) / t times as bad as a false alarm, so the net benefit
-    is TP / n - FP / n x t / (1 - t): true positives per image, each false positive taken off with that weight.
+    is TP / n - FP / n x t / (1 - t): true positives per image, less false positives with that weight.
 
     Args:
         explorer: Of the group's attribute.

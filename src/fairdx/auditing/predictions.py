@@ -17,6 +17,7 @@ from fairdx.auditing.columns import (
     read_label,
     read_scores,
 )
+from fairdx.auditing.matched import same_images, split_models, unique
 from fairdx.auditing.repeats import check_repeats, checked_columns
 from fairdx.auditing.source import Source, open_source
 from fairdx.auditing.table import MISSING_WORDS, Table, read_table, require, select
@@ -41,6 +42,7 @@ class Predictions:
         covariates: Covariates by name, each of shape (n,).
         compare_to: A second score of the same images, of the shape of `y_score`, or None.
         positive_class: Name of the positive class of a truth of two classes; None for several.
+        models: Scores of further models for the same images, by the name of the model.
         notes: What a reader of the audit should know about the table.
     """
 
@@ -52,6 +54,7 @@ class Predictions:
     compare_to: Floats | None
     positive_class: str | None
     notes: tuple[str, ...]
+    models: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Columns:
         identifier: Column that names the image; it must then be unique.
         compare_to: Column of a second score; or a second table with the same score columns, whose rows are
             matched by `identifier`.
+        model: Column that says whose prediction a row is, where a table has rows of several models, or
+            `COLUMN=MODEL` with the model that the others are compared with, the first row's if none is named;
+            rows are matched by `identifier`.
         where: Value by column: only rows that have all of them are read.
         labels: How labels are read.
         missing: Words that mean missing, besides blank cells.
@@ -80,6 +86,7 @@ class Columns:
     covariates: Sequence[str] = ()
     identifier: str | None = None
     compare_to: str | Path | None = None
+    model: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     labels: LabelRules = field(default_factory=LabelRules)
     missing: Sequence[str] = MISSING_WORDS
@@ -123,6 +130,9 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
     table = select(table, asked.where, notes)
     if source.remark:
         notes.append(source.remark)
+    others: dict[str, Table] = {}
+    if layout.model is not None:
+        table, others = split_models(table, layout.model, layout.base, asked.identifier)
     if asked.identifier is not None:
         unique(table, asked.identifier)
     notes += check_repeats(table, layout.needed(asked), asked.identifier)
@@ -139,6 +149,10 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
         second,
         truth.positive,
         tuple(notes),
+        {
+            name: _matrix(same_images(table, rows, str(asked.identifier), asked.label, notes), truth.scores)
+            for name, rows in others.items()
+        },
     )
 
 
@@ -150,6 +164,8 @@ class _Layout:
     groups: list[GroupColumn]
     covariates: list[GroupColumn]
     second: str | None  # a column to compare with
+    model: str | None  # the column that says whose prediction a row is
+    base: str | None  # and the model that the others are compared with
 
     @classmethod
     def of(cls, source: Source, asked: Columns) -> "_Layout":
@@ -159,6 +175,9 @@ class _Layout:
             for texts in (asked.groups, asked.covariates)
         )
         second = str(asked.compare_to) if str(asked.compare_to) in source.columns else None
+        model, base = asked.model, None
+        if model is not None and model not in source.columns:
+            model, _, base = model.partition("=")
         for given, kind in (
             (list(asked.label), "label"),
             ([g.column for g in groups], "group"),
@@ -166,10 +185,10 @@ class _Layout:
         ):
             if twice := [c for i, c in enumerate(given) if c in given[:i]]:
                 raise InputError(f"the {kind} column {twice[0]!r} is given twice; give each once.")
-        return cls(scores, groups, covariates, second)
+        return cls(scores, groups, covariates, second, model, base)
 
     def needed(self, asked: Columns) -> list[str]:
-        single = [c for c in (asked.patient, asked.identifier, self.second) if c is not None]
+        single = [c for c in (asked.patient, asked.identifier, self.second, self.model) if c is not None]
         attributes = [g.column for g in (*self.groups, *self.covariates)]
         return [*asked.label, *self.scores, *attributes, *single, *asked.where]
 
@@ -253,24 +272,6 @@ def _matrix(table: Table, columns: Sequence[str]) -> Floats:
     return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
 
-def unique(table: Table, column: str) -> None:
-    """Check that a column names each row once.
-
-    Raises:
-        InputError: It repeats, or is missing somewhere.
-    """
-    codes = complete(table, column, "identifier")
-    first = np.zeros(len(codes.codes), dtype=bool)
-    first[np.unique(codes.codes, return_index=True)[1]] = True
-    if not first.all():
-        example = codes.names[codes.codes[~first][0]]
-        raise InputError(
-            f"{table.name}: column {column!r} repeats identifiers in {table.rows(~first)}, such as "
-            f"{example!r}; "
-            "each image must occur once. Choose the rows of one model or one reading with --where."
-        )
-
-
 def _second_scores(
     source: Source, table: Table, asked: Columns, layout: _Layout, truth: _Known, notes: list[str]
 ) -> Floats:
@@ -290,37 +291,9 @@ def _second_scores(
         )
     if asked.identifier is None:
         raise InputError(f"to compare with {other}, name the column of both that identifies an image.")
-    return _matrix(_same_images(table, other, asked, truth.scores, notes), truth.scores)
-
-
-def _same_images(table: Table, other: Path, asked: Columns, scores: Sequence[str], notes: list[str]) -> Table:
-    """The rows of a second file that are of the same images, in their order."""
-    import pandas as pd
-
-    identifier = str(asked.identifier)
-    source = open_source(other)
-    for column in (identifier, *scores):
-        require(source, column)
-    shared = [name for name in asked.label if name in source.columns]
-    second = read_table(source, [identifier, *scores, *shared], missing=asked.missing)
-    unique(second, identifier)
-    wanted = table.text(identifier).array()
-    place = pd.Index(second.text(identifier).array()).get_indexer(wanted)
-    absent = place < 0
-    if absent.any():
-        raise InputError(
-            f"{other} lacks {int(absent.sum()):,} of the {len(wanted):,} images of {table.name}, such as "
-            f"{wanted[absent][0]!r}; compare tables of the same images."
-        )
-    if len(second) > len(wanted):
-        notes.append(f"{len(second) - len(wanted):,} rows of {other} are not among the images audited.")
-    second = second.take(place)
-    for name in shared:
-        differ = second.text(name).array() != table.text(name).array()
-        if differ.any():
-            raise InputError(
-                f"{other}: column {name!r} differs from that of {table.name} for {int(differ.sum()):,} "
-                "images, "
-                f"such as {wanted[differ][0]!r}; the identifiers do not name the same images."
-            )
-    return second
+    found = open_source(other)
+    for column in (asked.identifier, *truth.scores):
+        require(found, column)
+    shared = [name for name in asked.label if name in found.columns]
+    second = read_table(found, [asked.identifier, *truth.scores, *shared], missing=asked.missing)
+    return _matrix(same_images(table, second, asked.identifier, asked.label, notes), truth.scores)

@@ -225,6 +225,7 @@ class AuditResult:
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
+        models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
     """
@@ -250,6 +251,7 @@ class AuditResult:
     identification: str
     notes: list[Note]
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
+    models: dict[str, "AuditResult"] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

@@ -64,6 +64,13 @@ class AuditRequest:
     compare: Annotated[
         str | None, _option("Second score of the same images: a column, or a file joined on --id.")
     ] = None
+    model: Annotated[
+        str | None,
+        _option(
+            "Column that says whose prediction a row is, for rows of several models joined on --id.",
+            metavar="COLUMN[=FIRST]",
+        ),
+    ] = None
     unlabelled: Annotated[str, _option("What a blank label counts as: exclude, positive or negative.")] = (
         "exclude"
     )
@@ -163,6 +170,7 @@ def _read(request: AuditRequest) -> "Predictions":
         covariates=request.covariate,
         identifier=request.identifier,
         compare_to=request.compare,
+        model=request.model,
         where=_assignments("--where", request.where),
         labels=LabelRules(request.positive, request.uncertain, request.unlabelled),  # type: ignore[arg-type]
         missing=request.missing or MISSING_WORDS,
@@ -172,12 +180,13 @@ def _read(request: AuditRequest) -> "Predictions":
 
 def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
-    from fairdx.auditing.engine import audit
+    from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
 
-    result = audit(
+    result = audit_models(
         table.y_true,
         table.y_score,
+        table.models,
         sensitive_features=table.sensitive_features,
         patients=table.patients,
         positive_class=table.positive_class,
@@ -187,7 +196,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         compare_to=table.compare_to,
         min_group_size=request.min_group_size,
         n_replicates=request.replicates,
-        interval=request.interval,  # type: ignore[arg-type]  # checked by audit
+        interval=request.interval,
         seed=request.seed,
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,

@@ -33,6 +33,9 @@ def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> No
     console.print(_gaps(result))
     if result.comparison:
         console.print(_changes(result))
+    for name, model in result.models.items():
+        console.print(_plain(f"{name}: {headline(model)}"))
+        console.print(_changes(model))
     if page is not None and str(page) != "-":
         console.print(_plain(f"Open {page} for the whole audit."))
 
