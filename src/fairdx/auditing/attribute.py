@@ -17,8 +17,6 @@ from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import common_support
 from fairdx.metrics.inputs import Floats, Ints
 
-OVERALL = "overall"
-
 Effects = dict[str, dict[str, Estimate]]
 
 
@@ -70,7 +68,7 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
         return Part(about, chosen, by_group)
     kept = data.keep(chosen)
     gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
-    gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[OVERALL])
+    gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.everyone)
     part = Part(about, chosen, by_group, gaps, tests=tests)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fairdx.auditing.attribute import OVERALL
 from fairdx.auditing.design import Sample
 from fairdx.auditing.draws import Draws
 from fairdx.auditing.profile import Profile
@@ -34,13 +33,14 @@ def changes(draws: Draws, compared: dict[str, Ints]) -> dict[str, dict[str, Chan
         compared: Groups of each attribute that are not too small.
 
     Returns:
-        {attribute or "overall": {metric: change}}; empty if there is one table.
+        {attribute, or the name of all images: {metric: change}}; empty if there is one table.
     """
     if not draws.data_after:
         return {}
     before, after = draws.data, draws.data_after
-    found = {OVERALL: _changes(before[OVERALL], after[OVERALL], _overall)}
-    found[OVERALL]["auroc"] = _with_delong(found[OVERALL]["auroc"], draws.sample)
+    everyone = next(iter(before))
+    found = {everyone: _changes(before[everyone], after[everyone], _overall)}
+    found[everyone]["auroc"] = _with_delong(found[everyone]["auroc"], draws.sample)
     for name, chosen in compared.items():
         if len(chosen) > 1:
             first, second = (data[name].keep(chosen) for data in (before, after))

@@ -1,6 +1,6 @@
 """The images of an audit, coded once, and the tables that are resampled together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -14,6 +14,12 @@ from fairdx.metrics.inputs import Codes, Floats, Ints
 
 MOST_GROUPS = 200
 """An attribute with more values than this is taken for an identifier."""
+
+MISSING = "(missing)"
+"""Name of the group whose attribute is missing."""
+
+SIGN = " × "
+"""Between the names of attributes, and of groups, in an intersection."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Grouping:
     @property
     def intersection(self) -> bool:
         """Whether it is made of several attributes."""
-        return len(self.parts) > 0 and len(self.parts[0]) > 1
+        return len(self.parts[0]) > 1
 
     def coarsen(self, tables: Floats) -> Floats:
         """Sum tables of finest groups (B, F, ...) into groups (B, S, ...)."""
@@ -50,11 +56,12 @@ class Grouping:
         return summed
 
 
-def groupings(attributes: dict[str, Codes]) -> tuple[Ints, list[Grouping]]:
+def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tuple[Ints, list[Grouping]]:
     """Code the finest groups that occur, and every attribute and intersection on top of them.
 
     Args:
         attributes: Encoded attributes by name.
+        intersections: Whether to make intersections.
 
     Returns:
         The finest group of each image, shape (n,), and the groupings: attributes, then intersections of two
@@ -82,13 +89,29 @@ def groupings(attributes: dict[str, Codes]) -> tuple[Ints, list[Grouping]]:
     parts = {name: column.codes[first] for name, column in attributes.items()}
     found = [Grouping(n, c.names, parts[n], tuple({n: v} for v in c.names)) for n, c in attributes.items()]
     sets = list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
-    for chosen in sets:
+    for chosen in sets if intersections else []:
         keys = np.stack([parts[n] for n in chosen], axis=1)
         occurring, of_finest = np.unique(keys, axis=0, return_inverse=True)
         made = tuple({n: attributes[n].names[v] for n, v in zip(chosen, r, strict=True)} for r in occurring)
-        labels = tuple(" × ".join(values.values()) for values in made)
-        found.append(Grouping(" × ".join(chosen), labels, of_finest.reshape(-1), made))
+        labels = tuple(SIGN.join(values.values()) for values in made)
+        if len(set(labels)) < len(labels):  # a group's own name has the sign
+            labels = tuple(SIGN.join(map(repr, values.values())) for values in made)
+        name = _free(SIGN.join(chosen), "intersection", [g.name for g in found])
+        found.append(Grouping(name, labels, of_finest.reshape(-1), made))
     return code.astype(np.int64), found
+
+
+def _free(name: str, meaning: str, taken: Sequence[str]) -> str:
+    """The name, or one that says what it means where an attribute has this name."""
+    while name in taken:
+        name = f"{name} ({meaning})"
+    return name
+
+
+def all_images(n_finest: int, found: Sequence[Grouping]) -> Grouping:
+    """All images as a single group: "overall", unless an attribute of `found` has this name."""
+    name = _free("overall", "all images", [g.name for g in found])
+    return Grouping(name, ("all",), np.zeros(n_finest, dtype=np.int64), ({},))
 
 
 @dataclass(frozen=True)

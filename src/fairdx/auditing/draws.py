@@ -41,6 +41,11 @@ class Draws:
     strata: Floats | None
     covariate: Ints | None
 
+    @property
+    def everyone(self) -> Resampled:
+        """All images as one group."""
+        return next(iter(self.data.values()))
+
     @classmethod
     def make(
         cls,
@@ -48,8 +53,6 @@ class Draws:
         truth: Truth,
         scores: list[Floats],
         wanted: list[Grouping],
-        *,
-        explore: bool,
     ) -> "Draws":
         """Resample patients, and profile every replicate for every grouping.
 
@@ -57,8 +60,7 @@ class Draws:
             study: The study.
             truth: The truth.
             scores: One score, or two.
-            wanted: The groupings.
-            explore: Whether thresholds are explored.
+            wanted: The groupings, all images first.
 
         Returns:
             The profiles.
@@ -72,7 +74,7 @@ class Draws:
         sample = Sample(study.finest, n_finest, truth, scores, grids, study.patient, stratum)
         own = sample.tables()
         profilers = [_profilers(sample, own, wanted, which) for which in range(len(scores))]
-        repeated, strata_parts = _replicated(sample, profilers, wanted, study.settings, explore=explore)
+        repeated, strata_parts = _replicated(sample, profilers, wanted, study)
         data = [
             {
                 g.name: _resampled(sample, which, g, own, profilers[which][g.name], parts, study.settings)
@@ -96,18 +98,16 @@ def _replicated(
     sample: Sample,
     profilers: list[dict[str, Profiler]],
     wanted: list[Grouping],
-    settings: Settings,
-    *,
-    explore: bool,
+    study: Study,
 ) -> tuple[list[list[Profile]], list[Floats]]:
     """Profiles of all replicates by score and grouping, and their strata."""
     parts: list[list[list[Profile]]] = [[[] for _ in wanted] for _ in profilers]
     strata_parts: list[Floats] = []
-    rng, done = np.random.default_rng(settings.seed), 0
-    for chunk in sample.replicates(settings.n_replicates, rng):
+    rng, done = np.random.default_rng(study.settings.seed), 0
+    for chunk in sample.replicates(study.settings.n_replicates, rng):
         for which, by_name in enumerate(profilers):
             for place, grouping in enumerate(wanted):
-                wide = explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
+                wide = study.explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
                 profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), wide)
                 parts[which][place].append(profile)
         if sample.stratum is not None:

@@ -1,58 +1,71 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
 from fairdx.auditing.family import corrected
-from fairdx.auditing.joint import Joint, audit_each, audit_joint
+from fairdx.auditing.joint import Joint, audit_joint
 from fairdx.auditing.profile import Truth
-from fairdx.auditing.result import AuditResult, Settings
+from fairdx.auditing.result import AuditResult, Note, Settings
 from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics.inputs import (
     Floats,
     Ints,
+    distinct_names,
+    is_missing,
+    plain,
     same_length,
     to_attributes,
     to_codes,
     to_numpy,
     to_scores,
 )
+from fairdx.metrics.matching import order_of_scores
+from fairdx.metrics.positive import positive_place
 from fairdx.metrics.scores import binary_truth, class_codes
+from fairdx.metrics.threshold import at_precision
 
 
 def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are keywords
-    y_true: ArrayLike,
-    y_score: ArrayLike,
+    y_true: Any,
+    y_score: Any,
     *,
     sensitive_features: Any,
     patients: Any = None,
+    positive_class: Any = None,
     threshold: float = 0.5,
     reference: Any = None,
     covariates: Any = None,
-    compare_to: ArrayLike | None = None,
+    compare_to: Any = None,
     min_group_size: int = 30,
     n_replicates: int = 2000,
     n_permutations: int = 999,
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
+    intersections: bool = True,
     explore: bool = True,
 ) -> AuditResult:
     """Audit predictions for fairness between groups.
 
-    Columns may be lists, NumPy arrays, pandas or polars columns, or torch tensors.
+    Columns may be lists, NumPy arrays, pandas or polars columns, Arrow arrays, or torch tensors.
 
     Args:
         y_true: Truth: two classes, shape (n,); more classes, shape (n,); or 0/1 findings, shape (n, L).
-        y_score: Scores in [0, 1]: P(Y=1), shape (n,); by class, (n, K); or by finding, (n, L).
+            Missing labels are allowed: an image counts where it has one, and a note says how many have none.
+        y_score: Scores in [0, 1]: P(Y=1), shape (n,); by class, (n, K); or by finding, (n, L). Columns of a
+            frame that are named after classes or findings belong to them, whatever their order.
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame; of several the
             intersections are audited too.
         patients: Patient of each image, shape (n,). Patients are resampled; images are independent if None.
+        positive_class: The class of two that is the disease. Not needed for 0 and 1, nor for classes in words
+            that say so themselves (`fairdx.metrics.positive`).
         threshold: Operating point: a decision is score >= threshold. For several classes the largest score
             decides and the threshold is that of the one-vs-rest audits.
         reference: Group that effects compare with, or a mapping from attribute to group; the largest if None.
@@ -64,7 +77,8 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
-        explore: Whether to compute the figures at other thresholds too, for the page's explorer.
+        intersections: Whether intersections of attributes are audited too.
+        explore: Whether the threshold explorer is computed, which pages and JSON show.
 
     Returns:
         All figures, tests and notes.
@@ -81,11 +95,12 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         True
     """
     attributes = to_attributes(sensitive_features)
-    scores, truth = to_scores(y_score), to_numpy(y_true, "y_true")
+    y_true, y_score, compare_to = (plain(v) for v in (y_true, y_score, compare_to))
+    truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), threshold)
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}
     same_length(y_true=truth, y_score=scores, **named)
     patient = None if patients is None else to_codes(patients, "patients").codes
-    after = None if compare_to is None else to_scores(compare_to, "compare_to")
+    after = None if compare_to is None else at_precision(to_scores(compare_to, "compare_to"), threshold)
     for name, column in (("patients", patient), ("compare_to", after)):
         if column is not None:
             same_length(y_true=truth, **{name: column})
@@ -104,14 +119,55 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study.of(attributes, reference, patient, covariate, settings)
+    study = Study(attributes, {}, patient, covariate, settings, intersections, explore).referring(reference)
+    names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
+    images = _Images(study, truth, scores, after, names)
     if truth.ndim == 2:
-        return _multilabel(study, truth, scores, after, list(getattr(y_true, "columns", [])), explore)
-    if scores.ndim == 2 and scores.shape[1] > 2:
-        return _multiclass(study, truth, scores, after, explore)
-    if scores.ndim == 2:  # two columns of probabilities: the second is P(Y=1)
-        scores, after = scores[:, -1], None if after is None else after[:, -1]
-    return _binary(study, truth, scores, after, explore)
+        return _multilabel(images, distinct_names(y_true, "y_true"))
+    kept, notes = images.labelled()
+    result = _binary(kept, positive_class) if scores.ndim == 1 else _classes(kept, positive_class)
+    return replace(result, notes=[*notes, *result.notes])
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images with their truth and scores: arrays of n rows, and the names of the columns of both scores."""
+
+    study: Study
+    truth: NDArray[Any]
+    scores: Floats
+    after: Floats | None
+    names: tuple[list[str], list[str]]
+
+    def take(self, rows: NDArray[np.bool_]) -> "_Images":
+        """Some of them, (n,)."""
+        after = None if self.after is None else self.after[rows]
+        return replace(
+            self, study=self.study.take(rows), truth=self.truth[rows], scores=self.scores[rows], after=after
+        )
+
+    def matched(self, labels: list[str], what: str) -> "_Images":
+        """The same with the columns of scores in the order of the labels, where columns have names."""
+
+        def order(names: list[str]) -> list[int]:
+            return order_of_scores(labels, names or labels, positional=True, what=what)
+
+        after = None if self.after is None else self.after[:, order(self.names[1])]
+        return replace(self, scores=self.scores[:, order(self.names[0])], after=after)
+
+    def column(self, k: int) -> "_Images":
+        """The same with one of the columns of scores."""
+        return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
+
+    def labelled(self) -> tuple["_Images", list[Note]]:
+        """Those that have a label, and a caution if some have none."""
+        missing = is_missing(self.truth)
+        if not missing.any():
+            return self, []
+        if missing.all():
+            raise InputError("y_true is missing in every row; there is nothing to audit.")
+        text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
+        return self.take(~missing), [Note("caution", None, text)]
 
 
 def _check(settings: Settings) -> None:
@@ -124,53 +180,72 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _binary(
-    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, explore: bool
-) -> AuditResult:
-    label = binary_truth(truth)
-    names = to_codes(truth, "y_true").names
+def _binary(images: _Images, positive_class: Any) -> AuditResult:
+    label = binary_truth(images.truth, positive_class)
+    names = to_codes(images.truth, "y_true").names
     if label.min() == label.max():
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
-    return corrected(audit_binary(study, Truth.of(label), scores, after, list(names), explore=explore))
+    positive = to_codes(images.truth[label == 1], "y_true").names[0]
+    negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
+    classes = [negative, positive]
+    return corrected(audit_binary(images.study, Truth.of(label), images.scores, images.after, classes))
 
 
-def _multiclass(
-    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, explore: bool
-) -> AuditResult:
-    n_classes = scores.shape[1]
-    codes = class_codes(truth, n_classes)
-    names = to_codes(truth, "y_true").names
+def _classes(images: _Images, positive_class: Any) -> AuditResult:
+    """One class for each image, and a column of scores for each class."""
+    n_classes = images.scores.shape[1]
+    codes = class_codes(images.truth, n_classes)
+    names = to_codes(images.truth, "y_true").names
     classes = list(names) if len(names) == n_classes else [str(k) for k in range(n_classes)]
+    images = images.matched(classes, "class")
+    if n_classes == 2:
+        positive = positive_place(classes, positive_class, what="y_true")
+        return _binary(images.column(positive), classes[positive])
     present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
-    joint = Joint(codes, scores.argmax(1).astype(np.int64), present, scores)
-    _require_both(present, classes)
-    return audit_joint(
-        study, joint, "multiclass", audit_each(study, joint, after, classes, codes, explore=explore)
-    )
+    per_class = _each(images, present.astype(float), classes, codes)
+    joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
+    return audit_joint(images.study, joint, "multiclass", per_class)
 
 
-def _multilabel(
-    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, names: list[Any], explore: bool
-) -> AuditResult:
-    if truth.shape != scores.shape:
+def _multilabel(images: _Images, names: list[str]) -> AuditResult:
+    truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
+    if truth.shape != images.scores.shape:
         raise InputError(
-            f"y_true has shape {truth.shape} but y_score {scores.shape}; give one column per finding."
+            f"y_true has shape {truth.shape} but y_score {images.scores.shape}; give one column per finding."
         )
-    if not np.isin(truth, (0, 1)).all():
+    if not np.isin(truth[~np.isnan(truth)], (0, 1)).all():
         raise InputError("y_true of several findings must be 0 or 1; other values occur.")
-    findings = [str(name) for name in names] or [str(k) for k in range(truth.shape[1])]
-    present = truth.astype(np.int64)
-    _require_both(present, findings)
-    decided = (scores >= (study.settings.threshold or 0.0)).astype(np.int64)
-    codes = np.unique(np.concatenate([present, decided]), axis=0, return_inverse=True)[1].reshape(2, -1)
-    joint = Joint(codes[0], codes[1], present, scores)
-    return audit_joint(
-        study, joint, "multilabel", audit_each(study, joint, after, findings, None, explore=explore)
-    )
+    findings = names or [str(k) for k in range(truth.shape[1])]
+    if names:
+        images = images.matched(findings, "finding")
+    per_finding = _each(images, truth, findings, None)
+    known = ~np.isnan(truth).any(1)
+    both = np.concatenate([truth[known], images.scores[known] >= (images.study.settings.threshold or 0.0)])
+    codes: Ints = np.unique(both, axis=0, return_inverse=True)[1].reshape(2, -1)
+    joint = Joint(codes[0], codes[1], truth[known].astype(np.int64), images.scores[known])
+    return audit_joint(images.study.take(known), joint, "multilabel", per_finding)
 
 
-def _require_both(present: Ints, names: list[str]) -> None:
-    """Every class or finding must occur, and none in all images."""
-    for name, label in zip(names, present.T, strict=True):
-        if label.min() == label.max():
+def _each(images: _Images, truth: Floats, names: list[str], full: Ints | None) -> dict[str, AuditResult]:
+    """One-vs-rest audits, each on the images whose label is known.
+
+    With one class for each image (`full`, which is then known of all), effects and information hold the class
+    itself, and not only whether it is the one that is audited.
+    """
+    found = {}
+    for k, name in enumerate(names):
+        known = ~np.isnan(truth[:, k])
+        label = truth[known, k].astype(np.int64)
+        if not len(label) or label.min() == label.max():
             raise InputError(f"y_true: every image or none is of class {name!r}; leave this class out.")
+        part = images.take(known).column(k)
+        result = audit_binary(
+            part.study, Truth.of(label, full), part.scores, part.after, [f"not {name}", name]
+        )
+        if not known.all():
+            text = (
+                f"{(~known).sum():,} of {len(known):,} images have no label of {name} and are left out of it."
+            )
+            result = replace(result, notes=[Note("caution", None, text), *result.notes])
+        found[name] = result
+    return found

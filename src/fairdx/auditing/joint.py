@@ -5,13 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from fairdx.auditing.assemble import audit_binary, now, package_version
+from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.effects import Strata, effect_estimates
 from fairdx.auditing.family import corrected
 from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
 from fairdx.auditing.permuted import Permuted
-from fairdx.auditing.profile import Truth
 from fairdx.auditing.resampled import Groups
 from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
 from fairdx.auditing.study import Study
@@ -114,42 +113,9 @@ def _notes(result: AuditResult) -> list[Note]:
     return [Note("limit", None, own), *of_labels]
 
 
-def audit_each(
-    study: Study,
-    joint: Joint,
-    after: Floats | None,
-    names: list[str],
-    full: Ints | None,
-    *,
-    explore: bool,
-) -> dict[str, AuditResult]:
-    """One-vs-rest audits.
-
-    Args:
-        study: The study.
-        joint: The classes or findings.
-        after: A second table of scores, (n, L), or None.
-        names: Of the classes or findings.
-        full: The class of each image, which effects and information are conditional on; None for findings,
-            where it is the finding itself.
-        explore: Whether to explore thresholds.
-
-    Returns:
-        By class or finding, their p-values not yet corrected.
-    """
-    found = {}
-    for k, name in enumerate(names):
-        later = None if after is None else after[:, k]
-        truth = Truth.of(joint.present[:, k], full)
-        classes = [f"not {name}", name]
-        found[name] = audit_binary(study, truth, joint.scores[:, k], later, classes, explore=explore)
-    return found
-
-
 def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
     """Accuracy of the joint decision, and the mean AUC over classes or findings."""
-    everyone = Grouping("", ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
-    return {"accuracy": _accuracies(study, joint, everyone)["all"], "auroc": _mean_auc(study, joint)}
+    return {"accuracy": _accuracies(study, joint, study.everyone)["all"], "auroc": _mean_auc(study, joint)}
 
 
 def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:

@@ -260,10 +260,12 @@ class AuditResult:
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
         tests: All tests, with corrected p-values.
-        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
+        curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
+            {"all": curves}. Binary tasks only.
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
+        models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
     """
@@ -292,6 +294,7 @@ class AuditResult:
     identification: str
     notes: list[Note]
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
+    models: dict[str, "AuditResult"] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

@@ -1,13 +1,14 @@
 """What does not change between the audits of one call: who the images are of, and how they are compared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fairdx.auditing.design import Grouping, groupings
-from fairdx.auditing.predictions import MISSING
+from fairdx.auditing.design import MISSING, Grouping, all_images, groupings
 from fairdx.auditing.result import Attribute, Settings
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import Codes, Ints
@@ -21,38 +22,69 @@ class Study:
     """Who the images are of, and how they are compared.
 
     Attributes:
-        finest: Finest group of each image, (n,).
-        groupings: Attributes and intersections.
-        references: Reference group by attribute, where one was named.
+        attributes: Sensitive attributes by name.
+        references: Reference group by attribute or intersection, where one was named.
         patient: Patient codes, (n,), or None.
         covariates: Columns to standardise over, or None.
         settings: Of the audit.
+        intersections: Whether intersections of attributes are audited too.
+        explore: Whether the threshold explorer is computed.
     """
 
-    finest: Ints
-    groupings: list[Grouping]
+    attributes: dict[str, Codes]
     references: dict[str, str]
     patient: Ints | None
     covariates: dict[str, Codes] | None
     settings: Settings
+    intersections: bool = True
+    explore: bool = True
 
-    @classmethod
-    def of(
-        cls,
-        attributes: dict[str, Codes],
-        reference: Any,
-        patient: Ints | None,
-        covariates: dict[str, Codes] | None,
-        settings: Settings,
-    ) -> "Study":
-        """Code the groups and check the references.
+    @cached_property
+    def coded(self) -> tuple[Ints, list[Grouping]]:
+        """The finest group of each image, and the attributes and intersections made of these.
 
         Raises:
-            InputError: If an attribute has a single group or looks like an identifier, or there is no such
-                reference.
+            InputError: If an attribute has a single group, or looks like an identifier.
         """
-        finest, found = groupings(attributes)
-        return cls(finest, found, _references(reference, found), patient, covariates, settings)
+        return groupings(self.attributes, intersections=self.intersections)
+
+    @property
+    def finest(self) -> Ints:
+        """Finest group of each image, (n,)."""
+        return self.coded[0]
+
+    @property
+    def groupings(self) -> list[Grouping]:
+        """Attributes, then intersections."""
+        return self.coded[1]
+
+    @property
+    def everyone(self) -> Grouping:
+        """All images as one group."""
+        return all_images(int(self.finest.max()) + 1, self.groupings)
+
+    def referring(self, reference: Any) -> "Study":
+        """The same with reference groups.
+
+        Args:
+            reference: A group, or a mapping from attribute or intersection to group; None for none.
+
+        Raises:
+            InputError: If there is no such group.
+        """
+        return replace(self, references=_references(reference, self.groupings))
+
+    def take(self, rows: NDArray[np.bool_]) -> "Study":
+        """The same for some of the images, (n,); groups and patients that none of them has are gone."""
+        if rows.all():
+            return self
+        covariates = self.covariates
+        return replace(
+            self,
+            attributes={name: column.take(rows) for name, column in self.attributes.items()},
+            patient=None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1],
+            covariates=None if covariates is None else {k: c.take(rows) for k, c in covariates.items()},
+        )
 
     @property
     def n(self) -> int:
@@ -91,7 +123,7 @@ class Study:
 
     def _reference(self, grouping: Grouping, size: Ints) -> str:
         """The group that was named; of an intersection the largest that is made of those named."""
-        if grouping.name in self.references:
+        if self.references.get(grouping.name) in grouping.groups:
             return self.references[grouping.name]
         named = {name: self.references[name] for name in grouping.parts[0] if name in self.references}
         fitting = [

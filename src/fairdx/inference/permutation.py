@@ -244,17 +244,16 @@ class Patients:
             The p-value, nan if no two groups can be compared, and the number of permutations.
         """
         part, whole = (np.tensordot(self.kinds, m, axes=([1, 2], [1, 2])) for m in (parts, wholes))
-        patients = self.amounts.sum(0)
-        error = part - tables.ratio(patients @ part, patients @ whole) * whole
         usable = ((self.amounts @ whole) > 0).sum(0) > 1
         if not usable.any():
             return float("nan"), 0
-        features = np.stack([f[:, usable] for f in (error, error**2, whole)], axis=-1)
+        part, whole = part[:, usable], whole[:, usable]
+        features = np.stack([part, whole, part**2, part * whole, whole**2], axis=-1)
         flat = features.reshape(len(features), -1)
 
         def statistic(amounts: Floats) -> Floats:
             sums = (amounts @ flat).reshape(*amounts.shape[:-1], *features.shape[1:])
-            squared = _studentised(*np.moveaxis(sums, -1, 0))
+            squared = _studentised(sums)
             return np.asarray(squared.sum((-1, -2)) if every else squared.max((-1, -2)))
 
         rng = np.random.default_rng(seed)
@@ -279,13 +278,29 @@ class Patients:
             yield min(size, n_draws - start)
 
 
-def _studentised(error: Floats, squares: Floats, whole: Floats) -> Floats:
-    """Squared difference of each group from the others over its variance, each (..., S, R)."""
-    others = squares.sum(-2, keepdims=True) - squares, whole.sum(-2, keepdims=True) - whole
+def _studentised(sums: Floats) -> Floats:
+    """Squared difference of each rate of a group from that of the others over its variance: (..., S, R).
+
+    The variance of a rate is that of a share under the hypothesis times the design effect of the group, which
+    hardly depends on its rate: the plain variance of a rate near 1 is small by chance just when the rate is
+    far off.
+
+    Args:
+        sums: Over the patients of each group, of the numbers x of images in the part and m in the whole:
+            x, m, x^2, x m and m^2, shape (..., S, R, 5).
+    """
+    part, whole, part2, both, whole2 = np.moveaxis(sums, -1, 0)
+    others = sums.sum(-3, keepdims=True) - sums
+    pooled = tables.ratio(part.sum(-2, keepdims=True), whole.sum(-2, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore"):
-        difference = error / whole + error / others[1]  # the others' errors are minus the group's
-        variance = squares / whole**2 + others[0] / others[1] ** 2
-        return np.nan_to_num(np.where(variance > 0, difference**2 / variance, 0.0), posinf=0.0)
+        rate = part / whole
+        spread = part2 - 2 * rate * both + rate**2 * whole2
+        effect = np.where((rate > 0) & (rate < 1), spread / (rate * (1 - rate) * whole), whole2 / whole)
+        variance = np.where(whole > 0, pooled * (1 - pooled) * np.maximum(effect, 0.5) / whole, 0.0)
+        rest = (variance * whole**2).sum(-2, keepdims=True) - variance * whole**2
+        difference = rate - others[..., 0] / others[..., 1]
+        total = variance + rest / others[..., 1] ** 2
+        return np.nan_to_num(np.where(total > 0, difference**2 / total, 0.0), posinf=0.0)
 
 
 def _sequential(

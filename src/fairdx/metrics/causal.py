@@ -38,7 +38,8 @@ from fairdx.metrics.inputs import (
     to_labels,
     to_weights,
 )
-from fairdx.metrics.rates import UndefinedMetricWarning, positive_index
+from fairdx.metrics.positive import positive_place
+from fairdx.metrics.rates import UndefinedMetricWarning
 
 IDENTIFICATION = (
     "The effects are causal only in the graph S → Y, {S, Y} → X → Ŷ, and each needs its own part of it. The "
@@ -234,7 +235,8 @@ def effects(
         y_pred: Decisions, shape (n,).
         sensitive_features: Groups, shape (n,).
         reference: The reference group s-; the largest one if None.
-        positive_class: The decision whose probability the effects are of; the second of two classes.
+        positive_class: The decision whose probability the effects are of; not needed for 0 and 1, or for
+            classes in known words (`fairdx.metrics.positive`).
         covariates: Columns to standardise over besides the label (on their common support), or None.
         sample_weight: Weights, shape (n,).
 
@@ -251,7 +253,8 @@ def effects(
     truth, decision, classes = to_labels(y_true, y_pred)
     group = to_codes(sensitive_features, "sensitive_features")
     n = same_length(y_true=truth, sensitive_features=group.codes)
-    base, positive = reference_index(group, reference), positive_index(classes, positive_class)
+    base = reference_index(group, reference)
+    positive = positive_place(classes, positive_class, what="y_true")
     stratum, value = (truth, None) if covariates is None else strata(truth, covariates)
     shape = (len(group.names), int(stratum.max()) + 1, len(classes))
     weight = None if sample_weight is None else to_weights(sample_weight, n)
