@@ -1,6 +1,7 @@
 """A second table of predictions against the first, on the same images and with the same replicates."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,7 +74,8 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
         moved = length_change(values, repeated, tables.largest_gap, level, widen)
         before, after = (float(tables.largest_gap(v)) for v in values)
         estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
-        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap")
+        p_value = moved.p_value
+        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value)
     return found
 
 
@@ -90,7 +92,7 @@ def _changes(
             after - before, moved, int(first.images.sum()), int(first.widen.argmax()), None
         )
         p_value = length_p_value(np.array([after - before]), moved[:, None], _size, widen)
-        found[name] = Change(before, after, estimate, p_value, "paired bootstrap")
+        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value)
     return found
 
 
@@ -105,4 +107,4 @@ def _with_delong(change: Change, sample: Sample) -> Change:
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"
-    return Change(change.before, change.after, change.difference, test.p_value, method)
+    return replace(change, p_value=test.p_value, method=method, p_holm=test.p_value)

@@ -146,7 +146,7 @@ def decision_information(data: Resampled, permuted: Permuted) -> tuple[Informati
     noise = Information.of(counts, data.replicates.classes, *permuted.null(counts, effect))
     p_value, method = permuted.information_test(counts, float(noise.p_value()))
     if permuted.patients is not None and np.isfinite(p_value):
-        noise = noise.matched(p_value)
+        noise = noise.matched(p_value, level)
     return information_estimates(counts, noise, effect, level, p_value), method
 
 

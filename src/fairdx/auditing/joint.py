@@ -258,7 +258,7 @@ def _information(
     noise = Information.of(sample, replicates, *permuted.null(sample, effect))
     p_value, method = permuted.information_test(sample, float(noise.p_value()))
     if permuted.patients is not None and np.isfinite(p_value):
-        noise = noise.matched(p_value)
+        noise = noise.matched(p_value, permuted.settings.level)
     found = information_estimates(sample, noise, effect, permuted.settings.level, p_value)
     gaps = {
         ADF: Gap(found.plug_in, None, None, found.detectable, []),

@@ -206,7 +206,7 @@ class Change:
     difference: Estimate
     p_value: Number
     method: str
-    p_holm: Number = float("nan")
+    p_holm: Number
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,16 @@ class Information:
         reached = (self.null >= self.size - _TIE).sum(0)
         return np.where(self.known, (1 + reached) / (1 + len(self.null)), np.nan)
 
-    def matched(self, p_value: float) -> "Information":
-        """The same with noise that gives this p-value, of a test made otherwise, to no information."""
+    def matched(self, p_value: float, level: float) -> "Information":
+        """The same, its noise stretched if else it would not agree with a test made otherwise.
+
+        Args:
+            p_value: Of that test.
+            level: At which both are to reject no information, or neither.
+        """
         limit = float(np.quantile(self.null, np.clip(1 - p_value, 0.0, 1.0)))
-        if limit <= 0 or self.size <= 0:
+        agree = (p_value <= 1 - level) == bool(self.p_value() <= 1 - level)
+        if agree or limit <= 0 or self.size <= 0:
             return self
         factor = float(np.clip(self.size / limit, 0.5, 2.0))
         return Information(self.size, factor * self.along, factor * self.across, self.spread)
