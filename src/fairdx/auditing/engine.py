@@ -6,13 +6,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdx.auditing.assemble import Study, audit_binary
-from fairdx.auditing.joint import audit_joint
+from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.family import corrected
+from fairdx.auditing.joint import Joint, audit_apart, audit_joint
+from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
+from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics.inputs import (
-    Codes,
     Floats,
     Ints,
     distinct_names,
@@ -76,7 +78,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
         intersections: Whether intersections of attributes are audited too.
-        explore: Whether the threshold explorer is computed, which pages and JSON show.
+        explore: Whether to compute the figures at other thresholds too, for the page's explorer.
 
     Returns:
         All figures, tests and notes.
@@ -96,7 +98,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     y_true, y_score, compare_to = (plain(v) for v in (y_true, y_score, compare_to))
     truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), threshold)
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}
-    n = same_length(y_true=truth, y_score=scores, **named)
+    same_length(y_true=truth, y_score=scores, **named)
     patient = None if patients is None else to_codes(patients, "patients").codes
     after = None if compare_to is None else at_precision(to_scores(compare_to, "compare_to"), threshold)
     for name, column in (("patients", patient), ("compare_to", after)):
@@ -117,34 +119,25 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study(
-        attributes,
-        _references(reference, attributes),
-        patient,
-        covariate,
-        settings,
-        n,
-        intersections,
-        explore,
-    )
+    study = Study.of(attributes, reference, patient, covariate, settings, intersections=intersections)
     names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
-    images = _Images(study, truth, scores, after, names)
+    images = _Images(study, truth, scores, after, names, explore)
     if truth.ndim == 2:
         return _multilabel(images, distinct_names(y_true, "y_true"))
     kept, notes = images.labelled()
-    result = _binary(kept, positive_class) if scores.ndim == 1 else _classes(kept, positive_class)
-    return replace(result, notes=[*notes, *result.notes])
+    return _binary(kept, positive_class, notes) if scores.ndim == 1 else _classes(kept, positive_class, notes)
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Images with their truth and scores: arrays of n rows, and the names of the columns of both scores."""
+    """Images with their truth and scores, arrays of n rows; how the columns of both scores are named."""
 
     study: Study
     truth: NDArray[Any]
     scores: Floats
     after: Floats | None
     names: tuple[list[str], list[str]]
+    explore: bool
 
     def take(self, rows: NDArray[np.bool_]) -> "_Images":
         """Some of them, (n,)."""
@@ -174,7 +167,7 @@ class _Images:
         if missing.all():
             raise InputError("y_true is missing in every row; there is nothing to audit.")
         text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
-        return self.take(~missing), [Note("caution", None, text)]
+        return self.take(~missing), [_note(text)]
 
 
 def _check(settings: Settings) -> None:
@@ -187,34 +180,23 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _references(reference: Any, attributes: dict[str, Codes]) -> dict[str, str]:
-    """Reference by attribute; a single one must be a group of every attribute that has it, and of one."""
-    if reference is None:
-        return {}
-    if isinstance(reference, dict):
-        chosen = {str(k): str(v) for k, v in reference.items()}
-    else:
-        chosen = {name: str(reference) for name, c in attributes.items() if str(reference) in c.names}
-        if not chosen:
-            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(attributes)}.")
-    for name, group in chosen.items():
-        if name not in attributes or group not in attributes[name].names:
-            known = attributes[name].names[:10] if name in attributes else tuple(attributes)
-            raise InputError(f"reference {group!r} for {name!r}: there is only {', '.join(known)}.")
-    return chosen
-
-
-def _binary(images: _Images, positive_class: Any) -> AuditResult:
+def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     label = binary_truth(images.truth, positive_class)
     names = to_codes(images.truth, "y_true").names
     if label.min() == label.max():
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
     positive = to_codes(images.truth[label == 1], "y_true").names[0]
     negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
-    return audit_binary(images.study, label, images.scores, images.after, [negative, positive])
+    return corrected(_audited(images, Truth.of(label), [negative, positive], notes))
 
 
-def _classes(images: _Images, positive_class: Any) -> AuditResult:
+def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
+    """The audit of one column of scores, its p-values not yet corrected."""
+    result = audit_binary(images.study, truth, images.scores, images.after, names, explore=images.explore)
+    return replace(result, notes=notes)
+
+
+def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     """One class for each image, and a column of scores for each class."""
     n_classes = images.scores.shape[1]
     codes = class_codes(images.truth, n_classes)
@@ -223,12 +205,19 @@ def _classes(images: _Images, positive_class: Any) -> AuditResult:
     images = images.matched(classes, "class")
     if n_classes == 2:
         positive = positive_place(classes, positive_class, what="y_true")
-        return _binary(images.column(positive), classes[positive])
-    per_class = _each(images, (codes[:, None] == np.arange(n_classes)).astype(float), classes)
-    return audit_joint(images.study, codes, images.scores.argmax(1), "multiclass", per_class)
+        return _binary(images.column(positive), classes[positive], notes)
+    present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
+    _require_both(present.astype(float), classes)
+    each = {
+        name: _audited(images.column(k), Truth.of(present[:, k], codes), [f"not {name}", name], [])
+        for k, name in enumerate(classes)
+    }
+    joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
+    return audit_joint(images.study, joint, "multiclass", each, notes)
 
 
 def _multilabel(images: _Images, names: list[str]) -> AuditResult:
+    """Several findings for each image, each audited on the images whose label is known."""
     truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
     if truth.shape != images.scores.shape:
         raise InputError(
@@ -239,27 +228,43 @@ def _multilabel(images: _Images, names: list[str]) -> AuditResult:
     findings = names or [str(k) for k in range(truth.shape[1])]
     if names:
         images = images.matched(findings, "finding")
-    per_finding = _each(images, truth, findings)
+    _require_both(truth, findings)
+    each = {name: _finding(images, truth[:, k], k, name) for k, name in enumerate(findings)}
     known = ~np.isnan(truth).any(1)
-    joint = np.concatenate([truth[known], images.scores[known] >= (images.study.settings.threshold or 0.0)])
-    codes: Ints = np.unique(joint, axis=0, return_inverse=True)[1].reshape(2, -1)
-    return audit_joint(images.study.take(known), codes[0], codes[1], "multilabel", per_finding)
+    notes = [] if known.all() else [_note(f"The labels of all findings are known of {known.sum():,} images.")]
+    if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
+        return audit_apart(images.study, "multilabel", each, notes)
+    present, scores = truth[known].astype(np.int64), images.scores[known]
+    decided = (scores >= (images.study.settings.threshold or 0.0)).astype(np.int64)
+    codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
+    joint = Joint(codes[0], codes[1], present, scores)
+    return audit_joint(images.study.take(known), joint, "multilabel", each, notes)
 
 
-def _each(images: _Images, truth: Floats, names: list[str]) -> dict[str, AuditResult]:
-    """One-vs-rest audits, each on the images whose label is known."""
-    found = {}
-    for k, name in enumerate(names):
-        known = ~np.isnan(truth[:, k])
-        label = truth[known, k].astype(np.int64)
-        if not len(label) or label.min() == label.max():
+def _combinations(rows: Ints) -> Ints:
+    """Number the distinct rows of zeros and ones (n, L), column by column so that any L will do."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        code = np.unique(2 * code + column, return_inverse=True)[1]
+    return code
+
+
+def _finding(images: _Images, truth: Floats, k: int, name: str) -> AuditResult:
+    known = ~np.isnan(truth)
+    notes = []
+    if not known.all():
+        left_out = f"{(~known).sum():,} of {len(known):,}"
+        notes = [_note(f"{left_out} images have no label of {name} and are left out of its audit.")]
+    part, label = images.take(known).column(k), truth[known].astype(np.int64)
+    return _audited(part, Truth.of(label), [f"not {name}", name], notes)
+
+
+def _note(text: str) -> Note:
+    return Note("caution", None, text)
+
+
+def _require_both(present: Floats, names: list[str]) -> None:
+    """Every class or finding must occur, and none in all images; nan where a label is not known."""
+    for name, label in zip(names, present.T, strict=True):
+        if len(np.unique(label[~np.isnan(label)])) < 2:
             raise InputError(f"y_true: every image or none is of class {name!r}; leave this class out.")
-        part = images.take(known).column(k)
-        result = audit_binary(part.study, label, part.scores, part.after, [f"not {name}", name])
-        if not known.all():
-            text = (
-                f"{(~known).sum():,} of {len(known):,} images have no label of {name} and are left out of it."
-            )
-            result = replace(result, notes=[Note("caution", None, text), *result.notes])
-        found[name] = result
-    return found
