@@ -3,6 +3,7 @@
 from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
+from fairdx.metrics.definitions import METRICS
 
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
@@ -77,6 +78,7 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
         notes.append(_effect(result, name, _most_affected(result, name)))
     notes.append(_discrimination(result, name))
     notes.append(_power(result, name))
+    notes += _left_out(result, name)
     areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
     undefined = [g for g, area in areas.items() if isnan(area)]
     if undefined:
@@ -112,6 +114,23 @@ def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
             )
         )
     return notes
+
+
+def _left_out(result: AuditResult, name: str) -> list[Note]:
+    """A caution for each set of groups that some differences leave out because they have too few images."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for metric, gap in result.gaps[name].items():
+        if gap.left_out:
+            titles.setdefault(tuple(gap.left_out), []).append(METRICS[metric].title)
+    return [
+        _note(
+            "caution",
+            name,
+            f"{name}: the other groups are compared, without {', '.join(groups)}, where a group has too few "
+            f"images of a label or decision: {', '.join(metrics)}.",
+        )
+        for groups, metrics in titles.items()
+    ]
 
 
 def _is_number(text: str) -> bool:
@@ -172,7 +191,8 @@ def _most_affected(result: AuditResult, name: str) -> str:
 
 
 def _effect(result: AuditResult, name: str, group: str) -> Note:
-    effect = result.effects[name][group]["direct_effect"]
+    # Of several groups the one with the largest effect is quoted: its interval has to hold for all of them.
+    effect = result.simultaneous_effects[name][group]["direct_effect"]
     reference = result.attributes[name].reference
     if isnan(effect.value):
         text = f"{name}: the direct effect for {group} is undefined: it lacks a label of {reference}."

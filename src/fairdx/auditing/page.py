@@ -233,7 +233,7 @@ def _card(result: AuditResult, about: Attribute) -> Card:
             lines.append(f"{METRICS[metric].title}: {style.in_words(gap.estimate.value)} ({ends})")
     if result.per_label:
         lines.insert(0, _joint_decision(result, name))
-    effects = {g: e["direct_effect"] for g, e in result.effects.get(name, {}).items()}
+    effects = {g: e["direct_effect"] for g, e in result.simultaneous_effects.get(name, {}).items()}
     known = {g: e for g, e in effects.items() if isfinite(e.value)}
     if not known:
         return Card(name, f"{len(about.groups)}", "groups", lines)
