@@ -16,8 +16,8 @@ from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.reliability import expected_calibration_error
 from fairdx.metrics.scores import auc_by_group
 
-EXPLORER_REPLICATES = 300
-"""Replicates behind the explorer's intervals: ends good to about a tenth of the width."""
+EXPLORER_REPLICATES = 200
+"""Replicates behind the explorer's intervals: ends good to about an eighth of the width."""
 
 
 @dataclass(frozen=True)

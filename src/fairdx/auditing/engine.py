@@ -31,6 +31,9 @@ from fairdx.metrics.positive import positive_place
 from fairdx.metrics.scores import binary_truth, class_codes
 from fairdx.metrics.threshold import at_precision
 
+FEW_LABELS = 4
+"""With more classes or findings than this, intersections are audited only if they are asked for."""
+
 
 def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are keywords
     y_true: Any,
@@ -49,7 +52,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
-    intersections: bool = True,
+    intersections: bool | None = None,
     explore: bool = True,
 ) -> AuditResult:
     """Audit predictions for fairness between groups.
@@ -77,7 +80,8 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
-        intersections: Whether intersections of attributes are audited too.
+        intersections: Whether intersections of attributes are audited too. If None they are, unless there are
+            more than `FEW_LABELS` classes or findings: then a note says that they are not.
         explore: Whether to compute the figures at other thresholds too, for the page's explorer.
 
     Returns:
@@ -119,13 +123,26 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study.of(attributes, reference, patient, covariate, settings, intersections=intersections)
+    crossed, notes = _crossed(intersections, max(truth.shape[1:], scores.shape[1:]), len(attributes))
+    study = Study.of(attributes, reference, patient, covariate, settings, intersections=crossed)
     names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
     images = _Images(study, truth, scores, after, names, explore)
     if truth.ndim == 2:
-        return _multilabel(images, distinct_names(y_true, "y_true"))
-    kept, notes = images.labelled()
+        return _multilabel(images, distinct_names(y_true, "y_true"), notes)
+    kept, left_out = images.labelled()
+    notes = [*notes, *left_out]
     return _binary(kept, positive_class, notes) if scores.ndim == 1 else _classes(kept, positive_class, notes)
+
+
+def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) -> tuple[bool, list[Note]]:
+    """Whether attributes are crossed, and a note if that is left out without having been asked for."""
+    n_labels = columns[0] if columns else 1
+    if asked is not None or n_labels <= FEW_LABELS or n_attributes < 2:
+        return asked is not False, []
+    text = f"Intersections of attributes are not audited with {n_labels} classes or findings; "
+    return False, [
+        Note("limit", None, f"{text}ask for them with --intersections (intersections=True in Python).")
+    ]
 
 
 @dataclass(frozen=True)
@@ -216,7 +233,7 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
     return audit_joint(images.study, joint, "multiclass", each, notes)
 
 
-def _multilabel(images: _Images, names: list[str]) -> AuditResult:
+def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
     """Several findings for each image, each audited on the images whose label is known."""
     truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
     if truth.shape != images.scores.shape:
@@ -231,7 +248,8 @@ def _multilabel(images: _Images, names: list[str]) -> AuditResult:
     _require_both(truth, findings)
     each = {name: _finding(images, truth[:, k], k, name) for k, name in enumerate(findings)}
     known = ~np.isnan(truth).any(1)
-    notes = [] if known.all() else [_note(f"The labels of all findings are known of {known.sum():,} images.")]
+    if not known.all():
+        notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
     if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
         return audit_apart(images.study, "multilabel", each, notes)
     present, scores = truth[known].astype(np.int64), images.scores[known]
