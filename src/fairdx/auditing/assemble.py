@@ -1,11 +1,12 @@
 """Put a binary audit together: resample once, then estimate every attribute from the same replicates."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
+
+import numpy as np
 
 from fairdx.auditing.attribute import Part, measure
 from fairdx.auditing.compare import changes
-from fairdx.auditing.design import Grouping
+from fairdx.auditing.design import Grouping, free_name
 from fairdx.auditing.draws import Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
@@ -23,6 +24,8 @@ def audit_binary(
     scores: Floats,
     after: Floats | None,
     classes: list[str],
+    *,
+    explore: bool = True,
 ) -> AuditResult:
     """Audit P(Y=1) against a truth of 0 and 1.
 
@@ -32,13 +35,14 @@ def audit_binary(
         scores: Shape (n,), in [0, 1].
         after: A second score of the same images, or None.
         classes: Names of the negative and the positive class.
+        explore: Whether to explore thresholds.
 
     Returns:
         The audit, its p-values not yet corrected, without notes.
     """
     given = [scores] if after is None else [scores, after]
-    wanted = [study.everyone, *study.groupings]
-    draws = Draws.make(study, truth, given, wanted)
+    wanted = [everyone(study), *study.groupings]
+    draws = Draws.make(study, truth, given, wanted, explore=explore)
     parts = {g.name: measure(draws, g, study) for g in study.groupings}
     return AuditResult(
         schema_version=SCHEMA_VERSION,
@@ -60,7 +64,7 @@ def audit_binary(
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
         curves=_curves(draws, wanted, study.settings.level),
-        explorer={name: explorer(draws, p) for name, p in parts.items() if study.explore},
+        explorer={name: explorer(draws, p) for name, p in parts.items() if explore},
         comparison=changes(draws, {name: p.chosen for name, p in parts.items()}),
         identification=IDENTIFICATION,
         notes=[],
@@ -79,13 +83,19 @@ def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str
         Performance over all images, and the attribute.
     """
     first = study.groupings[0]
-    draws = Draws.make(replace(study, explore=False), truth, [scores], [study.everyone, first])
+    draws = Draws.make(study, truth, [scores], [everyone(study), first], explore=False)
     return overall(draws), measure(draws, first, study)
+
+
+def everyone(study: Study) -> Grouping:
+    """All images as one group: "overall", unless an attribute has this name."""
+    name = free_name("overall", "all images", [g.name for g in study.groupings])
+    return Grouping(name, ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
 
 
 def overall(draws: Draws) -> dict[str, Estimate]:
     """Performance over all images."""
-    return group_estimates(draws.everyone, draws.sample.truth.of_full)["all"]
+    return group_estimates(draws.data[draws.overall], draws.sample.truth.of_full)["all"]
 
 
 def package_version() -> str:

@@ -68,7 +68,7 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
         return Part(about, chosen, by_group)
     kept = data.keep(chosen)
     gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
-    gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.everyone)
+    gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
     part = Part(about, chosen, by_group, gaps, tests=tests)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 

@@ -39,7 +39,7 @@ def changes(draws: Draws, compared: dict[str, Ints]) -> dict[str, dict[str, Chan
     if not draws.data_after:
         return {}
     before, after = draws.data, draws.data_after
-    everyone = next(iter(before))
+    everyone = draws.overall
     found = {everyone: _changes(before[everyone], after[everyone], _overall)}
     found[everyone]["auroc"] = _with_delong(found[everyone]["auroc"], draws.sample)
     for name, chosen in compared.items():
@@ -74,8 +74,7 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
         moved = length_change(values, repeated, tables.largest_gap, level, widen)
         before, after = (float(tables.largest_gap(v)) for v in values)
         estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
-        p_value = moved.p_value
-        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value)
+        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value)
     return found
 
 

@@ -41,7 +41,7 @@ class Grouping:
     @property
     def intersection(self) -> bool:
         """Whether it is made of several attributes."""
-        return len(self.parts[0]) > 1
+        return len(self.parts) > 0 and len(self.parts[0]) > 1
 
     def coarsen(self, tables: Floats) -> Floats:
         """Sum tables of finest groups (B, F, ...) into groups (B, S, ...)."""
@@ -96,22 +96,16 @@ def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tu
         labels = tuple(SIGN.join(values.values()) for values in made)
         if len(set(labels)) < len(labels):  # a group's own name has the sign
             labels = tuple(SIGN.join(map(repr, values.values())) for values in made)
-        name = _free(SIGN.join(chosen), "intersection", [g.name for g in found])
+        name = free_name(SIGN.join(chosen), "intersection", [g.name for g in found])
         found.append(Grouping(name, labels, of_finest.reshape(-1), made))
     return code.astype(np.int64), found
 
 
-def _free(name: str, meaning: str, taken: Sequence[str]) -> str:
+def free_name(name: str, meaning: str, taken: Sequence[str]) -> str:
     """The name, or one that says what it means where an attribute has this name."""
     while name in taken:
         name = f"{name} ({meaning})"
     return name
-
-
-def all_images(n_finest: int, found: Sequence[Grouping]) -> Grouping:
-    """All images as a single group: "overall", unless an attribute of `found` has this name."""
-    name = _free("overall", "all images", [g.name for g in found])
-    return Grouping(name, ("all",), np.zeros(n_finest, dtype=np.int64), ({},))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.reliability import expected_calibration_error
 from fairdx.metrics.scores import auc_by_group
 
-EXPLORER_REPLICATES = 300
-"""Replicates behind the explorer's intervals: ends good to about a tenth of the width."""
+EXPLORER_REPLICATES = 200
+"""Replicates behind the explorer's intervals: ends good to about an eighth of the width."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Draws:
     covariate: Ints | None
 
     @property
-    def everyone(self) -> Resampled:
-        """All images as one group."""
-        return next(iter(self.data.values()))
+    def overall(self) -> str:
+        """Name of the grouping of all images, which is the first."""
+        return next(iter(self.data))
 
     @classmethod
     def make(
@@ -53,6 +53,8 @@ class Draws:
         truth: Truth,
         scores: list[Floats],
         wanted: list[Grouping],
+        *,
+        explore: bool,
     ) -> "Draws":
         """Resample patients, and profile every replicate for every grouping.
 
@@ -60,7 +62,8 @@ class Draws:
             study: The study.
             truth: The truth.
             scores: One score, or two.
-            wanted: The groupings, all images first.
+            wanted: The groupings.
+            explore: Whether thresholds are explored.
 
         Returns:
             The profiles.
@@ -74,7 +77,7 @@ class Draws:
         sample = Sample(study.finest, n_finest, truth, scores, grids, study.patient, stratum)
         own = sample.tables()
         profilers = [_profilers(sample, own, wanted, which) for which in range(len(scores))]
-        repeated, strata_parts = _replicated(sample, profilers, wanted, study)
+        repeated, strata_parts = _replicated(sample, profilers, wanted, study.settings, explore=explore)
         data = [
             {
                 g.name: _resampled(sample, which, g, own, profilers[which][g.name], parts, study.settings)
@@ -98,16 +101,18 @@ def _replicated(
     sample: Sample,
     profilers: list[dict[str, Profiler]],
     wanted: list[Grouping],
-    study: Study,
+    settings: Settings,
+    *,
+    explore: bool,
 ) -> tuple[list[list[Profile]], list[Floats]]:
     """Profiles of all replicates by score and grouping, and their strata."""
     parts: list[list[list[Profile]]] = [[[] for _ in wanted] for _ in profilers]
     strata_parts: list[Floats] = []
-    rng, done = np.random.default_rng(study.settings.seed), 0
-    for chunk in sample.replicates(study.settings.n_replicates, rng):
+    rng, done = np.random.default_rng(settings.seed), 0
+    for chunk in sample.replicates(settings.n_replicates, rng):
         for which, by_name in enumerate(profilers):
             for place, grouping in enumerate(wanted):
-                wide = study.explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
+                wide = explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
                 profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), wide)
                 parts[which][place].append(profile)
         if sample.stratum is not None:

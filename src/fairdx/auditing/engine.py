@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
 from fairdx.auditing.family import corrected
-from fairdx.auditing.joint import Joint, audit_joint
+from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
 from fairdx.auditing.study import Study
@@ -31,6 +31,9 @@ from fairdx.metrics.positive import positive_place
 from fairdx.metrics.scores import binary_truth, class_codes
 from fairdx.metrics.threshold import at_precision
 
+FEW_LABELS = 4
+"""With more classes or findings than this, intersections are audited only if they are asked for."""
+
 
 def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are keywords
     y_true: Any,
@@ -49,7 +52,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
-    intersections: bool = True,
+    intersections: bool | None = None,
     explore: bool = True,
 ) -> AuditResult:
     """Audit predictions for fairness between groups.
@@ -77,8 +80,9 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
-        intersections: Whether intersections of attributes are audited too.
-        explore: Whether the threshold explorer is computed, which pages and JSON show.
+        intersections: Whether intersections of attributes are audited too. If None they are, unless there are
+            more than `FEW_LABELS` classes or findings: then a note says that they are not.
+        explore: Whether to compute the figures at other thresholds too, for the page's explorer.
 
     Returns:
         All figures, tests and notes.
@@ -119,25 +123,38 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study(attributes, {}, patient, covariate, settings, intersections, explore).referring(reference)
+    crossed, notes = _crossed(intersections, max(truth.shape[1:], scores.shape[1:]), len(attributes))
+    study = Study.of(attributes, reference, patient, covariate, settings, intersections=crossed)
     names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
-    images = _Images(study, truth, scores, after, names)
+    images = _Images(study, truth, scores, after, names, explore)
     if truth.ndim == 2:
-        return _multilabel(images, distinct_names(y_true, "y_true"))
-    kept, notes = images.labelled()
-    result = _binary(kept, positive_class) if scores.ndim == 1 else _classes(kept, positive_class)
-    return replace(result, notes=[*notes, *result.notes])
+        return _multilabel(images, distinct_names(y_true, "y_true"), notes)
+    kept, left_out = images.labelled()
+    notes = [*notes, *left_out]
+    return _binary(kept, positive_class, notes) if scores.ndim == 1 else _classes(kept, positive_class, notes)
+
+
+def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) -> tuple[bool, list[Note]]:
+    """Whether attributes are crossed, and a note if that is left out without having been asked for."""
+    n_labels = columns[0] if columns else 1
+    if asked is not None or n_labels <= FEW_LABELS or n_attributes < 2:
+        return asked is not False, []
+    text = f"Intersections of attributes are not audited with {n_labels} classes or findings; "
+    return False, [
+        Note("limit", None, f"{text}ask for them with --intersections (intersections=True in Python).")
+    ]
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Images with their truth and scores: arrays of n rows, and the names of the columns of both scores."""
+    """Images with their truth and scores, arrays of n rows; how the columns of both scores are named."""
 
     study: Study
     truth: NDArray[Any]
     scores: Floats
     after: Floats | None
     names: tuple[list[str], list[str]]
+    explore: bool
 
     def take(self, rows: NDArray[np.bool_]) -> "_Images":
         """Some of them, (n,)."""
@@ -167,7 +184,7 @@ class _Images:
         if missing.all():
             raise InputError("y_true is missing in every row; there is nothing to audit.")
         text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
-        return self.take(~missing), [Note("caution", None, text)]
+        return self.take(~missing), [_note(text)]
 
 
 def _check(settings: Settings) -> None:
@@ -180,18 +197,23 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _binary(images: _Images, positive_class: Any) -> AuditResult:
+def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     label = binary_truth(images.truth, positive_class)
     names = to_codes(images.truth, "y_true").names
     if label.min() == label.max():
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
     positive = to_codes(images.truth[label == 1], "y_true").names[0]
     negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
-    classes = [negative, positive]
-    return corrected(audit_binary(images.study, Truth.of(label), images.scores, images.after, classes))
+    return corrected(_audited(images, Truth.of(label), [negative, positive], notes))
 
 
-def _classes(images: _Images, positive_class: Any) -> AuditResult:
+def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
+    """The audit of one column of scores, its p-values not yet corrected."""
+    result = audit_binary(images.study, truth, images.scores, images.after, names, explore=images.explore)
+    return replace(result, notes=notes)
+
+
+def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     """One class for each image, and a column of scores for each class."""
     n_classes = images.scores.shape[1]
     codes = class_codes(images.truth, n_classes)
@@ -200,14 +222,19 @@ def _classes(images: _Images, positive_class: Any) -> AuditResult:
     images = images.matched(classes, "class")
     if n_classes == 2:
         positive = positive_place(classes, positive_class, what="y_true")
-        return _binary(images.column(positive), classes[positive])
+        return _binary(images.column(positive), classes[positive], notes)
     present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
-    per_class = _each(images, present.astype(float), classes, codes)
+    _require_both(present.astype(float), classes)
+    each = {
+        name: _audited(images.column(k), Truth.of(present[:, k], codes), [f"not {name}", name], [])
+        for k, name in enumerate(classes)
+    }
     joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
-    return audit_joint(images.study, joint, "multiclass", per_class)
+    return audit_joint(images.study, joint, "multiclass", each, notes)
 
 
-def _multilabel(images: _Images, names: list[str]) -> AuditResult:
+def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
+    """Several findings for each image, each audited on the images whose label is known."""
     truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
     if truth.shape != images.scores.shape:
         raise InputError(
@@ -218,34 +245,44 @@ def _multilabel(images: _Images, names: list[str]) -> AuditResult:
     findings = names or [str(k) for k in range(truth.shape[1])]
     if names:
         images = images.matched(findings, "finding")
-    per_finding = _each(images, truth, findings, None)
+    _require_both(truth, findings)
+    each = {name: _finding(images, truth[:, k], k, name) for k, name in enumerate(findings)}
     known = ~np.isnan(truth).any(1)
-    both = np.concatenate([truth[known], images.scores[known] >= (images.study.settings.threshold or 0.0)])
-    codes: Ints = np.unique(both, axis=0, return_inverse=True)[1].reshape(2, -1)
-    joint = Joint(codes[0], codes[1], truth[known].astype(np.int64), images.scores[known])
-    return audit_joint(images.study.take(known), joint, "multilabel", per_finding)
+    if not known.all():
+        notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
+    if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
+        return audit_apart(images.study, "multilabel", each, notes)
+    present, scores = truth[known].astype(np.int64), images.scores[known]
+    decided = (scores >= (images.study.settings.threshold or 0.0)).astype(np.int64)
+    codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
+    joint = Joint(codes[0], codes[1], present, scores)
+    return audit_joint(images.study.take(known), joint, "multilabel", each, notes)
 
 
-def _each(images: _Images, truth: Floats, names: list[str], full: Ints | None) -> dict[str, AuditResult]:
-    """One-vs-rest audits, each on the images whose label is known.
+def _combinations(rows: Ints) -> Ints:
+    """Number the distinct rows of zeros and ones (n, L), column by column so that any L will do."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        code = np.unique(2 * code + column, return_inverse=True)[1]
+    return code
 
-    With one class for each image (`full`, which is then known of all), effects and information hold the class
-    itself, and not only whether it is the one that is audited.
-    """
-    found = {}
-    for k, name in enumerate(names):
-        known = ~np.isnan(truth[:, k])
-        label = truth[known, k].astype(np.int64)
-        if not len(label) or label.min() == label.max():
+
+def _finding(images: _Images, truth: Floats, k: int, name: str) -> AuditResult:
+    known = ~np.isnan(truth)
+    notes = []
+    if not known.all():
+        left_out = f"{(~known).sum():,} of {len(known):,}"
+        notes = [_note(f"{left_out} images have no label of {name} and are left out of its audit.")]
+    part, label = images.take(known).column(k), truth[known].astype(np.int64)
+    return _audited(part, Truth.of(label), [f"not {name}", name], notes)
+
+
+def _note(text: str) -> Note:
+    return Note("caution", None, text)
+
+
+def _require_both(present: Floats, names: list[str]) -> None:
+    """Every class or finding must occur, and none in all images; nan where a label is not known."""
+    for name, label in zip(names, present.T, strict=True):
+        if len(np.unique(label[~np.isnan(label)])) < 2:
             raise InputError(f"y_true: every image or none is of class {name!r}; leave this class out.")
-        part = images.take(known).column(k)
-        result = audit_binary(
-            part.study, Truth.of(label, full), part.scores, part.after, [f"not {name}", name]
-        )
-        if not known.all():
-            text = (
-                f"{(~known).sum():,} of {len(known):,} images have no label of {name} and are left out of it."
-            )
-            result = replace(result, notes=[Note("caution", None, text), *result.notes])
-        found[name] = result
-    return found

@@ -16,6 +16,7 @@ from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import Estimate, check_level
 from fairdx.metrics.inputs import same_length, to_codes, to_numpy, to_scores
 from fairdx.metrics.scores import binary_truth, class_codes
+from fairdx.metrics.threshold import at_precision
 
 GAPS = (
     "demographic_parity_difference",
@@ -69,7 +70,7 @@ def evaluate(  # noqa: PLR0913 - each is one fact of the evaluation
     Raises:
         InputError: If columns do not fit or there is one group only.
     """
-    scores = to_scores(y_score)
+    scores = at_precision(to_scores(y_score), threshold)
     group = to_codes(sensitive_features, "sensitive_features")
     same_length(y_true=to_numpy(y_true, "y_true"), y_score=scores, sensitive_features=group.codes)
     if n_replicates < 2:

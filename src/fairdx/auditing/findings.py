@@ -116,34 +116,40 @@ def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
     return notes
 
 
+def _left_out(result: AuditResult, name: str) -> list[Note]:
+    """Cautions about groups that some differences leave out, and images that adjusted effects leave out."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for metric, gap in result.gaps[name].items():
+        if gap.left_out:
+            titles.setdefault(tuple(gap.left_out), []).append(METRICS[metric].title)
+    covariates, reference = ", ".join(result.settings.covariates), result.attributes[name].reference
+    unsupported = [
+        _note(
+            "caution",
+            name,
+            f"{name}: effects adjusted for {covariates} leave out {left.group:,} images of {group} and "
+            f"{left.reference:,} of {reference}: their values lack a label in the other group.",
+        )
+        for group, left in result.support.get(name, {}).items()
+        if left.group or left.reference
+    ]
+    return unsupported + [
+        _note(
+            "caution",
+            name,
+            f"{name}: the other groups are compared, without {', '.join(groups)}, where a group has too few "
+            f"images of a label or decision: {', '.join(metrics)}.",
+        )
+        for groups, metrics in titles.items()
+    ]
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
         return False
     return True
-
-
-def _left_out(result: AuditResult, name: str) -> list[Note]:
-    """Cautions about groups that some differences, or effects adjusted for covariates, leave out."""
-    by_groups: dict[str, list[str]] = {}
-    for metric, gap in result.gaps[name].items():
-        if gap.left_out:
-            by_groups.setdefault(", ".join(gap.left_out), []).append(METRICS[metric].title)
-    notes = [
-        _note("caution", name, f"{name}: {groups} has too few images for: {', '.join(metrics)}.")
-        for groups, metrics in by_groups.items()
-    ]
-    covariates = ", ".join(result.settings.covariates)
-    for group, left in result.support.get(name, {}).items():
-        if left.group or left.reference:
-            text = (
-                f"{name}: effects adjusted for {covariates} leave out {left.group:,} images of {group} and "
-                f"{left.reference:,} of {result.attributes[name].reference}: their values lack a label "
-                "in the other group."
-            )
-            notes.append(_note("caution", name, text))
-    return notes
 
 
 def _note(kind: str, attribute: str | None, text: str) -> Note:
@@ -196,6 +202,7 @@ def _most_affected(result: AuditResult, name: str) -> str:
 
 
 def _effect(result: AuditResult, name: str, group: str) -> Note:
+    # Of several groups the one with the largest effect is quoted: its interval has to hold for all of them.
     effect = result.simultaneous_effects[name][group]["direct_effect"]
     reference = result.attributes[name].reference
     if isnan(effect.value):
@@ -281,8 +288,8 @@ def _in_general(result: AuditResult) -> list[Note]:
         )
     if len(result.tests) > 1:
         text = (
-            f"{len(result.tests)} tests were made here. Some p-values under 0.05 are expected by chance "
-            "alone, so read the corrected ones."
+            f"{len(result.tests)} tests were made; some p-values under 0.05 are expected by chance alone, "
+            "so read the corrected ones."
         )
         notes.append(_note("caution", None, text))
     return notes

@@ -1,5 +1,6 @@
 """Audits with several classes, or several findings per image: the joint table, then one against the rest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -59,7 +60,9 @@ class Joint:
         return int(max(self.label.max(), self.decision.max())) + 1
 
 
-def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
+def audit_joint(
+    study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
+) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
     Args:
@@ -67,12 +70,60 @@ def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, Audi
         joint: The classes or findings.
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
+        notes: About the images.
 
     Returns:
         The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
     parts = {g.name: measure_joint(study, joint, g) for g in study.groupings}
-    result = AuditResult(
+    by_group = {
+        g.name: {n: {"accuracy": e} for n, e in _accuracies(study, joint, g).items()} for g in study.groupings
+    }
+    result = _result(study, task, per_label, joint_overall(study, joint), by_group)
+    gaps, tests = (
+        {name: part.gaps for name, part in parts.items()},
+        [t for p in parts.values() for t in p.tests],
+    )
+    own = "The joint table is audited here; each class or finding has its own audit."
+    return _finished(replace(result, gaps=gaps, tests=tests), own, notes)
+
+
+def audit_apart(
+    study: Study, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
+) -> AuditResult:
+    """The frame around audits of findings whose labels are hardly ever known together.
+
+    Args:
+        study: The study.
+        task: "multilabel".
+        per_label: Audits of each finding, not yet corrected.
+        notes: About the images.
+
+    Returns:
+        The audit: the mean AUC, and nothing about the joint decision.
+    """
+    nan = float("nan")
+    area = float(np.mean([one.overall["auroc"].value for one in per_label.values()]))
+    undefined = Estimate(nan, nan, nan, study.settings.level, "undefined", 0)
+    overall = {
+        "accuracy": undefined,
+        "auroc": replace(undefined, value=area, method="mean over findings", n=study.n),
+    }
+    by_group = {g.name: {name: {"accuracy": undefined} for name in g.groups} for g in study.groupings}
+    result = _result(study, task, per_label, overall, by_group)
+    own = "Each finding has its own audit; too few images have all labels to audit them together."
+    return _finished(replace(result, gaps={g.name: {} for g in study.groupings}), own, notes)
+
+
+def _result(
+    study: Study,
+    task: str,
+    per_label: dict[str, AuditResult],
+    overall: dict[str, Estimate],
+    by_group: dict[str, dict[str, dict[str, Estimate]]],
+) -> AuditResult:
+    """An audit without gaps, effects and tests of its own."""
+    return AuditResult(
         schema_version=SCHEMA_VERSION,
         fairdx_version=package_version(),
         created=now(),
@@ -82,18 +133,15 @@ def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, Audi
         n_patients=study.n_patients,
         settings=study.settings,
         attributes={g.name: study.describe(g) for g in study.groupings},
-        overall=joint_overall(study, joint),
-        by_group={
-            g.name: {n: {"accuracy": e} for n, e in _accuracies(study, joint, g).items()}
-            for g in study.groupings
-        },
-        gaps={name: part.gaps for name, part in parts.items()},
+        overall=overall,
+        by_group=by_group,
+        gaps={},
         effects={},
         adjusted_effects={},
         simultaneous_effects={},
         sensitivity={},
         support={},
-        tests=[test for part in parts.values() for test in part.tests],
+        tests=[],
         curves={},
         explorer={},
         comparison={},
@@ -101,21 +149,21 @@ def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, Audi
         notes=[],
         per_label=per_label,
     )
+
+
+def _finished(result: AuditResult, own: str, notes: Sequence[Note]) -> AuditResult:
+    """With corrected p-values and all notes."""
     result = corrected(result)
-    return replace(result, notes=_notes(result))
-
-
-def _notes(result: AuditResult) -> list[Note]:
-    own = "The joint table is audited here; each class or finding has its own audit."
     of_labels = [
         replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
     ]
-    return [Note("limit", None, own), *of_labels]
+    return replace(result, notes=[*notes, Note("limit", None, own), *of_labels])
 
 
 def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
     """Accuracy of the joint decision, and the mean AUC over classes or findings."""
-    return {"accuracy": _accuracies(study, joint, study.everyone)["all"], "auroc": _mean_auc(study, joint)}
+    everyone = Grouping("", ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
+    return {"accuracy": _accuracies(study, joint, everyone)["all"], "auroc": _mean_auc(study, joint)}
 
 
 def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:

@@ -103,7 +103,7 @@ class Permuted:
             return self.test(metric, "permutation of groups of images", p_value)
         of_classes = compared.of_classes(self.of_full)
         rows = known.any(1)
-        own = Patients(self.patients.amounts[rows], self.patients.kinds)
+        own = self.patients if rows.all() else Patients(self.patients.amounts[rows], self.patients.kinds)
         p_value, _ = own.rates_test(of_classes.parts, of_classes.wholes, n, seed)
         return self.test(metric, "permutation of groups of patients, studentised", p_value)
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairdx.auditing.design import MISSING, Grouping, all_images, groupings
+from fairdx.auditing.design import MISSING, Grouping, groupings
 from fairdx.auditing.result import Attribute, Settings
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import Codes, Ints
@@ -22,69 +21,69 @@ class Study:
     """Who the images are of, and how they are compared.
 
     Attributes:
-        attributes: Sensitive attributes by name.
-        references: Reference group by attribute or intersection, where one was named.
+        finest: Finest group of each image, (n,).
+        groupings: Attributes and intersections.
+        references: Reference group by attribute, where one was named.
         patient: Patient codes, (n,), or None.
         covariates: Columns to standardise over, or None.
         settings: Of the audit.
-        intersections: Whether intersections of attributes are audited too.
-        explore: Whether the threshold explorer is computed.
+        attributes: What the groupings are made of.
+        intersections: Whether they are crossed.
     """
 
-    attributes: dict[str, Codes]
+    finest: Ints
+    groupings: list[Grouping]
     references: dict[str, str]
     patient: Ints | None
     covariates: dict[str, Codes] | None
     settings: Settings
-    intersections: bool = True
-    explore: bool = True
+    attributes: dict[str, Codes]
+    intersections: bool
 
-    @cached_property
-    def coded(self) -> tuple[Ints, list[Grouping]]:
-        """The finest group of each image, and the attributes and intersections made of these.
-
-        Raises:
-            InputError: If an attribute has a single group, or looks like an identifier.
-        """
-        return groupings(self.attributes, intersections=self.intersections)
-
-    @property
-    def finest(self) -> Ints:
-        """Finest group of each image, (n,)."""
-        return self.coded[0]
-
-    @property
-    def groupings(self) -> list[Grouping]:
-        """Attributes, then intersections."""
-        return self.coded[1]
-
-    @property
-    def everyone(self) -> Grouping:
-        """All images as one group."""
-        return all_images(int(self.finest.max()) + 1, self.groupings)
-
-    def referring(self, reference: Any) -> "Study":
-        """The same with reference groups.
-
-        Args:
-            reference: A group, or a mapping from attribute or intersection to group; None for none.
+    @classmethod
+    def of(
+        cls,
+        attributes: dict[str, Codes],
+        reference: Any,
+        patient: Ints | None,
+        covariates: dict[str, Codes] | None,
+        settings: Settings,
+        *,
+        intersections: bool = True,
+    ) -> "Study":
+        """Code the groups and check the references.
 
         Raises:
-            InputError: If there is no such group.
+            InputError: If an attribute has a single group or looks like an identifier, or there is no such
+                reference.
         """
-        return replace(self, references=_references(reference, self.groupings))
+        finest, found = groupings(attributes, intersections=intersections)
+        references = _references(reference, found)
+        return cls(finest, found, references, patient, covariates, settings, attributes, intersections)
 
     def take(self, rows: NDArray[np.bool_]) -> "Study":
         """The same for some of the images, (n,); groups and patients that none of them has are gone."""
         if rows.all():
             return self
-        covariates = self.covariates
+        attributes = {name: column.take(rows) for name, column in self.attributes.items()}
+        covariates = self.covariates and {name: column.take(rows) for name, column in self.covariates.items()}
+        patient = None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1]
+        finest, found = groupings(attributes, intersections=self.intersections)
+        groups = {grouping.name: grouping.groups for grouping in found}
+        references = {name: g for name, g in self.references.items() if g in groups.get(name, ())}
         return replace(
             self,
-            attributes={name: column.take(rows) for name, column in self.attributes.items()},
-            patient=None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1],
-            covariates=None if covariates is None else {k: c.take(rows) for k, c in covariates.items()},
+            finest=finest,
+            groupings=found,
+            references=references,
+            patient=patient,
+            covariates=covariates,
+            attributes=attributes,
         )
+
+    def comparable(self, rows: NDArray[np.bool_]) -> bool:
+        """Whether every attribute has two groups among some of the images, (n,)."""
+        return all(len(np.unique(column.codes[rows])) > 1 for column in self.attributes.values())
 
     @property
     def n(self) -> int:
@@ -123,7 +122,7 @@ class Study:
 
     def _reference(self, grouping: Grouping, size: Ints) -> str:
         """The group that was named; of an intersection the largest that is made of those named."""
-        if self.references.get(grouping.name) in grouping.groups:
+        if grouping.name in self.references:
             return self.references[grouping.name]
         named = {name: self.references[name] for name in grouping.parts[0] if name in self.references}
         fitting = [

@@ -82,8 +82,12 @@ class AuditRequest:
         _option("Word that means missing, in place of NA, NaN, None, null and the like; may be repeated."),
     ] = ()
     intersections: Annotated[
-        bool, _option("Whether to audit intersections of attributes.", "--intersections/--no-intersections")
-    ] = True
+        bool | None,
+        _option(
+            "Whether to audit intersections of attributes; with more than four findings only if asked.",
+            "--intersections/--no-intersections",
+        ),
+    ] = None
     interval: Annotated[str, _option("Of rates and effects: percentile or bca.")] = "percentile"
     min_group_size: Annotated[int, _option("Smaller groups are reported but not compared.", min=1)] = 30
     replicates: Annotated[int, _option("Bootstrap replicates.", min=20)] = 2000

@@ -13,6 +13,7 @@ alike in all of that, and has the right size with many patients if they are not.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,11 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
         drawn[:] = table
         return drawn
     inner = table[np.ix_(rows, columns)].astype(np.int64)
-    found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws)
+    if len(columns) == 2:  # one column says all, and NumPy draws it in a time that does not grow with counts
+        first = rng.multivariate_hypergeometric(inner.sum(1), inner[:, 0].sum(), n_draws, method="marginals")
+        found = np.stack([first, inner.sum(1) - first], axis=-1)
+    else:
+        found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws)
     drawn[np.ix_(np.arange(n_draws), rows, columns)] = found.reshape(n_draws, *inner.shape)
     return drawn
 
@@ -261,8 +266,23 @@ class Patients:
             float(statistic(self.amounts[None])[0]),
             n_permutations,
             self.amounts.size + flat.shape[1] * len(self.amounts),
-            lambda size: statistic(with_margins(self.amounts, size, rng)),
+            lambda size: statistic(self._permuted(size, rng)),
         )
+
+    def _permuted(self, size: int, rng: np.random.Generator) -> Floats:
+        """Permuted amounts; those that every test of these patients draws first are drawn once."""
+        before = str(rng.bit_generator.state)
+        if (size, before) in self._drawn:
+            found, rng.bit_generator.state = self._drawn[size, before]
+            return found
+        found = with_margins(self.amounts, size, rng)
+        if not self._drawn:
+            self._drawn[size, before] = found, rng.bit_generator.state
+        return found
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[int, str], tuple[Floats, Any]]:
+        return {}
 
     def information_test(self, n_permutations: int, seed: int) -> tuple[float, int]:
         """Test of I(S; D | Y) = 0: all rates of decisions given the truth are equal."""

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from fairdx.metrics.inputs import Floats, Ints
 
-_MOST_DENSE = 20_000_000  # numbers in a dense array of patients: 160 MB
+_MOST_DENSE = 5_000_000  # numbers in a dense array of patients: 40 MB
 _CHUNK_CELLS = 4_000_000  # at most so many numbers per chunk of replicates: 16 MB of weights or counts
 
 
