@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
+from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
 from fairdx.data.checks import nearest
 
@@ -275,8 +275,9 @@ def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[
     edges = list(bins)
     if not edges or edges != sorted(set(edges)) or edges[0] <= 0:
         raise InputError(f"age bins {edges} are not possible: give ascending ages above 0, such as 40 and 60")
-    middle = (f"{low:g} to {high - 1:g}" for low, high in pairwise(edges))
-    names = (f"under {edges[0]:g}", *middle, f"{edges[-1]:g} and over")
+    known = age.dropna()
+    whole = bool((known == known.round()).all()) and all(edge == round(edge) for edge in edges)
+    names = bin_names(edges, whole=whole)
     group = np.array([*names, None], dtype=object)[
         np.where(age.isna(), len(names), np.searchsorted(edges, age, side="right"))
     ]
