@@ -202,10 +202,12 @@ def main() -> None:
     )
     try:
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
+            from fairdx.commands.explain import add_explain
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
             from fairdx.commands.utility import add_utility
 
+            add_explain(app)
             add_prepare(app)
             add_studies(app)
             add_utility(app)

@@ -38,25 +38,26 @@ class Explained:
     explanation: Explanation
 
 
-def choose_images(
-    images: TaskImages, settings: ExplainSettings, device: torch.device, *, split: str = "test"
-) -> Asked:
+def choose_images(images: TaskImages, settings: ExplainSettings, device: torch.device) -> Asked:
     """Draws the images that are explained.
 
     Args:
         images: Where they are.
         settings: How many, and the seed.
         device: Where to compute.
-        split: Of which split; all usable images of a data set without one.
+
+    Returns:
+        Test images in random order; of a data set without a test split, any.
 
     Raises:
         InputError: There are too few.
     """
     task = images.task
-    pool = np.flatnonzero(task.usable & (task.split == split))
+    tested = task.split == "test"
+    pool = np.flatnonzero(task.usable & (tested if tested.any() else True))
     if len(pool) < 20:
         raise InputError(
-            f"{images.dataset.root} has {len(pool)} {split} images with a known label and group; "
+            f"{images.dataset.root} has {len(pool)} usable images with a known label and group; "
             "20 are needed to explain a model"
         )
     drawn = np.random.default_rng(settings.seed).permutation(pool)[: settings.images]
@@ -78,7 +79,7 @@ def explain(
     Raises:
         InputError: A model or the images cannot be used.
     """
-    steps = len(subjects) * (3 * len(asked.indices) + min(settings.second_opinion, len(asked.indices)))
+    steps = len(subjects) * 2 * (len(asked.indices) + min(settings.second_opinion, len(asked.indices)))
     others = 0 if phantom is None else (len(phantom.settings.groups) - 1) * settings.counterfactuals
     regions = (
         None if phantom is None else phantom.regions(asked.indices, finding=asked.images.task.label_name)

@@ -23,6 +23,7 @@ from fairdx.explain.subject import (
     DIAGNOSIS,
     Answers,
     Asked,
+    Maps,
     Questions,
     Subject,
     answer,
@@ -130,7 +131,7 @@ class Looking:
         return evidence, tuple(left_out)
 
     def _deletion(self, answers: Answers, maps: Floats) -> Deleted:
-        asked = first_of(self.asked, len(maps))
+        asked = first_of(self.asked, min(len(maps), self.settings.second_opinion))
         partner = partners(asked.cells, asked.patients, seed=asked.seed)
         questions = Questions(self.subject, answers, asked)
         own, null = [], []
@@ -235,6 +236,32 @@ class Looking:
             on_lesion=mean_of(whole.on_lesion, asked, everywhere, level=level),
             pattern=pattern.shares(),
         )
+
+
+def look_again(looked: Looked, asked: Asked, rows: Ints) -> dict[str, Maps]:
+    """Maps of some images, made as those of the others were: by Grad-CAM, or occlusion where that failed.
+
+    Images that the probe was fitted on keep the fold that has not seen their patient; others take the first.
+
+    Args:
+        looked: The model.
+        asked: The images that it was looked at on.
+        rows: Rows of the data set, usable ones, shape (n,).
+    """
+    names = asked.images.task.patient.astype(str)
+    fold_of = dict(zip(names[asked.indices], looked.answers.probe.fold, strict=True))
+    fold = np.array([fold_of.get(names[row], 0) for row in rows], dtype=np.int64)
+    own = replace(asked, indices=rows, patients=np.arange(len(rows)))
+    answers = answer(looked.subject, own, _silent, replace(looked.answers.probe, fold=fold))
+    if GRAD_CAM not in looked.evidence:
+        cells = looked.evidence[OCCLUSION].maps[DIAGNOSIS].values.shape[1]
+        return occlusion_maps(looked.subject, own, answers, cells=cells, advance=_silent)
+    layer = looked.evidence[GRAD_CAM].maps[DIAGNOSIS].layer.partition(",")[0]
+    return gradient_maps(looked.subject, own, answers, layer=layer, smallest=2, advance=_silent)
+
+
+def _silent(amount: int) -> None:
+    del amount
 
 
 def _drawn(phantom: Phantom, index: Ints, group: int) -> NDArray[np.uint8]:

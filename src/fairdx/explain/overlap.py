@@ -54,7 +54,7 @@ def top_cells(maps: Floats) -> NDArray[np.bool_]:
     """Which cells have a map's highest fifth of values, at least one; shape of `maps`, (n, cells)."""
     count = max(1, round(TOP * maps.shape[1]))
     places = np.argpartition(-maps, count - 1, axis=1)[:, :count]
-    chosen: NDArray[np.bool_] = np.zeros(maps.shape, dtype=np.bool_)
+    chosen = np.zeros(maps.shape, dtype=np.bool_)
     np.put_along_axis(chosen, places, True, axis=1)
     return chosen
 
@@ -78,7 +78,8 @@ def empty_maps(maps: Floats) -> NDArray[np.bool_]:
     """Which signed maps (n, cells) say nothing: all rectified away, constant, or not finite; shape (n,)."""
     finite = np.isfinite(maps).all(1)
     constant = maps.max(1) == maps.min(1)
-    return ~finite | constant | ~(maps > 0).any(1)
+    empty: NDArray[np.bool_] = ~finite | constant | ~(maps > 0).any(1)
+    return empty
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 import json
 from dataclasses import asdict, dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
+from fairdx.core.errors import InputError
 from fairdx.explain.overlap import Overlap
 from fairdx.inference.uncertainty import Estimate
 
@@ -172,6 +176,32 @@ class Explanation:
     def json(self) -> bytes:
         """Returns it as JSON; what is undefined is null."""
         return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False).encode()
+
+
+def read_explanation(path: Path) -> Explanation:
+    """Reads `overlap.json`.
+
+    Raises:
+        InputError: It is missing, damaged, or from another version.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for part in ("models", "changes"):
+            values[part] = _undefined(values[part])
+        return TypeAdapter(Explanation).validate_python(values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not hold an explanation: {str(error).splitlines()[0]}") from error
+
+
+def _undefined(value: Any) -> Any:
+    """Null as nan, which it stands for; but for a model without a mask."""
+    if isinstance(value, dict):
+        return {
+            key: item if key == "mask" and item is None else _undefined(item) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_undefined(item) for item in value]
+    return float("nan") if value is None else value
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from fairdx.core.config import Config
+from fairdx.core.config import Config, override, validate
 from fairdx.explain.layers import SMALLEST_SIDE
 
 
@@ -17,7 +17,8 @@ class ExplainSettings(Config):
     """Cells along a side that this layer needs. At 64 pixels the last convolution of a ResNet has 2 x 2, of
     which each is a quarter of the image; 2 takes it all the same, as in the paper."""
     second_opinion: int = Field(64, ge=20)
-    """Images of which occlusion maps are made as well, the first of those above."""
+    """Images of which occlusion maps are made as well, and on which deletion is tried: the first of those
+    above."""
     occlusion_cells: int = Field(8, ge=2)
     """Squares along a side that occlusion covers."""
     counterfactuals: int = Field(500, ge=0)
@@ -28,3 +29,12 @@ class ExplainSettings(Config):
     """Nominal coverage of the intervals."""
     seed: int = Field(0, ge=0)
     """Of the images, the folds of the probe, and the shuffled pairs."""
+
+
+def load_explain_settings(assignments: tuple[str, ...] = ()) -> ExplainSettings:
+    """Returns the settings with changes of the form `key=value`, as `second_opinion=200`.
+
+    Raises:
+        InputError: A key or a value cannot be used.
+    """
+    return validate(ExplainSettings, override({}, assignments), where="settings of explain")

@@ -126,13 +126,16 @@ class Asked:
 
 
 @torch.no_grad()
-def answer(subject: Subject, asked: Asked, advance: Callable[[int], None]) -> Answers:
+def answer(
+    subject: Subject, asked: Asked, advance: Callable[[int], None], probe: Probe | None = None
+) -> Answers:
     """Diagnoses the images, and fits the probe.
 
     Args:
         subject: The model.
         asked: The images.
         advance: Told how many images are done.
+        probe: One that is fitted already, with the folds of these images.
     """
     parts: list[tuple[Tensor, Tensor]] = []
     sees = "embedding"
@@ -145,7 +148,7 @@ def answer(subject: Subject, asked: Asked, advance: Callable[[int], None]) -> An
         advance(len(rows))
     logit, seen = (torch.cat(column) for column in zip(*parts, strict=True))
     task = asked.images.task
-    probe = fit_probe(
+    probe = probe or fit_probe(
         seen.double().numpy(),
         asked.label,
         asked.group,

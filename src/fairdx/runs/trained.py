@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from fairdx.core.errors import InputError
 from fairdx.core.locks import locked
 from fairdx.methods import METHODS, Method
 from fairdx.methods.base import Stage
@@ -18,6 +19,7 @@ from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.sources import load_given
 from fairdx.runs.data import RunData
+from fairdx.training.checkpoint import FINISHED
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, TrainingError, fit
 
@@ -32,16 +34,26 @@ class StageFolders:
         folder: The folder that holds them.
         resume: Whether to go on from an unfinished stage.
         shared: Whether other processes may train the same stages at the same time.
+        finished: Whether to take finished stages alone and train nothing.
     """
 
     folder: Path
     resume: bool
     shared: bool
+    finished: bool = False
 
     @contextmanager
     def hold(self, name: str, fabric: Fabric) -> Iterator[Path]:
-        """Yields a stage's folder; of shared ones, when no other process trains the stage any more."""
+        """Yields a stage's folder; of shared ones, when no other process trains the stage any more.
+
+        Raises:
+            InputError: Finished stages alone are to be taken, and this one is not.
+        """
         folder = self.folder / name
+        if self.finished and not (folder / FINISHED).exists():
+            raise InputError(
+                f"{folder} is not a finished stage: the run was not finished, or its data or settings changed"
+            )
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)
