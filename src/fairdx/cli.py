@@ -202,11 +202,13 @@ def main() -> None:
     )
     try:
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
+            from fairdx.commands.check_model import add_check_model
             from fairdx.commands.explain import add_explain
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
             from fairdx.commands.utility import add_utility
 
+            add_check_model(app)
             add_explain(app)
             add_prepare(app)
             add_studies(app)

@@ -44,7 +44,7 @@ class FrozenCard(Config):
 
     source: str
     """As in `[model]`: a file, `module:factory`, or the name of an architecture."""
-    kind: Literal["architecture", "module", "torch-export", "torchscript", "onnx"]
+    kind: Literal["architecture", "module", "memory", "torch-export", "torchscript", "onnx"]
     """How it is loaded. Of an `architecture` the weights are in the folder; of the others `source` is a file,
     or Python code, that must still be there."""
     sha256: str | None = None

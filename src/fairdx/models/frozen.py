@@ -1,7 +1,7 @@
 """A model that somebody else trained, behind the interface of our own: its weights never move."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, cast
 
 import torch
@@ -41,10 +41,13 @@ class FrozenModel(DiagnosisModel):
         super().__init__()
         self.network, self.contract, self.classes, self.trainable = network, contract, classes, trainable
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (contract.mean, contract.std))
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
-        self.train(False)
-        self._layer: nn.Module | None = None
+        with suppress(NotImplementedError):  # an exported program has no modes
+            network.eval()
+        self.training = False
         self.layer_name: str | None = None
         self._probe(size)
 
@@ -54,6 +57,22 @@ class FrozenModel(DiagnosisModel):
             return super().train(mode)
         self.training = False
         return self
+
+    @property
+    def _layer(self) -> nn.Module | None:
+        return None if self.layer_name is None else self.network.get_submodule(self.layer_name)
+
+    @contextmanager
+    def under(self, contract: Contract) -> Iterator[None]:
+        """Puts another range, mean, deviation or order of colours in place for a block, to compare them."""
+        own = self.contract, self._mean, self._std
+        self.contract = contract
+        for name, values in (("_mean", contract.mean), ("_std", contract.std)):
+            setattr(self, name, torch.tensor(values, device=own[1].device).view(1, -1, 1, 1))
+        try:
+            yield
+        finally:
+            self.contract, self._mean, self._std = own
 
     def forward(self, image: Tensor, edit: Edit | None = None) -> Diagnosis:
         """Diagnoses images (N, C, H, W) in [0, 1]; see `DiagnosisModel`."""
@@ -73,7 +92,7 @@ class FrozenModel(DiagnosisModel):
             shape = (contract.size, contract.size)
             image = interpolate(image, size=shape, mode="bilinear", align_corners=False, antialias=True)
         scaled = contract.low + image * (contract.high - contract.low)
-        taken = (scaled - self._mean) / self._std  # type: ignore[operator]
+        taken = (scaled - self._mean) / self._std
         if contract.colours == "BGR":
             taken = taken.flip(1)
         return taken.permute(0, 2, 3, 1).contiguous() if contract.layout == "NHWC" else taken
@@ -113,8 +132,8 @@ class FrozenModel(DiagnosisModel):
                 "or export it with a free batch size"
             ) from error
         self._check_output(output)
-        self.layer_name, self._layer = _embedding_layer(self.network, contract.embedding, calls)
-        if self._layer is not None:
+        self.layer_name = _embedding_layer(contract.embedding, calls)
+        if self.layer_name is not None:
             self.features = int(self(image).embedding.shape[1])
 
     def _check_output(self, output: Tensor) -> None:
@@ -226,22 +245,19 @@ def _watched(network: nn.Module) -> Iterator[list[tuple[str, nn.Module, tuple[in
             handle.remove()
 
 
-def _embedding_layer(
-    network: nn.Module, name: str | None, calls: list[tuple[str, nn.Module, tuple[int, ...]]]
-) -> tuple[str | None, nn.Module | None]:
-    """The layer whose input is the embedding."""
+def _embedding_layer(name: str | None, calls: list[tuple[str, nn.Module, tuple[int, ...]]]) -> str | None:
+    """Name of the layer whose input is the embedding."""
     if name is None:
-        return None, None
+        return None
     if name != AUTO:
-        for called, module, _ in calls:
-            if called == name:
-                return called, module
+        if any(called == name for called, _, _ in calls):
+            return name
         known = ", ".join(dict.fromkeys(called for called, _, shape in calls if len(shape) == 2)) or "none"
         raise InputError(
             f"`embedding`: no layer `{name}` runs in the model; layers that take one vector an image: {known}"
         )
-    linear = [(called, module) for called, module, shape in calls if _is_linear(module) and len(shape) == 2]
-    return linear[-1] if linear else (None, None)
+    linear = [called for called, module, shape in calls if _is_linear(module) and len(shape) == 2]
+    return linear[-1] if linear else None
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -3,12 +3,13 @@
 import io
 import json
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from re import fullmatch
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from pydantic import Field
@@ -21,12 +22,16 @@ from fairdx.models.contract import Contract
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.frozen import FrozenModel, with_tap
 from fairdx.models.networks import read_weights
+from fairdx.models.onnx_program import load_onnx
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Kind = Literal["architecture", "module", "torch-export", "torchscript", "onnx"]
+Kind = Literal["architecture", "module", "memory", "torch-export", "torchscript", "onnx"]
+
+MEMORY: Final = "memory:"
+"""Before the name of the class of a network that somebody holds in memory."""
 
 _KINDS: Final[dict[str, Kind]] = {
     ".onnx": "onnx",
@@ -72,6 +77,8 @@ class GivenModel(Config):
                 f"{self.source} holds weights alone: name the network as `architecture`, as in "
                 '`architecture = "torchvision:densenet121"`'
             )
+        if self.source.startswith(MEMORY):
+            return "memory"
         if fullmatch(r"[\w.]+:[\w.]+", self.source):
             return "module"
         raise InputError(
@@ -80,30 +87,38 @@ class GivenModel(Config):
         )
 
 
-def load_given(config: GivenModel, *, classes: int, size: int) -> FrozenModel:
+def load_given(
+    config: GivenModel, *, classes: int, size: int, network: nn.Module | None = None
+) -> FrozenModel:
     """Loads a model that was trained elsewhere.
 
     Args:
         config: Where it is and what it takes.
         classes: Classes of the label.
         size: Height and width of the images that it will be given.
+        network: The model itself, where `config` says that it is in memory.
 
     Raises:
         InputError: It cannot be found, loaded or run; the message says why.
     """
     kind = config.kind
-    network = _LOADERS[kind](config)
-    trainable = kind in ("architecture", "module")
+    if kind == "memory" and network is None:
+        raise InputError(
+            f"the model {config.source.removeprefix(MEMORY)} was in memory; give it as `network`"
+        )
+    if kind != "memory" or network is None:
+        network = _LOADERS[kind](config)
+    trainable = kind in ("architecture", "module", "memory")
     return FrozenModel(network, config.contract, classes=classes, size=size, trainable=trainable)
 
 
 def frozen_card(config: GivenModel, model: FrozenModel) -> FrozenCard:
     """Returns what a model folder has to say of it."""
-    file = Path(config.source)
+    file, code = Path(config.source), config.kind in ("module", "memory")
     return FrozenCard(
-        source=config.source if config.kind == "module" else str(file.resolve()),
+        source=config.source if code else str(file.resolve()),
         kind=config.kind,
-        sha256=None if config.kind == "module" else file_hash(file),
+        sha256=None if code else file_hash(file),
         contract=config.contract,
         inside=config.kind == "architecture",
         options={**config.options, **({"architecture": config.architecture} if config.architecture else {})},
@@ -134,48 +149,7 @@ def _load_module(config: GivenModel) -> nn.Module:
 
 def _load_onnx(config: GivenModel) -> nn.Module:
     _require_file(Path(config.source))
-    try:
-        import onnx
-        from onnx2torch import convert
-    except ImportError as error:
-        raise InputError(
-            f"{config.source}: ONNX models need onnx and onnx2torch; run `pip install 'fairdx[onnx]'`"
-        ) from error
-    try:
-        program = onnx.load(config.source)
-    except Exception as error:
-        raise InputError(f"{config.source} is not an ONNX file: {error}") from error
-    if len(program.graph.input) - len(program.graph.initializer) > 1 and len(_inputs(program)) > 1:
-        raise InputError(f"{config.source} takes {len(_inputs(program))} inputs; one, the image, is possible")
-    try:
-        network: nn.Module = convert(program)
-    except NotImplementedError as error:
-        missing = ", ".join(_unsupported(program)) or str(error)
-        raise InputError(
-            f"{config.source} cannot be converted to torch, so no gradient flows through it: onnx2torch does "
-            f"not support {missing}"
-        ) from error
-    return network
-
-
-def _inputs(program: Any) -> list[str]:
-    given = {tensor.name for tensor in program.graph.initializer}
-    return [value.name for value in program.graph.input if value.name not in given]
-
-
-def _unsupported(program: Any) -> list[str]:
-    """The operators that the converter does not know, by name and version."""
-    from onnx2torch.node_converters.registry import get_converter
-
-    versions = {entry.domain: entry.version for entry in program.opset_import}
-    unknown = []
-    for node in program.graph.node:
-        version = versions.get(node.domain, 1)
-        try:
-            get_converter(operation_type=node.op_type, version=version, domain=node.domain)
-        except NotImplementedError:
-            unknown.append(f"{node.op_type} (opset {version})")
-    return list(dict.fromkeys(unknown))
+    return load_onnx(Path(config.source))
 
 
 def _load_export(config: GivenModel) -> nn.Module:
@@ -233,7 +207,9 @@ def _load_script(config: GivenModel) -> nn.Module:
             "model.trust=true"
         )
     try:
-        network: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is deprecated: hospitals have such files
+            network: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise InputError(f"{path} is not TorchScript: {_last_line(error)}") from error
     return network
@@ -265,22 +241,37 @@ def build_architecture(name: str, options: dict[str, Any], weights: dict[str, Te
         InputError: There is no such library or network, or the options do not suit it.
     """
     library, _, network = name.partition(":")
-    last = [tensor for key, tensor in weights.items() if key.endswith("bias")]
-    if "num_classes" not in options and last:
-        options = {**options, "num_classes": len(last[-1])}
+    if library not in _LIBRARIES:
+        raise InputError(f'`architecture = "{name}"`: give timm:NAME or torchvision:NAME')
     try:
-        if library == "timm":
-            import timm
-
-            network_: nn.Module = timm.create_model(network, pretrained=False, **options)
-            return network_
-        if library == "torchvision":
-            import torchvision
-
-            return cast(nn.Module, torchvision.models.get_model(network, weights=None, **options))
+        built = _LIBRARIES[library](network, options)
+        linear = [key for key, module in built.named_modules() if isinstance(module, nn.Linear)]
+        head = weights.get(f"{linear[-1]}.weight") if linear else None
+        if "num_classes" not in options and head is not None:
+            built = _LIBRARIES[library](network, {**options, "num_classes": len(head)})
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"`architecture`: {name} cannot be built: {_last_line(error)}") from error
-    raise InputError(f'`architecture = "{name}"`: give timm:NAME or torchvision:NAME')
+    return built
+
+
+def _timm(name: str, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    network: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return network
+
+
+def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return network
+
+
+_LIBRARIES: Final[dict[str, Callable[[str, dict[str, Any]], nn.Module]]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+}
 
 
 def _last_line(error: Exception) -> str:

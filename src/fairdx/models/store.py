@@ -115,13 +115,20 @@ class StoredModel:
         return decided
 
 
-def load_model(folder: str | Path, *, trust: bool = False, source: str | None = None) -> StoredModel:
+def load_model(
+    folder: str | Path,
+    *,
+    trust: bool = False,
+    source: str | None = None,
+    network: nn.Module | None = None,
+) -> StoredModel:
     """Loads a model folder.
 
     Args:
         folder: A model folder, or a run's folder.
         trust: Whether a frozen model from a file may run code of its own; see `GivenModel`.
         source: Where the frozen model is now, if the file has moved.
+        network: The frozen model itself, where it was given in memory.
 
     Raises:
         InputError: The folder, or the frozen model that it names, is missing, damaged, edited or newer.
@@ -130,7 +137,7 @@ def load_model(folder: str | Path, *, trust: bool = False, source: str | None = 
     if not (place / CARD).exists() and (place / "model" / CARD).exists():
         place = place / "model"
     card = read_card(place)
-    model = _frozen(place, card, trust=trust, source=source)
+    model = _frozen(place, card, trust=trust, source=source, network=network)
     fair = FairModel(
         model, mask=_mask(place, card), correction=_correction(place, card), temperature=card.temperature
     )
@@ -147,7 +154,7 @@ def our_frozen_card(encoder: str, model: DiagnosisModel) -> FrozenCard:
     )
 
 
-def _frozen(folder: Path, card: ModelCard, *, trust: bool, source: str | None) -> DiagnosisModel:
+def _frozen(folder: Path, card: ModelCard, **where: Any) -> DiagnosisModel:
     frozen, size = card.frozen, card.image.size
     inside = _weights(folder / FROZEN_WEIGHTS) if frozen.inside else {}
     model: DiagnosisModel
@@ -155,11 +162,13 @@ def _frozen(folder: Path, card: ModelCard, *, trust: bool, source: str | None) -
         encoder = Encoder(frozen.source.removeprefix(OURS), channels=card.image.channels, size=size)
         model = Diagnoser(encoder, len(card.classes))
     else:
-        model = _given(frozen, inside, classes=len(card.classes), size=size, trust=trust, source=source)
+        model = _given(frozen, inside, classes=len(card.classes), size=size, **where)
     if inside:
         _load(model, inside, folder / FROZEN_WEIGHTS)
     if weights_hash(model) != frozen.weights_sha256:
-        raise InputError(f"{source or frozen.source} is not the frozen model that {folder} was made for")
+        raise InputError(
+            f"{where['source'] or frozen.source} is not the frozen model that {folder} was made for"
+        )
     return model
 
 
@@ -171,6 +180,7 @@ def _given(
     size: int,
     trust: bool,
     source: str | None,
+    network: nn.Module | None,
 ) -> FrozenModel:
     assert frozen.contract is not None
     options = dict(frozen.options)
@@ -186,7 +196,7 @@ def _given(
         if file_hash(Path(where)) != frozen.sha256:
             raise InputError(f"{where} is not the file of the frozen model: its hash differs from the card's")
     given = GivenModel(source=where, options=options, trust=trust, contract=frozen.contract)
-    return load_given(given, classes=classes, size=size)
+    return load_given(given, classes=classes, size=size, network=network)
 
 
 def _mask(folder: Path, card: ModelCard) -> Mask | None:

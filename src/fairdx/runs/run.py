@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from fairdx import __version__
 from fairdx.core.files import write_whole
@@ -38,6 +39,7 @@ def run(
     stages: Path | None = None,
     phantoms: Path | None = None,
     beside_vanilla: bool = True,
+    network: nn.Module | None = None,
 ) -> dict[str, Any] | None:
     """Trains one method and measures it beside the same model without mitigation.
 
@@ -49,6 +51,7 @@ def run(
             that needs a stage another is training waits for it.
         phantoms: Where to keep rendered phantoms, for runs that share them; in `folder` by default.
         beside_vanilla: Whether to measure the model without mitigation as well.
+        network: The model itself, where the settings say that it is in memory.
 
     Returns:
         The content of `results.json`; None in all but the first of several processes.
@@ -64,7 +67,7 @@ def run(
         current = open_data(settings, folder, phantoms, fabric)
         save_settings(folder, settings)
     place = StageFolders(stages or folder / STAGES, resume, shared=stages is not None)
-    obtained = obtain_model(current, place)
+    obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
     if beside_vanilla or settings.method_name == "vanilla":
         measured["vanilla"] = measure(current, "vanilla", lambda image: obtained.model(image).logit)

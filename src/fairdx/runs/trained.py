@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from torch import nn
 
 from fairdx.core.errors import InputError
 from fairdx.core.locks import locked
@@ -77,12 +78,13 @@ class Obtained:
     history: list[Record]
 
 
-def obtain_model(current: RunData, place: StageFolders) -> Obtained:
+def obtain_model(current: RunData, place: StageFolders, network: nn.Module | None = None) -> Obtained:
     """Trains stage 1, or loads the model that was trained elsewhere.
 
     Args:
         current: Data, settings, device.
         place: Where stages are kept.
+        network: The model itself, where the settings say that it is in memory.
 
     Raises:
         InputError: The model cannot be had, or there are too few images.
@@ -94,7 +96,7 @@ def obtain_model(current: RunData, place: StageFolders) -> Obtained:
         model, stage = pretraining(config, spec, seed=current.settings.seed)
         key, history = _trained(stage, current, place, key)
         return Obtained(model, key, history)
-    given = load_given(config, classes=spec.classes, size=spec.size)
+    given = load_given(config, classes=spec.classes, size=spec.size, network=network)
     given.to(current.fabric.device).requires_grad_(False)
     contract = config.contract.model_dump(mode="json")
     return Obtained(given, hash_of(key, weights_hash(given), contract), [])

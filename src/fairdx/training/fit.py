@@ -34,10 +34,10 @@ from fairdx.training.optimization import Learner, WeightAverage, learning, sched
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
-3: the method is built after its model."""
+3: the method is built after its model. 4: a mask generator without a checkerboard."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
