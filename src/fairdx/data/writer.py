@@ -9,7 +9,6 @@ or was made from files that have changed since, and goes on: the result is bit-i
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import zlib
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import journal_line, read_journal, write_all
 from fairdx.data.base import IMAGES
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ImageWriter:
 
     def _open(self, fingerprint: str) -> None:
         partial, journal = self._folder / PARTIAL, self._folder / JOURNAL
-        first, *lines = _journal_lines(journal)
+        first, *lines = read_journal(journal)
         if first is not None and first.get("fingerprint") != fingerprint:
             raise InputError(
                 f"{self._folder} holds an unfinished data set made from another source, with other options "
@@ -81,7 +81,7 @@ class ImageWriter:
         self._images = partial.open("r+b" if partial.exists() else "w+b", buffering=0)
         self._journal = journal.open("r+b" if journal.exists() else "w+b", buffering=0)
         self._images.seek(len(self._header))
-        _write(self._journal, _line({"fingerprint": fingerprint}))
+        write_all(self._journal, journal_line({"fingerprint": fingerprint}))
         for line in lines:
             if line is None or not self._verified(line):
                 break
@@ -98,7 +98,7 @@ class ImageWriter:
         data = self._images.read(line["kept"] * self._stride)
         if zlib.crc32(data) != line["crc"] or len(data) != line["kept"] * self._stride:
             return False
-        _write(self._journal, _line(line))
+        write_all(self._journal, journal_line(line))
         self._count(line, data)
         return True
 
@@ -129,39 +129,16 @@ class ImageWriter:
             "failed": [list(f) for f in failed],
             "stamp": stamp,
         }
-        _write(self._images, data)
-        _write(self._journal, _line(line))
+        write_all(self._images, data)
+        write_all(self._journal, journal_line(line))
         self._count(line, data)
 
     def finish(self) -> None:
         """Give the file its header and its name."""
         self._images.seek(0)
-        _write(self._images, _header(self.kept, self._shape))
+        write_all(self._images, _header(self.kept, self._shape))
         os.fsync(self._images.fileno())
         (self._folder / PARTIAL).replace(self._folder / IMAGES)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    """Write all of it: an unbuffered write may stop half-way when the disk fills."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _line(content: dict[str, Any]) -> bytes:
-    return json.dumps(content).encode() + b"\n"
-
-
-def _journal_lines(path: Path) -> list[dict[str, Any] | None]:
-    """Read a journal; None stands for what cannot be read, at the latest at the end."""
-    lines: list[dict[str, Any] | None] = []
-    for text in (path.read_bytes() if path.exists() else b"").split(b"\n"):
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = None
-        lines.append(content if isinstance(content, dict) else None)
-    return lines
 
 
 def _header(images: int, shape: tuple[int, int, int]) -> bytes:

@@ -96,15 +96,22 @@ class ExportCard(Config):
     """One exported file, and how it compared with PyTorch when it was written."""
 
     file: str
-    """Its name in the folder."""
+    """Its path in the folder, with slashes."""
     content: Literal["model", "mask"]
     """Mask and model together, or the mask alone."""
+    precision: Literal["fp32"] = "fp32"
+    """What it computes with, whatever the model was measured with."""
     images: int
     """How many images were compared, all of them at a batch other than the traced one."""
+    compared_on: Literal["validation", "noise"] = "validation"
+    """What they were: validation images, or noise of the brightness and spread of the training images."""
     largest_difference: float
-    """Of the scores (of the masked pixels in [0, 1], for the mask alone)."""
+    """Of the scores (of the masked pixels in [0, 1], for the mask alone) from PyTorch in 32 bits."""
     equal_decisions: float
-    """Share of the images with the same decision."""
+    """Share of the images with the same decision; with a rule that needs the group, in every group."""
+    equal_to_measured: float | None = None
+    """Share of the images with the decision that the model makes in the precision that it was measured with,
+    where that is not fp32."""
     opset: int | None = None
     """Of ONNX."""
 
@@ -190,6 +197,12 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def model_folder(folder: Path) -> Path:
+    """Returns the model folder itself, where a run's folder may be given, which has it as `model`."""
+    inner = folder / "model"
+    return inner if not (folder / CARD).exists() and (inner / CARD).exists() else folder
+
+
 def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCard:
     """Reads the card of a model folder and checks the files that it lists.
 
@@ -200,8 +213,7 @@ def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCar
     Raises:
         InputError: There is no card, a newer fairdx wrote it, or a file is missing or was changed.
     """
-    if not (folder / CARD).exists() and (folder / "model" / CARD).exists():
-        folder = folder / "model"
+    folder = model_folder(folder)
     file = folder / CARD
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -116,9 +116,10 @@ class Transport(GroupPosterior):
 
     def forward(self, diagnosis: Diagnosis) -> Tensor:
         """Returns corrected logits (N, 2): 0 and the log-odds."""
-        odds = (diagnosis.logit[:, 1] - diagnosis.logit[:, 0]).contiguous()
+        odds = diagnosis.logit[:, 1] - diagnosis.logit[:, 0]
         inside = odds.clamp(self.at[0], self.at[-1])
-        right = torch.searchsorted(self.at, inside).clamp(1, len(self.at) - 1)
+        # Counted, not searched for: an exported model has no operation that searches.
+        right = (self.at < inside[:, None]).sum(1).clamp(1, len(self.at) - 1)
         left = right - 1
         share = (inside - self.at[left]) / (self.at[right] - self.at[left])
         moved = self.target[:, left] + share * (self.target[:, right] - self.target[:, left])  # (K, N)

@@ -84,16 +84,23 @@ class FairModel(nn.Module):
 
     def diagnose(self, image: Tensor) -> Diagnosis:
         """Returns embedding and logits of images (N, C, H, W) in [0, 1]."""
-        correction = self.correction
-        if correction is None:
-            found: Diagnosis = self.model(self.masked(image))
-        else:
-            found = self.model(self.masked(image), edit=correction.edit if correction.edits else None)
-            with torch.autocast(image.device.type, enabled=False):
-                found = found._replace(logit=correction(found))
-        return found
+        return self._behind_mask(self.masked(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns class logits (N, classes) of images (N, C, H, W) in [0, 1]."""
-        logit = self.diagnose(image).logit
+        return self.judge(self.masked(image))
+
+    def judge(self, masked: Tensor) -> Tensor:
+        """Returns class logits (N, classes) of images that went through the mask already."""
+        logit = self._behind_mask(masked).logit
         return logit if self.temperature == 1 else logit / self.temperature
+
+    def _behind_mask(self, masked: Tensor) -> Diagnosis:
+        correction = self.correction
+        if correction is None:
+            found: Diagnosis = self.model(masked)
+        else:
+            found = self.model(masked, edit=correction.edit if correction.edits else None)
+            with torch.autocast(masked.device.type, enabled=False):
+                found = found._replace(logit=correction(found))
+        return found

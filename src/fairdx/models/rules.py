@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError
-from fairdx.models.card import RuleCard
+from fairdx.models.card import ModelCard, RuleCard
 
 
 def changed_scores(
@@ -35,6 +35,20 @@ def changed_scores(
         rows = group == name
         changed[rows] = np.interp(score[rows], rule.score, rule.changed[name])
     return changed
+
+
+def decided(card: ModelCard, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Decides scores that the card's rule has changed already.
+
+    Args:
+        card: It holds the threshold.
+        scores: Class probabilities, shape (n, classes).
+
+    Returns:
+        Codes of the classes on the card, shape (n,).
+    """
+    positive = scores.argmax(1) if card.threshold is None else scores[:, 1] >= card.threshold
+    return np.asarray(positive, dtype=np.int64)
 
 
 @dataclass(frozen=True)

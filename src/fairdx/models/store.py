@@ -22,6 +22,7 @@ from fairdx.models.card import (
     FrozenCard,
     ModelCard,
     file_hash,
+    model_folder,
     read_card,
     write_card,
 )
@@ -30,7 +31,7 @@ from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.fair import Correction, FairModel, Mask
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.networks import Diagnoser, Encoder, MaskGenerator
-from fairdx.models.rules import changed_scores
+from fairdx.models.rules import changed_scores, decided
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.scoring import BATCH, Place, apply
 from fairdx.models.sources import GivenModel, build_architecture, load_given
@@ -108,11 +109,7 @@ class StoredModel:
 
     def decisions(self, images: NDArray[Any], groups: Sequence[str] | None = None) -> NDArray[np.int64]:
         """Decides images, as `scores`; codes of the classes on the card, shape (n,)."""
-        scores = self.scores(images, groups)
-        if self.card.threshold is None:
-            return np.asarray(scores.argmax(1), dtype=np.int64)
-        decided: NDArray[np.int64] = (scores[:, 1] >= self.card.threshold).astype(np.int64)
-        return decided
+        return decided(self.card, self.scores(images, groups))
 
 
 def load_model(
@@ -133,9 +130,7 @@ def load_model(
     Raises:
         InputError: The folder, or the frozen model that it names, is missing, damaged, edited or newer.
     """
-    place = Path(folder)
-    if not (place / CARD).exists() and (place / "model" / CARD).exists():
-        place = place / "model"
+    place = model_folder(Path(folder))
     card = read_card(place)
     model = _frozen(place, card, trust=trust, source=source, network=network)
     fair = FairModel(
@@ -218,6 +213,8 @@ def _correction(folder: Path, card: ModelCard) -> Correction | None:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: a folder that was exported with --out holds no weights to load")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -228,7 +225,8 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path} does not hold the weights that its card describes: {error}") from error
+        problem = str(error).splitlines()[min(1, str(error).count("\n"))].strip()
+        raise InputError(f"{path} does not hold the weights that its card describes: {problem}") from error
 
 
 def _check_form(images: NDArray[Any], card: ModelCard) -> None:
