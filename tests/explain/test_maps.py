@@ -16,6 +16,7 @@ from fairdx.models.contract import Contract
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.networks import Diagnoser, Encoder
+from fairdx.models.sources import GivenModel, load_given
 
 
 class Small(nn.Module):
@@ -215,6 +216,27 @@ def test_a_foreign_frozen_model_with_its_contract():
     free = copy.deepcopy(model).requires_grad_(True)
     reference = LayerGradCam(lambda x: free(x).logit, free.network[2]).attribute(image, target=1)[:, 0]
     torch.testing.assert_close(found, reference.detach(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_an_exported_program_is_explained_as_the_network_it_came_from(name, tmp_path):
+    torch.manual_seed(0)
+    size = {"img_size": 64} if name.startswith("vit") else {}
+    network = frozen(timm.create_model(name, num_classes=2, in_chans=1, **size))
+    image = torch.rand(2, 1, 64, 64)
+    program = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    given = GivenModel(source=str(tmp_path / "model.pt2"), contract=Contract(channels=1))
+    model = load_given(given, classes=2, size=64)
+    layer = choose_layer(model, lambda x: model(x).logit, image)
+    assert layer.name.startswith("network.at_")
+    assert layer.shape == (4, 4)
+    (found,) = grad_cam(model, layer, lambda x: [model(x).logit[:, 1]], image)
+    assert found.abs().sum() > 0
+    if name == "resnet18":
+        own = layer_of(network, "layer3", 4)
+        (reference,) = grad_cam(network, own, lambda x: [network(x).log_softmax(1)[:, 1]], image)
+        torch.testing.assert_close(found, reference, rtol=1e-3, atol=1e-6)
 
 
 def test_with_other_weights_the_maps_are_others():

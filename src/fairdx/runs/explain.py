@@ -23,6 +23,8 @@ from fairdx.models.card import CARD, ModelCard, read_card, write_card
 from fairdx.models.fair import FairModel
 from fairdx.models.loading import TaskImages
 from fairdx.models.store import load_model
+from fairdx.runs.card import TEXT
+from fairdx.runs.card_text import card_text
 from fairdx.runs.explained_page import MAPS, write_explanation_page
 from fairdx.runs.files import MODEL
 from fairdx.runs.page import write_run_report
@@ -61,6 +63,7 @@ class _Opened:
     phantom: Phantom | None
     folder: Path
     model: Path | None
+    card: ModelCard | None
 
 
 def explain_folder(request: ExplainRequest) -> tuple[Explained, Path]:
@@ -92,10 +95,11 @@ def _write(explained: Explained, figure: bytes, opened: _Opened) -> None:
         for chart in charts(explanation):
             write_whole(folder / "figures" / f"{chart.name}.svg", chart.file().encode())
         write_whole(folder / OVERLAP, explanation.json())
-        if opened.model is not None:
+        if opened.model is not None and opened.card is not None:
             write_whole(opened.model / OVERLAP, explanation.json())
-            card = read_card(opened.model)
-            write_card(opened.model, card.model_copy(update={"files": {**card.files, OVERLAP: ""}}))
+            card = opened.card
+            card = write_card(opened.model, card.model_copy(update={"files": {**card.files, OVERLAP: ""}}))
+            write_whole(opened.model / TEXT, card_text(card, explanation.sentences).encode())
     if is_run(folder):
         write_run_report(folder)
     else:
@@ -127,7 +131,8 @@ def _open_run(request: ExplainRequest) -> _Opened:
     if request.out is not None or request.data is not None:
         model = None  # the run's own folders say what its own images showed
     out = request.out or (folder if request.data is None else folder / "explain")
-    return _Opened(tuple(subjects), images, explains(phantom, images), out, model)
+    card = None if model is None else read_card(model, check=())
+    return _Opened(tuple(subjects), images, explains(phantom, images), out, model, card)
 
 
 def _open_model(request: ExplainRequest) -> _Opened:
@@ -144,7 +149,7 @@ def _open_model(request: ExplainRequest) -> _Opened:
         subjects.append(Subject("vanilla", FairModel(fair.model), threshold=_threshold(card, "vanilla")))
     subjects.append(Subject(card.method, fair, threshold=card.threshold))
     out = request.out or request.place / "explain"
-    return _Opened(tuple(subjects), images, explains(phantom, images), out, None)
+    return _Opened(tuple(subjects), images, explains(phantom, images), out, None, None)
 
 
 def _threshold(card: ModelCard, name: str) -> float | None:
