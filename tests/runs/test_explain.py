@@ -109,7 +109,9 @@ def test_a_model_folder_with_images_from_elsewhere(explained, finished, data, tm
     found, folder = explain_folder(ExplainRequest(finished / "model", CLOSE, data=data, out=tmp_path / "out"))
     assert [looked.subject.name for looked in found.looked] == ["vanilla", "fair_diagnosis"]
     assert (folder / "overlap.json").exists()
-    one = found.explanation.models["vanilla"].opinions["grad_cam"].pairs["group"].overlap["all"]["common_mass"]
+    one = (
+        found.explanation.models["vanilla"].opinions["grad_cam"].pairs["group"].overlap["all"]["common_mass"]
+    )
     two = explained.explanation.models["vanilla"].opinions["grad_cam"].pairs["group"]
     assert one.own.value == pytest.approx(two.overlap["all"]["common_mass"].own.value, rel=0.02)
 
@@ -117,8 +119,8 @@ def test_a_model_folder_with_images_from_elsewhere(explained, finished, data, tm
 def test_bad_input_is_named(finished, data, tmp_path):
     with pytest.raises(InputError, match="holds no model"):
         explain_folder(ExplainRequest(tmp_path, CLOSE))
+    settings = CLOSE.model_copy(update={"layer": "nowhere"})
     with pytest.raises(InputError, match="no layer `nowhere`"):
-        settings = CLOSE.model_copy(update={"layer": "nowhere"})
         explain_folder(ExplainRequest(finished, settings, out=tmp_path / "x"))
     images = reopen(finished).current.images
     assert rows_of(images, ("phantom/0000003", "7")).tolist() == [3, 7]
