@@ -139,3 +139,29 @@ def test_images_of_a_patient_share_the_disease_and_differ_in_position():
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         PhantomSettings(**change)
+
+
+def test_regions_are_where_interventions_change_the_picture():
+    plain = Phantom(PhantomSettings(size=64, noise=0.0, other_prevalence=1e-9))
+    index = np.arange(60)
+    regions = plain.regions(index)
+    total = regions.lesion.astype(int) + regions.trait + regions.rest
+    assert (total == 1).all()
+    without, with_shadow = (plain.render(index, do_direct=code).astype(int)[:, 0] for code in (0, 1))
+    change = np.abs(with_shadow - without)
+    shadow = regions.trait | regions.lesion  # a lesion may lie in the shadow
+    assert (change[~shadow].max(initial=0)) < 0.45 * change.max()
+    assert change[regions.trait].mean() > 10 * change[regions.rest].mean()
+    ill = plain.labels(index)[:, 0] == 1
+    assert (regions.lesion.any((1, 2)) == ill).all()
+    healthy = Phantom(PhantomSettings(size=64, noise=0.0, other_prevalence=1e-9, prevalence=(1e-9, 1e-9)))
+    drawn = np.abs(plain.render(index).astype(int) - healthy.render(index).astype(int))[:, 0]
+    assert drawn[regions.lesion].mean() > 10 * drawn[~regions.lesion].mean()
+
+
+def test_regions_of_a_finding_that_changes_the_chest_itself():
+    plain = Phantom(PhantomSettings(size=64, other_prevalence=0.5))
+    index = np.arange(20)
+    regions = plain.regions(index, finding="cardiomegaly")
+    column = [finding.name for finding in FINDINGS].index("cardiomegaly")
+    assert (regions.lesion.any((1, 2)) == (plain.labels(index)[:, column] == 1)).all()

@@ -9,9 +9,10 @@ from scipy.stats import norm
 
 from fairdx.core.errors import InputError
 from fairdx.inference.delong import delong
+from fairdx.report.pictures import diverging
 from fairdx.runs.folder import RunFolder, to_toml
 from fairdx.runs.page import rows, supported_best, write_run_report
-from fairdx.runs.samples import diverging, gallery
+from fairdx.runs.samples import gallery
 from fairdx.runs.words import auc_change, findings, verdict
 
 

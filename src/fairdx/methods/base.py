@@ -19,6 +19,7 @@ from fairdx.data.base import Batch
 from fairdx.models.card import RuleCard
 from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.fair import FairModel
+from fairdx.models.networks import Discriminator
 from fairdx.models.runtime import derive_seed, isolated_rng
 
 Losses = dict[str, Tensor]
@@ -198,6 +199,7 @@ class Method(ABC):
         retrains: Whether it trains the diagnosis model anew, instead of leaving it as it is.
         model: The diagnosis model that it is given; what `vanilla` reports.
         fair: What it delivers.
+        discriminator: d_Y, who looked for the group while it was trained; None where nobody did.
     """
 
     config_class: ClassVar[type[MethodConfig]]
@@ -206,6 +208,7 @@ class Method(ABC):
     retrains: ClassVar[bool] = False
     model: DiagnosisModel
     fair: FairModel
+    discriminator: Discriminator | None = None
 
     @classmethod
     def build(cls, config: MethodConfig, spec: Spec, model: DiagnosisModel, *, seed: int) -> Self:

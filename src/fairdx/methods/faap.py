@@ -52,6 +52,7 @@ class FAAP(Masking):
 
     config_class = FAAPConfig
     config: FAAPConfig
+    discriminator: Discriminator
 
     def __init__(self, config: FAAPConfig, spec: Spec, model: DiagnosisModel) -> None:
         super().__init__(config, spec, model)

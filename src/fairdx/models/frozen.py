@@ -265,15 +265,18 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 class Tap(nn.Module):
-    """Stands in a program of operations where the embedding passes."""
+    """Stands in a program of operations where something passes that others want to see."""
 
-    def forward(self, embedding: Tensor) -> Tensor:
+    def forward(self, passing: Tensor) -> Tensor:
         """Returns what it is given."""
-        return embedding
+        return passing
 
 
 def with_tap(program: fx.GraphModule) -> fx.GraphModule:
-    """Puts a `Tap` before the last linear operation of an exported program, which has no layers.
+    """Puts a `Tap` where an exported program, which has no layers, would have one worth looking at.
+
+    That is before the last linear operation, where the embedding passes (`embedding`), and after every
+    operation whose result could be a picture or a row of tokens (`at_` and the operation's name).
 
     Args:
         program: What `ExportedProgram.module()` returns; changed in place.
@@ -289,5 +292,13 @@ def with_tap(program: fx.GraphModule) -> fx.GraphModule:
         arguments = list(last.args)
         arguments[place] = cast(Any, tap)
         last.args = tuple(arguments)
-        program.recompile()
+    for node in list(program.graph.nodes):
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, Tensor) and value.ndim in (3, 4):
+            name = f"at_{node.name}"
+            program.add_submodule(name, Tap())
+            with program.graph.inserting_after(node):
+                seen = program.graph.call_module(name, (node,))
+            node.replace_all_uses_with(seen, delete_user_cb=lambda user, seen=seen: user is not seen)
+    program.recompile()
     return program

@@ -1,6 +1,6 @@
 """The model card for people: `README.md` in a model folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairdx.metrics.definitions import METRICS
@@ -18,8 +18,13 @@ SHOWN = (
 """The figures of the table, where the model has them."""
 
 
-def card_text(card: ModelCard) -> str:
-    """Returns the card in words, as Markdown: intended use, figures, and when not to use it."""
+def card_text(card: ModelCard, looks: Sequence[str] = ()) -> str:
+    """Returns the card in words, as Markdown: intended use, figures, and when not to use it.
+
+    Args:
+        card: The card.
+        looks: What `fairdx explain` found, in sentences.
+    """
     parts = [
         f"# {card.label}: a model made fairer by {card.attribute}",
         f"Made by fairdx {card.fairdx}, method `{card.method}`, {card.created}. Research software, not a "
@@ -30,10 +35,18 @@ def card_text(card: ModelCard) -> str:
         f"On {_count(card)} test images of `{card.data.get('source', 'the data set')}`, with "
         "their intervals. They say how sure each figure is for this one model and such patients.",
         _table(card),
+        *_looks(looks),
         "## When not to use it",
         "\n".join(f"- {line}" for line in _limits(card)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _looks(sentences: Sequence[str]) -> list[str]:
+    if not sentences:
+        return []
+    intro = "Maps of diagnosis and group, from `fairdx explain`; the figures are in `overlap.json`."
+    return ["## Where it looks", intro, "\n".join(f"- {sentence}" for sentence in sentences)]
 
 
 def _use(card: ModelCard) -> str:

@@ -115,8 +115,10 @@ def _counts(
 
 
 def training_figures(run: RunFolder) -> list[Figure]:
-    """One figure per stage: its loss terms and validation scores by epoch."""
-    made = []
+    """One figure per stage: its loss terms and validation scores by epoch; none where nothing was trained."""
+    made: list[Figure] = []
+    if run.history.empty:
+        return made
     for stage, table in run.history.groupby("stage", sort=False):
         epochs = table["epoch"].to_numpy(dtype=float)
         curves = {

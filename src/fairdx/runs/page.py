@@ -10,6 +10,7 @@ from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import SIGNED_POINTS, direction_of, integer, loss_of, style_of, unit_of
 from fairdx.report.page import render_page
 from fairdx.runs import words
+from fairdx.runs.explained_page import section_in
 from fairdx.runs.figures import run_figures, training_figures
 from fairdx.runs.folder import RunFolder, to_toml
 from fairdx.runs.samples import gallery
@@ -86,6 +87,7 @@ def write_run_report(folder: Path) -> Path:
         rows_at_half=rows(run, at_half=True),
         figures=figures,
         training=training,
+        explained=section_in(folder),
         gallery=pictures,
         facts=facts(run),
         settings=to_toml(run.config),

@@ -21,6 +21,7 @@ from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
+from fairdx.training.checkpoint import FINISHED
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, TrainingError, fit
 
@@ -39,16 +40,26 @@ class StageFolders:
         folder: The folder that holds them.
         resume: Whether to go on from an unfinished stage.
         shared: Whether other processes may train the same stages at the same time.
+        finished: Whether to take finished stages alone and train nothing.
     """
 
     folder: Path
     resume: bool
     shared: bool
+    finished: bool = False
 
     @contextmanager
     def hold(self, name: str, fabric: Fabric) -> Iterator[Path]:
-        """Yields a stage's folder; of shared ones, when no other process trains the stage any more."""
+        """Yields a stage's folder; of shared ones, when no other process trains the stage any more.
+
+        Raises:
+            InputError: Finished stages alone are to be taken, and this one is not.
+        """
         folder = self.folder / name
+        if self.finished and not (folder / FINISHED).exists():
+            raise InputError(
+                f"{folder} is not a finished stage: the run was not finished, or its data or settings changed"
+            )
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)

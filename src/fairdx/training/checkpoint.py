@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +14,9 @@ from fairdx.training.choice import Record
 if TYPE_CHECKING:
     from fairdx.training.fit import Fit
 
+FINISHED: Final = "history.json"
+"""What a stage's folder has when the stage is finished."""
+
 
 class Checkpoint:
     """A stage on disk: the best weights as safetensors, and what it takes to go on after the last epoch."""
@@ -23,7 +26,7 @@ class Checkpoint:
         self.best, self.last, self.done = (
             folder / "best.safetensors",
             folder / "last.pt",
-            folder / "history.json",
+            folder / FINISHED,
         )
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,0 +1,88 @@
+"""`fairdx explain`: where a model looks, with the overlap of its maps tested against shuffled pairs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `second_opinion=200`.")
+]
+
+
+def add_explain(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(explain)
+
+
+def explain(
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|MODEL|CONFIG.toml",
+            help="A run's folder, a model folder, or a file that says what to train and explain over seeds.",
+        ),
+    ],
+    images: Annotated[
+        list[str], typer.Option(help="An image to show in the figure, by name or row; may be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared data set; a model folder needs one, a run has its own.")
+    ] = None,
+    settings: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; the run's by default.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the file of a frozen model run code of its own.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Where the frozen model is now, if its file has moved.")
+    ] = None,
+) -> None:
+    """Where a model looks: maps of diagnosis and group, their overlap against shuffled pairs (figure 4).
+
+    Example: `fairdx explain runs/phantom --images 5000 --images 5007`
+    """
+    if place.suffix == ".toml":
+        _over_seeds(place, tuple(settings), out)
+        return
+    from fairdx.explain.settings import load_explain_settings
+    from fairdx.runs.explain import ExplainRequest, explain_folder
+
+    request = ExplainRequest(
+        place=place,
+        settings=load_explain_settings(tuple(settings)),
+        chosen=tuple(images),
+        data=data,
+        out=out,
+        trust=trust,
+        source=source,
+    )
+    with _interruptible("nothing was written"):
+        explained, folder = explain_folder(request)
+    console = Console(highlight=False)
+    for sentence in explained.explanation.sentences:
+        console.print(f"- {sentence}", markup=False)
+    console.print(f"All figures are in {folder / 'overlap.json'}, the maps in {folder / 'figure4.png'}.")
+
+
+def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None) -> None:
+    from fairdx.runs.figure4 import TABLE, figure4, load_figure4
+
+    folder = out or Path("runs") / config.stem
+    with _interruptible("the same command goes on"):
+        figure4(load_figure4(config, settings), folder)
+    Console().print(Markdown((folder / TABLE).read_text(encoding="utf-8")))
+
+
+@contextmanager
+def _interruptible(then: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; {then}\n")
+        raise typer.Exit(130) from None

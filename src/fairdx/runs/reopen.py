@@ -1,0 +1,80 @@
+"""Opens a finished run again: its data, its model and its method with their final weights; trains nothing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairdx.core.errors import InputError
+from fairdx.methods import Method
+from fairdx.models.runtime import make_fabric
+from fairdx.runs.data import RunData, open_data
+from fairdx.runs.files import CONFIG, RESULTS, STAGES
+from fairdx.runs.settings import RunSettings, build_settings
+from fairdx.runs.trained import Obtained, StageFolders, obtain_model, train_method
+
+SHARED_DATA = "data"
+"""Where the runs of a study share their phantoms, beside the stages that they share."""
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A finished run.
+
+    Attributes:
+        current: Data, settings, device.
+        obtained: The diagnosis model.
+        method: The method with its final weights.
+        thresholds: By name of the model, where it decides.
+    """
+
+    current: RunData
+    obtained: Obtained
+    method: Method
+    thresholds: dict[str, float | None]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a finished run."""
+    return (folder / CONFIG).is_file() and (folder / RESULTS).is_file()
+
+
+def reopen(folder: Path) -> Reopened:
+    """Opens a finished run.
+
+    Args:
+        folder: The run's folder, alone or as one of a study's.
+
+    Raises:
+        InputError: It is not the folder of a finished run, or its data or stages are gone.
+    """
+    if not is_run(folder):
+        raise InputError(f"{folder} has no {CONFIG} and {RESULTS}: it is not the folder of a finished run")
+    settings = read_settings(folder)
+    study = folder.resolve().parent.parent
+    own = (folder / STAGES).exists()
+    place = StageFolders(folder / STAGES if own else study / STAGES, resume=True, shared=False, finished=True)
+    fabric = make_fabric(settings.trainer)
+    shared = study / SHARED_DATA if not own and (study / SHARED_DATA).exists() else None
+    current = open_data(settings, folder, shared, fabric)
+    obtained = obtain_model(current, place)
+    method, _ = train_method(current, place, obtained)
+    methods = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["methods"]
+    return Reopened(
+        current, obtained, method, {name: found.get("threshold") for name, found in methods.items()}
+    )
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """Reads the settings of a run from its folder.
+
+    Raises:
+        InputError: They cannot be read, or another version of fairdx wrote them.
+    """
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        name = values.pop("method_name")
+        values["method"] = {"name": name, **values["method"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not hold the settings of a run: {error}") from error
+    return build_settings(values, where=str(path))
