@@ -28,12 +28,15 @@ from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.methods.base import Losses, Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, log_odds
 from fairdx.methods.masking import Masked
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.information import separation_gap
 from fairdx.models.loading import TaskImages
-from fairdx.models.networks import Diagnosis, Encoder, MaskGenerator
+from fairdx.models.networks import Encoder, MaskGenerator
 from fairdx.models.runtime import TrainerSettings, make_fabric
-from fairdx.runs.measure import Run, measure
+from fairdx.runs.data import RunData
+from fairdx.runs.measure import measure
 from fairdx.runs.settings import DataSettings, EvaluationSettings, RunSettings
 from fairdx.training.fit import fit
 
@@ -103,14 +106,15 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
     config_class = IdeaConfig
     config: IdeaConfig
 
-    def __init__(self, config: IdeaConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
+    def __init__(self, config: IdeaConfig, spec: Spec, model: DiagnosisModel) -> None:
+        super().__init__(config, spec, model)
         self._alpha, self._done, self._epoch = config.alpha, 0.0, 0
         self._recent: deque[tuple[Batch, Masked]] = deque(maxlen=config.replay)
         if config.seen_gradient:
             self.mask_generator = _Beside(
                 MaskGenerator(2 * spec.channels, width=config.width), self._gradient
             )
+            self.fair.mask.generator = self.mask_generator
         if config.large:
             encoder = Encoder("resnet18", channels=spec.channels, size=spec.size)
             self.discriminator.views["image"] = nn.Sequential(encoder, nn.Linear(512, 128), nn.SiLU())
@@ -170,7 +174,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         """How the frozen model's log-odds change with each pixel, in units of their mean size."""
         with torch.inference_mode(False), torch.enable_grad():
             plain = image.detach().clone().requires_grad_()
-            logit = self.diagnoser(plain).logit
+            logit = self.model(plain).logit
             (slope,) = torch.autograd.grad((logit[:, 1] - logit[:, 0]).sum(), plain)
         return slope / slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
 
@@ -256,14 +260,21 @@ def trial(name: str, scene: Scene, seed: int, place: Path) -> str:
     """Trains one mask and returns its line of the table."""
     images = _rendered(scene.phantom, place)
     meta, task = images.dataset.meta, images.task
-    method = Idea.build(_config(name, scene), Spec(meta.channels, meta.size, 2, 2), seed=seed)
     fabric, trainer = make_fabric(TrainerSettings()), TrainerSettings()
-    for stage, half in zip(method.stages(), HALVES.get(name, (None, None)), strict=True):
-        folder = place / f"pretrain-{seed}-{half}" if stage.name == "pretrain" else None
-        part = _part(images, half)
-        if name in ENRICHED and stage.name != "pretrain":
-            part = Enriched(part.dataset, part.task, ENRICHED[name])
-        history = fit(stage, part, fabric=fabric, settings=trainer, seed=seed, folder=folder)
+    spec = Spec(meta.channels, meta.size, 2, 2)
+    first, half = HALVES.get(name, (None, None))
+    factor = 2 if name in HALVES else 1  # as many steps on half the images
+    config = PretrainingConfig(**scene.pretraining)
+    config = config.model_copy(update={"epochs": factor * config.epochs})
+    model, stage = pretraining(config, spec, seed=seed)
+    place = place / f"pretrain-{seed}-{first}"
+    fit(stage, _part(images, first), fabric=fabric, settings=trainer, seed=seed, folder=place)
+    method = Idea.build(_config(name, scene), spec, model, seed=seed)
+    part = _part(images, half)
+    if name in ENRICHED:
+        part = Enriched(part.dataset, part.task, ENRICHED[name])
+    (stage,) = method.stages()
+    history = fit(stage, part, fabric=fabric, settings=trainer, seed=seed)
     kept = next(record["epoch"] for record in history if record["kept"])
     settings = RunSettings(
         method_name="fair_diagnosis",
@@ -272,8 +283,9 @@ def trial(name: str, scene: Scene, seed: int, place: Path) -> str:
         evaluation=EvaluationSettings(replicates=2),
         seed=seed,
     )
-    run = Run(settings, images, fabric, Phantom(scene.phantom), task.group_names[0])
-    figures, table = measure(run, "mask", method.logits)
+    run = RunData(settings, images, fabric, Phantom(scene.phantom), task.group_names[0])
+    measured = measure(run, "mask", method.logits)
+    figures, table = measured.figures, measured.table
     test = table[table["split"] == "test"]
     mean = mean_approximate_diagnosis_fairness(
         test["label"], test["score"], sensitive_features=test[task.attribute_name]
@@ -289,11 +301,9 @@ def _config(name: str, scene: Scene) -> IdeaConfig:
     idea = dict(IDEAS[name])
     factor = idea.pop("batches", 1)
     mask = {**scene.mask, **idea}
-    config = IdeaConfig(**mask, pretraining=scene.pretraining)
+    config = IdeaConfig(**mask)
     update = {"batch_size": factor * config.batch_size}
     if name in HALVES:  # as many steps on half the images
-        pretraining = config.pretraining
-        update["pretraining"] = pretraining.model_copy(update={"epochs": 2 * pretraining.epochs})
         update["epochs"] = 2 * config.epochs
     return config.model_copy(update=update)
 

@@ -22,8 +22,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
-from fairdx.methods.base import PretrainingConfig, Spec, Stage, build_diagnoser
-from fairdx.methods.pretraining import pretraining_stage
+from fairdx.methods.base import Spec, Stage
+from fairdx.methods.pretraining import PretrainingConfig, build_diagnoser, pretraining_stage
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.training.augment import augment

@@ -18,6 +18,7 @@ from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig
 from fairdx.methods.masking import Masked
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 
 BATCH = 128
 
@@ -25,10 +26,11 @@ BATCH = 128
 def seconds(*, shared: bool, steps: int) -> float:
     """Seconds of `steps` adversarial steps, with one forward pass or with one for each player."""
     config = FairDiagnosisConfig(**FairDiagnosis.presets["adversarial"], discriminator_updates=1)
-    method = FairDiagnosis.build(config, Spec(1, 64, 2, 2), seed=0)
-    for module in (method.diagnoser, method.mask_generator, method.discriminator):
+    spec = Spec(1, 64, 2, 2)
+    method = FairDiagnosis.build(config, spec, pretraining(PretrainingConfig(), spec, seed=0)[0], seed=0)
+    for module in (method.model, method.mask_generator, method.discriminator):
         module.to(memory_format=torch.channels_last)
-    method.diagnoser.eval().requires_grad_(False)
+    method.model.eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(BATCH, 1, 64, 64, generator=generator).to(memory_format=torch.channels_last)
     code = torch.arange(BATCH)

@@ -63,6 +63,7 @@ def run_command(
 
 
 def _run(settings: Any, out: Path, resume: bool) -> None:
+    from fairdx.runs.files import MODEL
     from fairdx.runs.page import summary_table, write_run_report
     from fairdx.runs.run import run
 
@@ -77,6 +78,8 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     console = Console()
     console.print(summary_table(results))
     console.print(f"Open [bold]{page}[/bold] for the whole report.", highlight=False)
+    if (out / MODEL).exists():
+        console.print(f"The model to deploy: [bold]{out / MODEL}[/bold]", highlight=False)
 
 
 @app.command()
@@ -118,10 +121,16 @@ def main() -> None:
 
         add_audit(app)
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
+            from fairdx.commands.check_model import add_check_model
+            from fairdx.commands.export import add_export
+            from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
             from fairdx.commands.utility import add_utility
 
+            add_check_model(app)
+            add_export(app)
+            add_predict(app)
             add_prepare(app)
             add_studies(app)
             add_utility(app)

@@ -14,11 +14,11 @@ def fairdx(*arguments, cwd=None):
 def test_help_lists_every_command():
     done = fairdx("--help")
     assert done.returncode == 0
-    for command in ("demo", "prepare", "inspect", "run", "audit"):
+    for command in ("demo", "prepare", "inspect", "run", "audit", "predict"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "inspect", "run", "audit"])
+@pytest.mark.parametrize("command", ["demo", "inspect", "run", "audit", "predict"])
 def test_the_help_of_every_command_has_an_example(command):
     done = fairdx(command, "--help")
     assert done.returncode == 0

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from fairdx.methods import METHODS, Spec
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
+from fairdx.models.diagnosis import weights_hash
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
-from fairdx.training.fit import fit, predict
+from fairdx.models.scoring import predict
+from fairdx.training.fit import fit
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
-SMALL = {"pretraining": {"epochs": 1, "batch_size": 16}}
+FIRST = PretrainingConfig(epochs=1, batch_size=16)
 STAGE_TWO = {"epochs": 1, "batch_size": 16}
 SPEC = Spec(channels=1, size=32, classes=2, groups=2, counts=((20, 12), (14, 18)))
 
@@ -32,8 +35,8 @@ def build(name, seed=0):
     """A method as small as its configuration allows."""
     method = METHODS[name]
     known = {key: value for key, value in STAGE_TWO.items() if key in method.config_class.model_fields}
-    config = method.config_class(**SMALL, **known)
-    return method.build(config, SPEC, seed=seed)
+    model, _ = pretraining(FIRST, SPEC, seed=seed)
+    return method.build(method.config_class(**known), SPEC, model.eval().requires_grad_(False), seed=seed)
 
 
 def state(module):
@@ -52,12 +55,15 @@ def test_builds_from_defaults_and_presets(name):
     method = METHODS[name]
     method.config_class()
     for preset in method.presets.values():
-        method.config_class.model_validate(preset)
+        own = dict(preset)
+        PretrainingConfig.model_validate(own.pop("model", {}))
+        method.config_class.model_validate(own)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_few_steps_give_finite_named_losses_and_move_exactly_the_players(name, images, fabric):
     method = build(name)
+    frozen = weights_hash(method.model)
     for stage in method.stages():
         before = {key: state(module) for key, module in stage.modules.items()}
         # Chosen by AUROC, the one epoch is kept; by fairness, the state before it might be.
@@ -65,19 +71,20 @@ def test_a_few_steps_give_finite_named_losses_and_move_exactly_the_players(name,
         terms = {key: value for key, value in history[-1].items() if "/" in key}
         assert terms
         assert all(np.isfinite(value) for value in terms.values())
-        learning = {key for player in stage.players for key in player.modules}
+        learning = set(stage.learning)
         for player in stage.players:
             assert f"{player.name}/total" in terms
         for key, module in stage.modules.items():
             after = state(module)
             moved = [part for part in after if not torch.equal(after[part], before[key][part])]
             if key in learning:
-                names = {part for part, _ in module.named_parameters()}
+                names = {part for part, _ in module.named_parameters()} or set(before[key])
                 assert names & set(moved), f"{name}/{stage.name}: {key} did not learn"
             else:
                 assert not moved, f"{name}/{stage.name}: {key} is frozen, but {moved} changed"
             assert not module.training
             assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert weights_hash(method.model) == frozen
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -17,6 +17,7 @@ from fairdx.methods.adversarial_debiasing import (
     debias,
 )
 from fairdx.methods.base import Player, Spec
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.training.optimization import Learner
 
 SHAPES = ((5, 7), (4, 3, 2, 2), (6,))
@@ -195,7 +196,9 @@ def test_the_model_learns_to_hide_what_the_adversary_could_use():
 
 
 def test_the_losses_are_two_cross_entropies():
-    method = AdversarialDebiasing.build(AdversarialDebiasingConfig(), Spec(1, 32, 2, 2), seed=0)
+    spec = Spec(1, 32, 2, 2)
+    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    method = AdversarialDebiasing.build(AdversarialDebiasingConfig(), spec, model, seed=0)
     method.retrained.eval()
     image = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = Batch(image, torch.tensor([0, 1] * 4), torch.tensor([0, 0, 1, 1] * 2), torch.arange(8))

@@ -6,12 +6,15 @@ from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.faap import FAAP, FAAPConfig
 from fairdx.methods.fair_diagnosis import FairDiagnosisConfig
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.training.optimization import learning
 
 
 def make(**changes):
-    method = FAAP.build(FAAPConfig(**changes), Spec(1, 32, 2, 2), seed=0)
-    for module in (method.diagnoser, method.mask_generator, method.discriminator):
+    spec = Spec(1, 32, 2, 2)
+    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    method = FAAP.build(FAAPConfig(**changes), spec, model, seed=0)
+    for module in (method.model, method.mask_generator, method.discriminator):
         module.requires_grad_(False).eval()
     return method
 
@@ -24,22 +27,22 @@ def batch():
 
 def test_the_generator_gets_a_gradient_and_the_frozen_model_none_nor_a_change(batch):
     method = make()
-    frozen = {key: value.clone() for key, value in method.diagnoser.state_dict().items()}
+    frozen = {key: value.clone() for key, value in method.model.state_dict().items()}
     modules = {
-        "diagnoser": method.diagnoser,
+        "model": method.model,
         "mask_generator": method.mask_generator,
         "discriminator": method.discriminator,
     }
-    stage = method.stages()[1]
+    stage = method.stages()[0]
     assert dict(stage.modules) == modules
     with learning(("mask_generator",), modules):
         method.generator_loss(batch, method.forward(batch))["total"].backward()
     assert all(
         p.grad is not None and p.grad.abs().max() > 0 for p in method.mask_generator.leave.parameters()
     )
-    for network in (method.diagnoser, method.discriminator):
+    for network in (method.model, method.discriminator):
         assert all(p.grad is None for p in network.parameters())
-    after = method.diagnoser.state_dict()
+    after = method.model.state_dict()
     assert any("running_var" in key for key in after)
     assert all(torch.equal(after[key], value) for key, value in frozen.items())
 
@@ -72,10 +75,10 @@ def test_the_discriminator_knows_the_embedding_and_not_the_label(batch):
 
 def test_an_untrained_perturbation_changes_nothing_and_any_keeps_to_its_bound(batch):
     method = make(eta=0.05)
-    torch.testing.assert_close(method.masked(batch.image), batch.image, rtol=0, atol=0)
+    torch.testing.assert_close(method.fair.masked(batch.image), batch.image, rtol=0, atol=0)
     with torch.no_grad():
         method.mask_generator.leave.weight.normal_(std=10)
-    changed = method.masked(batch.image)
+    changed = method.fair.masked(batch.image)
     assert 0.04 < float((changed - batch.image).abs().max()) <= 0.05 + 1e-6
     assert float(changed.min()) >= 0
     assert float(changed.max()) <= 1

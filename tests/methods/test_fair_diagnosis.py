@@ -7,14 +7,16 @@ from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.fair_diagnosis import FairDiagnosis, FairDiagnosisConfig, log_odds
 from fairdx.methods.masking import Masked
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.information import separation_gap
 from fairdx.training.optimization import learning
 
 
 def make(**changes):
     config = FairDiagnosisConfig(**changes)
-    method = FairDiagnosis.build(config, Spec(1, 32, 2, 2), seed=0)
-    for module in method.stages()[1].modules.values():
+    spec = Spec(1, 32, 2, 2)
+    method = FairDiagnosis.build(config, spec, pretraining(PretrainingConfig(), spec, seed=0)[0], seed=0)
+    for module in method.stages()[0].modules.values():
         module.requires_grad_(False).eval()
     return method
 
@@ -28,15 +30,15 @@ def batch():
 
 def test_the_generator_learns_through_the_frozen_model_which_stays_bit_identical(batch):
     method = make()
-    frozen = {key: value.clone() for key, value in method.diagnoser.state_dict().items()}
-    modules = {"diagnoser": method.diagnoser, "mask_generator": method.mask_generator}
+    frozen = {key: value.clone() for key, value in method.model.state_dict().items()}
+    modules = {"model": method.model, "mask_generator": method.mask_generator}
     with learning(("mask_generator",), modules):
         method.generator_loss(batch, method.forward(batch))["total"].backward()
     gradients = [p.grad for p in method.mask_generator.leave.parameters()]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
-    assert all(p.grad is None for p in method.diagnoser.parameters())
+    assert all(p.grad is None for p in method.model.parameters())
     assert all(p.grad is None for p in method.discriminator.parameters())
-    after = method.diagnoser.state_dict()
+    after = method.model.state_dict()
     assert any("running_var" in key for key in after)
     assert all(torch.equal(after[key], value) for key, value in frozen.items())
 
@@ -74,7 +76,7 @@ def test_by_default_the_order_within_groups_and_the_scores_themselves_are_kept(b
     masked = method.forward(batch)
     before, after = (
         (logit[:, 1] - logit[:, 0]).double().detach().numpy()
-        for logit in (method.diagnoser(batch.image).logit, masked.logit)
+        for logit in (method.model(batch.image).logit, masked.logit)
     )
     y, s = batch.label.numpy(), batch.group.numpy()
     ranking = np.mean(
@@ -97,39 +99,39 @@ def test_by_default_the_order_within_groups_and_the_scores_themselves_are_kept(b
 
 
 def _diagnosis(masked):
-    from fairdx.models.networks import Diagnosis
+    from fairdx.models.diagnosis import Diagnosis
 
     return Diagnosis(masked.embedding, masked.logit)
 
 
 def test_an_untrained_mask_changes_nothing(batch):
     method = make()
-    torch.testing.assert_close(method.masked(batch.image), batch.image, rtol=0, atol=0)
-    expected = method.diagnoser(batch.image).logit
+    torch.testing.assert_close(method.fair.masked(batch.image), batch.image, rtol=0, atol=0)
+    expected = method.model(batch.image).logit
     torch.testing.assert_close(method.logits(batch.image), expected, rtol=0, atol=0)
 
 
 def test_the_paper_preset_is_the_paper(batch):
-    preset = FairDiagnosisConfig.model_validate(FairDiagnosis.presets["paper"])
+    values = dict(FairDiagnosis.presets["paper"])
+    first = PretrainingConfig.model_validate(values.pop("model"))
+    preset = FairDiagnosisConfig.model_validate(values)
     assert (preset.eta, preset.alpha, preset.beta) == (0.2, 1.0, 1.0)
-    assert (
-        preset.learning_rate == preset.discriminator_learning_rate == preset.pretraining.learning_rate == 1e-4
-    )
-    assert preset.schedule == preset.pretraining.schedule == "step"
+    assert preset.learning_rate == preset.discriminator_learning_rate == first.learning_rate == 1e-4
+    assert preset.schedule == first.schedule == "step"
     assert preset.discriminator_sees == ("image",)
     assert preset.discriminator_updates == preset.adversary == 1
     assert preset.separation == preset.fidelity == 0
     assert preset.diagnosis == "information"
-    method = make(**FairDiagnosis.presets["paper"])
+    method = make(**values)
     loss = method.discriminator_loss(batch, method.forward(batch))["total"]
     assert float(loss) == pytest.approx(float(cross_entropy(torch.zeros(8, 2), batch.group)), abs=0.3)
 
 
 def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
     method = make(**FairDiagnosis.presets["gap"])
-    stage = method.stages()[1]
+    stage = method.stages()[0]
     assert [player.name for player in stage.players] == ["mask_generator"]
-    assert set(stage.modules) == {"diagnoser", "mask_generator"}
+    assert set(stage.modules) == {"model", "mask_generator"}
     losses = method.generator_loss(batch, method.forward(batch))
     assert "group_information" not in losses
     assert float(losses["change"]) == pytest.approx(0, abs=1e-8)  # an untrained mask changes no score
@@ -140,7 +142,7 @@ def test_without_an_adversary_the_mask_learns_alone_and_follows_the_gap(batch):
 def test_what_hides_the_group_grows_over_its_share_of_the_epochs(batch):
     method = make(growth=0.5, separation=5.0, adversary=2.0)
     masked = method.forward(batch)
-    hear = method.stages()[1].progress
+    hear = method.stages()[0].progress
 
     def total(done):
         hear(done)

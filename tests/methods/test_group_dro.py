@@ -5,7 +5,7 @@ from torch import nn
 
 from fairdx.methods.base import Spec
 from fairdx.methods.group_dro import GroupDRO, GroupDROConfig, WorstCase
-from fairdx.methods.pretraining import PretrainingConfig
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.training.fit import fit
@@ -45,17 +45,16 @@ def test_without_a_step_q_stays_equal():
 
 
 def method_of(epochs):
-    config = GroupDROConfig(
-        pretraining=PretrainingConfig(epochs=0, batch_size=16), epochs=epochs, batch_size=16, step_size=0.5
-    )
-    return GroupDRO.build(config, Spec(1, 32, 2, 2), seed=0)
+    config = GroupDROConfig(epochs=epochs, batch_size=16, step_size=0.5)
+    spec = Spec(1, 32, 2, 2)
+    return GroupDRO.build(config, spec, pretraining(PretrainingConfig(), spec, seed=0)[0], seed=0)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights_and_the_same_q(small_phantom, tmp_path):
     images, fabric = TaskImages(small_phantom, small_phantom.task()), make_fabric(EXACT)
 
     def train(method, loss=None, **options):
-        stage = method.stages()[1]
+        stage = method.stages()[0]
         if loss is not None:
             object.__setattr__(stage.players[0], "loss", loss)
         return fit(stage, images, fabric=fabric, settings=EXACT, seed=0, **options)

@@ -7,12 +7,15 @@ from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
 from fairdx.methods.laftr import LAFTR, LAFTRConfig
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 
 COUNTS = ((30, 10), (20, 40))
 
 
 def make(counts=COUNTS, **changes):
-    method = LAFTR.build(LAFTRConfig(**changes), Spec(1, 32, len(counts), len(counts[0]), counts), seed=0)
+    spec = Spec(1, 32, len(counts), len(counts[0]), counts)
+    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    method = LAFTR.build(LAFTRConfig(**changes), spec, model, seed=0)
     method.retrained.eval()
     return method
 

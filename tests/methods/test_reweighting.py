@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import Spec
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.methods.retraining import RetrainingConfig
 from fairdx.methods.reweighting import Reweighting
 
@@ -15,8 +16,10 @@ COUNTS = ((30, 10), (20, 40), (5, 15))
 
 
 def make(counts=COUNTS):
-    classes, groups = len(counts), len(counts[0])
-    return Reweighting.build(RetrainingConfig(), Spec(1, 32, classes, groups, counts), seed=0)
+    classes, groups = (len(counts), len(counts[0])) if counts else (2, 2)
+    spec = Spec(1, 32, classes, groups, counts)
+    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    return Reweighting.build(RetrainingConfig(), spec, model, seed=0)
 
 
 def test_the_weights_are_those_of_the_paper_by_hand():
@@ -57,13 +60,11 @@ def test_an_empty_cell_is_an_error_that_names_it():
     with pytest.raises(InputError, match="none of class 1 in group 0"):
         make(((10, 20), (0, 40)))
     with pytest.raises(InputError, match="needs the numbers of training images"):
-        Reweighting.build(RetrainingConfig(), Spec(1, 32, 2, 2), seed=0)
+        make(())
 
 
 def test_the_counts_of_a_run_are_those_of_its_training_split(small_phantom):
     from fairdx.models.loading import TaskImages
-    from fairdx.runs.measure import Run
-    from fairdx.runs.run import _spec
     from fairdx.runs.settings import load_settings
 
     task = small_phantom.task()
@@ -71,7 +72,9 @@ def test_the_counts_of_a_run_are_those_of_its_training_split(small_phantom):
     label[task.indices("train")[:3]] = -1  # unknown labels are not counted
     task = replace(task, label=label)
     settings = load_settings(None, ("method.name=vanilla",))
-    spec = _spec(Run(settings, TaskImages(small_phantom, task), None, None, "male"))
+    from fairdx.runs.data import RunData
+
+    spec = RunData(settings, TaskImages(small_phantom, task), None, None, "male").spec
     train = (task.split == "train") & (label >= 0)
     expected = tuple(
         tuple(int((train & (label == y) & (task.group == s)).sum()) for s in range(2)) for y in range(2)
@@ -82,24 +85,22 @@ def test_the_counts_of_a_run_are_those_of_its_training_split(small_phantom):
 
 def test_the_second_training_starts_from_the_first_ones_weights():
     method = make()
-    first, second = method.diagnoser.state_dict(), method.retrained.state_dict()
+    first, second = method.model.state_dict(), method.retrained.state_dict()
     assert all(torch.equal(second[key], value) for key, value in first.items())
     assert all(
-        a is not b for a, b in zip(method.diagnoser.parameters(), method.retrained.parameters(), strict=True)
+        a is not b for a, b in zip(method.model.parameters(), method.retrained.parameters(), strict=True)
     )
 
 
 def test_what_is_not_given_is_as_in_stage_one():
-    pretraining, own = make().stages()
-    assert (own.epochs, own.batch_size, own.schedule) == (
-        pretraining.epochs,
-        pretraining.batch_size,
-        pretraining.schedule,
-    )
-    assert own.players[0].learning_rate == pretraining.players[0].learning_rate
-    assert own.players[0].weight_decay == pretraining.players[0].weight_decay
+    first = PretrainingConfig(epochs=3, batch_size=9, learning_rate=0.2, weight_decay=0.3, schedule="step")
+    spec = Spec(1, 32, 2, 2, ((1, 1), (1, 1)))
+    model = pretraining(first, spec, seed=0)[0]
+    (own,) = Reweighting.build(RetrainingConfig().resolved(first), spec, model, seed=0).stages()
+    assert (own.epochs, own.batch_size, own.schedule) == (3, 9, "step")
+    assert (own.players[0].learning_rate, own.players[0].weight_decay) == (0.2, 0.3)
     config = RetrainingConfig(epochs=2, batch_size=8, learning_rate=0.1, weight_decay=0.0, schedule="step")
-    stage = Reweighting.build(config, Spec(1, 32, 2, 2, ((1, 1), (1, 1))), seed=0).stages()[1]
+    (stage,) = Reweighting.build(config, spec, model, seed=0).stages()
     player = stage.players[0]
     assert (stage.epochs, stage.batch_size, stage.schedule) == (2, 8, "step")
     assert (player.learning_rate, player.weight_decay) == (0.1, 0.0)

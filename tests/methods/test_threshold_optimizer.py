@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fairdx.core.errors import InputError
 from fairdx.methods.base import Spec
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.methods.threshold_optimizer import ThresholdOptimizer, ThresholdOptimizerConfig, _decided
 from fairdx.metrics.rates import equalized_odds_difference
 from fairdx.runs.run import run
@@ -14,7 +15,9 @@ from fairdx.runs.settings import load_settings
 
 
 def make(classes=2, **changes):
-    return ThresholdOptimizer.build(ThresholdOptimizerConfig(**changes), Spec(1, 32, classes, 2), seed=0)
+    spec = Spec(1, 32, classes, 2)
+    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    return ThresholdOptimizer.build(ThresholdOptimizerConfig(**changes), spec, model, seed=0)
 
 
 def sample(n, seed=0):
@@ -110,8 +113,8 @@ def test_a_run_reports_the_randomised_decisions_and_no_true_effects(small_phanto
         (
             f"data.root={small_phantom.root}",
             "method.name=threshold_optimizer",
-            "method.pretraining.epochs=1",
-            "method.pretraining.batch_size=16",
+            "model.epochs=1",
+            "model.batch_size=16",
             "evaluation.replicates=20",
             "evaluation.true_effect_patients=16",
             "trainer.precision=fp32",

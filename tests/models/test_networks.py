@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from scipy.stats import binom
 from torch import nn
 
 from fairdx.core.errors import InputError
@@ -50,7 +51,7 @@ def test_each_step_sees_the_result_of_the_last():
     assert float(apply_mask(image, Rest(), eta=0.3, steps=3)) == pytest.approx(x, rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 32, 32), (1, 33, 47), (3, 225, 224)])
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 32, 32), (1, 33, 47), (3, 225, 224), (1, 8, 9)])
 def test_the_mask_generator_starts_as_the_identity_on_any_size(shape):
     image = torch.rand(2, *shape)
     assert torch.equal(apply_mask(image, MaskGenerator(shape[0]), eta=0.2), image)
@@ -102,6 +103,64 @@ def test_weights_of_another_backbone_are_refused_and_wrapped_ones_are_found(tmp_
 def test_any_width_will_do():
     for width in (1, 12, 20):
         MaskGenerator(1, width=width)(torch.rand(1, 1, 16, 16))
+
+
+def awake(channels=1, *, seed):
+    """A generator of random weights, whose last layer is not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        generator = MaskGenerator(channels)
+        nn.init.normal_(generator.leave.weight)
+        nn.init.normal_(generator.leave.bias)
+    return generator.eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("grey", [0.0, 0.3, 1.0])
+def test_the_mask_of_a_flat_image_is_flat_away_from_the_border(grey):
+    mask = awake(3, seed=0)(torch.full((1, 3, 128, 128), grey))
+    inside = mask[..., 48:80, 48:80]
+    assert inside.abs().min() > 1e-3
+    torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside), atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_no_pixel_of_a_cell_is_preferred_beyond_chance():
+    """A preference for one of the 2 x 2 phases is a line of the mean mask's spectrum at a Nyquist frequency.
+
+    Without one, that bin is the strongest of itself and its 8 nearest as often as any other of the nine.
+    """
+    seeds, size = 40, 64
+    strongest = torch.zeros(3)
+    for seed in range(seeds):
+        noise = torch.Generator().manual_seed(seed)
+        mask = awake(seed=seed)(torch.rand(8, 1, 32 + size, 32 + size, generator=noise)).mean((0, 1))
+        window = torch.hann_window(size, periodic=True)
+        inside = (mask - mask.mean())[16:-16, 16:-16] * window * window[:, None]
+        energy = torch.fft.fft2(inside).abs().square()
+        for number, (row, column) in enumerate([(size // 2, 0), (0, size // 2), (size // 2, size // 2)]):
+            # Every second bin: the window spreads each over the next.
+            near = [
+                energy[(row + 2 * i) % size, (column + 2 * j) % size] for i in (-1, 0, 1) for j in (-1, 0, 1)
+            ]
+            strongest[number] += float(near[4] == max(near))
+    assert (strongest <= binom.ppf(0.999, seeds, 1 / 9)).all(), strongest
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 33, 47)])
+def test_the_mask_generator_takes_a_batch_of_any_length_in_onnx(shape, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    generator, path = awake(shape[0], seed=1), tmp_path / "mask.onnx"
+    batch = {"image": {0: torch.export.Dim("batch")}}
+    torch.onnx.export(
+        generator, (torch.rand(2, *shape),), path, dynamo=True, dynamic_shapes=batch, verbose=False
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for length in (1, 5):
+        image = torch.rand(length, *shape)
+        (mask,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        torch.testing.assert_close(torch.from_numpy(mask), generator(image).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_weights_that_are_code_are_refused(tmp_path):

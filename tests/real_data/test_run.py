@@ -16,7 +16,7 @@ from fairdx.runs.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 SHORT = (
-    "method.pretraining.epochs=1",
+    "model.epochs=1",
     "method.epochs=1",
     "evaluation.replicates=100",
 )

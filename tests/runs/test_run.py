@@ -18,8 +18,8 @@ from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
 
 TINY = (
-    "method.pretraining.epochs=2",
-    "method.pretraining.batch_size=32",
+    "model.epochs=2",
+    "model.batch_size=32",
     "method.epochs=1",
     "method.batch_size=32",
     "evaluation.replicates=50",
@@ -125,7 +125,7 @@ def test_stages_of_an_older_recipe_are_left_alone(finished, prepared, tmp_path, 
     stages = tmp_path / "stages"
     shutil.copytree(finished / "stages", stages)
     before = {path.name: path.stat().st_mtime_ns for path in stages.iterdir()}
-    monkeypatch.setattr("fairdx.runs.run.RECIPE", 0)
+    monkeypatch.setattr("fairdx.runs.trained.RECIPE", 0)
     settings = load_settings(None, (*TINY, f"data.root={prepared}"))
     run(settings, tmp_path / "run", stages=stages, beside_vanilla=False)
     assert {path.name: path.stat().st_mtime_ns for path in stages.iterdir() if path.name in before} == before

@@ -92,7 +92,7 @@ def test_curves_are_drawn_for_every_metric_and_method(study_maker, tmp_path):
 
 
 def test_names_are_not_joined_by_a_line(study_maker):
-    key = "method.pretraining.encoder"
+    key = "model.encoder"
     rows = study_maker({"ours": (["resnet18", "resnet50"], 0.5, 0.002)}, key=key)
     drawn = render(make_figures(Summary(rows, (key,)))[1].panels[0])
     assert 'class="line s0"' not in drawn
@@ -103,7 +103,7 @@ def test_names_are_not_joined_by_a_line(study_maker):
 def test_two_settings_make_small_multiples_on_one_scale(study_maker):
     import pandas as pd
 
-    encoder = "method.pretraining.encoder"
+    encoder = "model.encoder"
     parts = [
         study_maker({"ours": ([0.1, 0.2], factor, 0.002)}, key=ETA).assign(**{encoder: name})
         for name, factor in (("resnet18", 0.9), ("resnet50", 0.3))

@@ -19,7 +19,7 @@ seeds = [3]
 [run]
 method.name = "fair_diagnosis"
 method.epochs = 2
-method.pretraining.epochs = 1
+model.epochs = 1
 [vary]
 "method.eta" = [{ value = 0.0, set = { method = { name = "vanilla" } } }, 0.1]
 "trainer.flip" = [false, true]
@@ -38,7 +38,7 @@ def test_a_comparison_is_methods_by_data_by_seeds_by_folds(study_file):
         (data, method, seed, None) for data in "ab" for method in ("vanilla", "ours") for seed in (0, 1)
     ]
     assert {run.settings.data.attribute for run in found if run.data == "b"} == {"age_group"}
-    assert all(run.settings.method.pretraining.epochs == 1 for run in found)
+    assert all(run.settings.model.epochs == 1 for run in found)
     assert all(run.settings.seed == run.seed for run in found)
     assert len({run.key for run in found}) == len(found)
     folded = plan(path, assignments=("study.seeds=[4]", "study.folds=3"))
@@ -85,7 +85,7 @@ def test_a_grid_is_the_product_of_what_varies_and_a_point_may_change_the_method(
         (0.1, True, "fair_diagnosis"),
     ]
     assert {run.method for run in found} == {"fair_diagnosis"}
-    assert all(run.settings.method.pretraining.epochs == 1 for run in found)
+    assert all(run.settings.model.epochs == 1 for run in found)
     assert [run.settings.method.epochs for run in found[2:]] == [2, 2]
 
 
@@ -116,7 +116,7 @@ def test_the_key_is_of_the_settings_and_of_what_is_in_the_data_not_of_its_place(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FILE.replace("pretraining.epochs", "pretraining.epoch"), r"study\.toml.*pretraining\.epochs"),
+        (FILE.replace("model.epochs", "model.epoch"), r"study\.toml.*did you mean `epochs`"),
         (FILE + "eta = 5.0\n", r"study\.toml \(`ours` on phantom\) \[method\]: `eta`.*received 5\.0"),
         (FILE.replace('"vanilla"', '"vanila"'), r"study\.toml.*did you mean `vanilla`"),
         (FILE.replace("seeds", "sead"), r"did you mean `study\.seeds`"),
@@ -124,7 +124,7 @@ def test_the_key_is_of_the_settings_and_of_what_is_in_the_data_not_of_its_place(
         (FILE.replace("seeds = [0, 1]", "folds = 5"), "give one seed"),
         (FILE.replace('label = "ours"', "").replace('"fair_diagnosis"', '"vanilla"'), "two of that name"),
         (FILE.replace('"fair_diagnosis"', '"vanilla"'), "two runs are the same: `vanilla, phantom, seed 0`"),
-        (FILE.replace("method.pretraining", "method.eta = 1\nmethod.pretraining"), "not `eta`"),
+        (FILE.replace("model", "method.eta = 1\nmodel"), "as `eta`"),
         (FILE.replace("[[method]]", "seed = 3\n[[method]]", 1), r"`run\.seed` is given by"),
         (FILE.replace("[[method]]", "trainer.processes = 2\n[[method]]", 1), "one --storage"),
         (FILE + '[[data]]\nname = "x"\nroot = "nowhere"\n', "nowhere"),
@@ -180,8 +180,8 @@ def test_the_paper_has_its_tables():
 def test_every_line_of_table_2_trains_the_backbone_that_it_names():
     encoders = set()
     for run in plan(CONFIGS / "table2_backbones.toml", "ablate"):
-        assert run.settings.method.pretraining.encoder == run.varied["method.pretraining.encoder"]
-        encoders.add(run.settings.method.pretraining.encoder)
+        assert run.settings.model.encoder == run.varied["model.encoder"]
+        encoders.add(run.settings.model.encoder)
     assert len(encoders) == 3
 
 

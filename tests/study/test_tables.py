@@ -141,7 +141,7 @@ def test_runs_that_varied_does_not_tell_apart_are_refused(rows):
 
 
 def test_vanilla_is_matched_at_the_settings_that_it_has(row_maker):
-    encoder, eta = "method.pretraining.encoder", "method.eta"
+    encoder, eta = "model.encoder", "method.eta"
     settings = [{encoder: e, eta: t} for e in ("resnet18", "resnet50") for t in (0.1, 0.2)]
     rows = [row_maker("ours", s, settings=one, auroc=0.8) for one in settings for s in (0, 1)]
     for name, auc in (("resnet18", 0.9), ("resnet50", 0.7)):

@@ -11,8 +11,10 @@ from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
 from fairdx.metrics.threshold import youden_threshold
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, make_fabric
+from fairdx.models.scoring import predict
 from fairdx.training.augment import augment
-from fairdx.training.fit import TrainingError, _better, fit, predict, within_chance
+from fairdx.training.choice import better, within_chance
+from fairdx.training.fit import TrainingError, fit
 from fairdx.training.optimization import learning, schedule_factor
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=0)
@@ -168,7 +170,7 @@ def test_the_choice_by_fairness(record, best, expected):
         return dict(zip(names, values, strict=True))
 
     stage = stage_of(Linear(), choose="fairness", budget=0.01)
-    assert _better(stage, epoch(record), epoch(best), epoch((0.95, 0.90, 0.02)), 5e-4) is expected
+    assert better(stage, epoch(record), epoch(best), epoch((0.95, 0.90, 0.02)), 5e-4) is expected
 
 
 @pytest.mark.parametrize("groups", [2, 3])

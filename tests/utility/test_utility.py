@@ -26,7 +26,7 @@ root = "{root}"
 [method]
 epochs = 1
 batch_size = 64
-[method.pretraining]
+[model]
 epochs = 1
 batch_size = 64
 [trainer]
@@ -108,7 +108,7 @@ def test_findings_that_are_all_too_rare_are_named(finished, config):
 def test_bad_settings_name_the_key(config):
     for change, message in (
         ("utility.finding=[]", "did you mean `findings`"),
-        ("method.pretraining.mutual_information=0", "mutual_information` is 0"),
+        ("model.mutual_information=0", "mutual_information` is 0"),
         ("method.etta=1", "etta"),
     ):
         with pytest.raises(InputError, match=message):

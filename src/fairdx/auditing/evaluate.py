@@ -90,7 +90,7 @@ def evaluate(  # noqa: PLR0913 - each is one fact of the evaluation
         patient is not None,
         [],
     )
-    study = Study({"sensitive_features": group}, {}, patient, None, settings).referring(reference)
+    study = Study.of({"sensitive_features": group}, reference, patient, None, settings)
     if binary:
         found, part = measure_binary(study, Truth.of(binary_truth(y_true)), scores)
         return _chosen(found, part.gaps, part.simultaneous, study)

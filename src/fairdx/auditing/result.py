@@ -238,7 +238,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """All that `fairdx.auditing.engine` found; fractions are in [0, 1], information is in nats.
+    """All that `fairdx.audit` found; fractions are in [0, 1], information is in nats.
 
     Attributes:
         schema_version: Version of this form.

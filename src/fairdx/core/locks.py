@@ -1,4 +1,4 @@
-"""A folder that one process holds against others; the lock goes with the process, however that ends."""
+"""An output that one process holds against others; the lock goes with the process, however that ends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,24 @@ if TYPE_CHECKING:
 LOCK: Final = ".lock"
 
 
-@contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder against other processes.
+def lock_of(output: Path) -> Path:
+    """Name the lock file of an output.
 
     Args:
-        folder: An existing folder.
+        output: An existing folder, or a file that may not be there yet.
+
+    Returns:
+        A hidden file, in the folder or beside the file.
+    """
+    return output / LOCK if output.is_dir() else output.with_name(f".{output.name}{LOCK}")
+
+
+@contextmanager
+def locked(output: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder or a file against other processes.
+
+    Args:
+        output: An existing folder, or a file that may not be there yet, in an existing folder.
         wait: Whether to wait for another process that holds it.
 
     Raises:
@@ -30,17 +42,17 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         import fcntl
     except ImportError:
         raise InputError(
-            "preparing a data set, or a study of many runs, needs Linux or macOS, or on Windows its Linux "
-            "subsystem (WSL): a prepared data set can then be read anywhere"
+            "preparing a data set, predicting, or a study of many runs needs Linux or macOS, or on Windows "
+            "its Linux subsystem (WSL): what they write can then be read anywhere"
         ) from None
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with lock_of(output).open("a+", encoding="utf-8") as file:
         try:
             # Not flock: a killed parent's workers would inherit that lock and hold it a moment longer.
             fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise InputError(
-                f"{folder} is being written by process {file.read().strip() or 'unknown'}: "
+                f"{output} is being written by process {file.read().strip() or 'unknown'}: "
                 "wait for it to end or choose another output"
             ) from None
         file.seek(0)

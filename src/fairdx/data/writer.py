@@ -9,15 +9,16 @@ or was made from files that have changed since, and goes on: the result is bit-i
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import zlib
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import journal_line, read_journal, write_all
 from fairdx.data.base import IMAGES
 
 if TYPE_CHECKING:
@@ -30,6 +31,22 @@ log = logging.getLogger(__name__)
 
 PARTIAL: Final = f"{IMAGES}.partial"
 JOURNAL: Final = "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images of consecutive rows of a source, as far as their files could be used."""
+
+    rows: int
+    """How many rows of the source it covers."""
+    images: NDArray[np.uint8]
+    """Those that could be used, of shape (rows - len(failures), C, H, W)."""
+    failures: Sequence[tuple[int, str]] = ()
+    """Place in the block and what is wrong, for each of the others."""
+    notes: Sequence[tuple[int, str]] = ()
+    """Place in the block and what is to be warned of, for some of the images."""
+    stamp: str = ""
+    """Of the files that it was made from, before they were read."""
 
 
 class ImageWriter:
@@ -54,6 +71,8 @@ class ImageWriter:
         """Images written."""
         self.failures: list[tuple[int, str]] = []
         """Row of the source and what is wrong with it, for each image that could not be used."""
+        self.notes: list[tuple[int, str]] = []
+        """Row of the source and what is to be warned of, for some of the images."""
         self.digest = hashlib.sha256()
         """Of the pixels written."""
         self._header = _header(0, shape)
@@ -68,7 +87,7 @@ class ImageWriter:
 
     def _open(self, fingerprint: str) -> None:
         partial, journal = self._folder / PARTIAL, self._folder / JOURNAL
-        first, *lines = _journal_lines(journal)
+        first, *lines = read_journal(journal)
         if first is not None and first.get("fingerprint") != fingerprint:
             raise InputError(
                 f"{self._folder} holds an unfinished data set made from another source, with other options "
@@ -81,7 +100,7 @@ class ImageWriter:
         self._images = partial.open("r+b" if partial.exists() else "w+b", buffering=0)
         self._journal = journal.open("r+b" if journal.exists() else "w+b", buffering=0)
         self._images.seek(len(self._header))
-        _write(self._journal, _line({"fingerprint": fingerprint}))
+        write_all(self._journal, journal_line({"fingerprint": fingerprint}))
         for line in lines:
             if line is None or not self._verified(line):
                 break
@@ -98,70 +117,45 @@ class ImageWriter:
         data = self._images.read(line["kept"] * self._stride)
         if zlib.crc32(data) != line["crc"] or len(data) != line["kept"] * self._stride:
             return False
-        _write(self._journal, _line(line))
+        write_all(self._journal, journal_line(line))
         self._count(line, data)
         return True
 
     def _count(self, line: dict[str, Any], data: bytes) -> None:
         self.failures += [(self.rows + place, message) for place, message in line["failed"]]
+        self.notes += [(self.rows + place, message) for place, message in line["notes"]]
         self.rows += line["rows"]
         self.kept += line["kept"]
         self.digest.update(data)
 
-    def add(
-        self, rows: int, images: NDArray[np.uint8], failed: Sequence[tuple[int, str]], stamp: str
-    ) -> None:
+    def add(self, block: Block) -> None:
         """Append a block.
 
         Args:
-            rows: How many rows of the source it covers.
-            images: Those that could be used, of shape (rows - len(failed), C, H, W).
-            failed: Place in the block and what is wrong, for each of the others.
-            stamp: Of the files that it was made from, before they were read.
+            block: The next rows of the source.
         """
-        if images.shape != (rows - len(failed), *self._shape) or images.dtype != np.uint8:
-            raise RuntimeError(f"a block of {rows} rows came as {images.dtype} of shape {images.shape}")
+        images = block.images
+        if images.shape != (block.rows - len(block.failures), *self._shape) or images.dtype != np.uint8:
+            raise RuntimeError(f"a block of {block.rows} rows came as {images.dtype} of shape {images.shape}")
         data = images.tobytes()
         line = {
-            "rows": rows,
+            "rows": block.rows,
             "kept": len(images),
             "crc": zlib.crc32(data),
-            "failed": [list(f) for f in failed],
-            "stamp": stamp,
+            "failed": [list(failure) for failure in block.failures],
+            "notes": [list(note) for note in block.notes],
+            "stamp": block.stamp,
         }
-        _write(self._images, data)
-        _write(self._journal, _line(line))
+        write_all(self._images, data)
+        write_all(self._journal, journal_line(line))
         self._count(line, data)
 
     def finish(self) -> None:
         """Give the file its header and its name."""
         self._images.seek(0)
-        _write(self._images, _header(self.kept, self._shape))
+        write_all(self._images, _header(self.kept, self._shape))
         os.fsync(self._images.fileno())
         (self._folder / PARTIAL).replace(self._folder / IMAGES)
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    """Write all of it: an unbuffered write may stop half-way when the disk fills."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _line(content: dict[str, Any]) -> bytes:
-    return json.dumps(content).encode() + b"\n"
-
-
-def _journal_lines(path: Path) -> list[dict[str, Any] | None]:
-    """Read a journal; None stands for what cannot be read, at the latest at the end."""
-    lines: list[dict[str, Any] | None] = []
-    for text in (path.read_bytes() if path.exists() else b"").split(b"\n"):
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = None
-        lines.append(content if isinstance(content, dict) else None)
-    return lines
 
 
 def _header(images: int, shape: tuple[int, int, int]) -> bytes:

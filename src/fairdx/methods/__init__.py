@@ -2,11 +2,15 @@
 
 from fairdx.methods import (
     adversarial_debiasing,
+    concept_erasure,
     faap,
     fair_diagnosis,
     group_dro,
+    guessed_transport,
     laftr,
+    optimal_transport,
     reweighting,
+    score_shift,
     threshold_optimizer,
     vanilla,
 )
@@ -20,11 +24,15 @@ __all__ = [
     "Spec",
     "Stage",
     "adversarial_debiasing",
+    "concept_erasure",
     "faap",
     "fair_diagnosis",
     "group_dro",
+    "guessed_transport",
     "laftr",
+    "optimal_transport",
     "reweighting",
+    "score_shift",
     "threshold_optimizer",
     "vanilla",
 ]

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Gradients, Losses, Player, Spec, Stage
 from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig
+from fairdx.models.diagnosis import DiagnosisModel
 
 Projection = Literal["whole", "tensor"]
 
@@ -110,17 +111,18 @@ class AdversarialDebiasing(Retraining):
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The diagnosis model as it is.
     """
 
     config_class = AdversarialDebiasingConfig
     config: AdversarialDebiasingConfig
 
-    def __init__(self, config: AdversarialDebiasingConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
+    def __init__(self, config: AdversarialDebiasingConfig, spec: Spec, model: DiagnosisModel) -> None:
+        super().__init__(config, spec, model)
         self.adversary = Adversary(spec.groups, spec.classes, conditioned=config.conditioned)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the training against the adversary."""
+        """Returns the training against the adversary."""
         opponent = Player(
             "adversary",
             ("adversary",),
@@ -129,7 +131,7 @@ class AdversarialDebiasing(Retraining):
             updates=self.config.adversary_updates,
         )
         learner = self._learner(loss=self.model_losses, through_shared=True, combine=self._combine)
-        return self._pretraining, self._duel("adversarial_debiasing", opponent, learner, self.adversary)
+        return (self._duel("adversarial_debiasing", opponent, learner, self.adversary),)
 
     def adversary_loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
         """L_A: cross-entropy of the guessed group."""

@@ -6,17 +6,19 @@ A method says who is trained when and on which loss; `fairdx.training.fit.fit`, 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from fairdx.core.config import Config
+from fairdx.core.errors import InputError
 from fairdx.core.registry import Registry
 from fairdx.data.base import Batch
-from fairdx.models.networks import Diagnoser, Encoder
+from fairdx.models.card import RuleCard
+from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.fair import FairModel
 from fairdx.models.runtime import derive_seed, isolated_rng
 
 Losses = dict[str, Tensor]
@@ -30,8 +32,33 @@ Schedule = Literal["constant", "step", "cosine"]
 Scores = NDArray[np.float64]
 """Class probabilities, shape (n, classes)."""
 
-Rule = Callable[[Scores, NDArray[np.int64]], Scores]
-"""Maps scores and groups, codes of shape (n,), to other scores."""
+
+class Rule(Protocol):
+    """Maps finished scores to other scores, for methods that work after training."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Where its scores decide; None leaves the choice to validation images, as for every other method."""
+
+    @property
+    def card(self) -> RuleCard | None:
+        """The rule as numbers, for a model folder; None where it cannot be written down: a draw of lots."""
+
+    def __call__(self, scores: Scores, group: NDArray[np.int64]) -> Scores:
+        """Returns the changed scores, shape of `scores`, for groups given as codes of shape (n,)."""
+
+
+class Features(NamedTuple):
+    """What a diagnosis model makes of a split, for stages that are fitted in closed form."""
+
+    embedding: NDArray[np.float64] | None
+    """E, shape (n, D); None where the model shows none."""
+    logit: NDArray[np.float64]
+    """Class logits, shape (n, classes)."""
+    label: NDArray[np.int64]
+    """Y, shape (n,)."""
+    group: NDArray[np.int64]
+    """S, shape (n,)."""
 
 
 class Spec(NamedTuple):
@@ -47,6 +74,8 @@ class Spec(NamedTuple):
     """Groups of the sensitive attribute S."""
     counts: tuple[tuple[int, ...], ...] = ()
     """Training images by class (rows) and group (columns); empty where they are not known."""
+    group_names: tuple[str, ...] = ()
+    """Names of the groups, in the order of their codes; empty where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +112,7 @@ class Stage:
     Attributes:
         name: For logs and folders.
         modules: Every network that the stage touches, learning or frozen, by name.
-        players: Who learns, in the order of their moves on each batch.
+        players: Who learns, in the order of their moves on each batch; none in a stage that is solved.
         epochs: Passes over the training images.
         batch_size: Images in a batch.
         logits: The model whose validation scores choose the best epoch: images to class logits.
@@ -99,6 +128,9 @@ class Stage:
         average: Names of the modules that are judged and kept as a moving average of their weights.
         average_decay: Weight of the past in that average, for each step.
         budget: See `choose`; a fraction.
+        solve: Fits the modules in closed form to what the diagnosis model makes of the training and of the
+            validation images; for stages without players and epochs.
+        features: The diagnosis model whose output `solve` sees.
     """
 
     name: str
@@ -115,6 +147,8 @@ class Stage:
     average: tuple[str, ...] = ()
     average_decay: float = 0.99
     budget: float = 0.01
+    solve: Callable[[Features, Features], None] | None = None
+    features: DiagnosisModel | None = None
 
     def __post_init__(self) -> None:
         """Checks that the players can be played as described."""
@@ -123,85 +157,89 @@ class Stage:
             raise ValueError(
                 f"stage `{self.name}`: only the last player can learn through the shared forward pass"
             )
+        if bool(self.players) == (self.solve is not None) or (self.solve is None) != (self.features is None):
+            raise ValueError(f"stage `{self.name}` has either players, or `solve` with `features`")
         for name in (*self.average, *(m for player in self.players for m in player.modules)):
             if name not in self.modules:
                 raise ValueError(
                     f"stage `{self.name}` has no module `{name}`, only {', '.join(self.modules)}"
                 )
 
-
-class PretrainingConfig(Config):
-    """Stage 1, shared by all methods: the model that is then deployed (Sec. 3.1)."""
-
-    encoder: str = "resnet18"
-    """Backbone, by its name in timm."""
-    weights: str | None = None
-    """`pretrained` for the weights of timm (a download), or the path of a local file of weights."""
-    epochs: int = Field(6, ge=0)
-    """Not in the paper; enough for the phantom to level off."""
-    batch_size: int = Field(128, ge=2)
-    """Not in the paper."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """The paper has 1e-4 (A.1); from random weights on small images that is far from done in a few epochs."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Not in the paper; AdamW's usual value."""
-    mutual_information: float = Field(0.1, ge=0)
-    """Weight of the Jensen-Shannon term (Eqs. 5 and 6); not in the paper. 0 leaves the critic out."""
-    schedule: Schedule = "cosine"
-    """The paper has a step schedule (A.1)."""
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """Names of the modules that learn; in a stage that is solved all of them."""
+        if not self.players:
+            return tuple(self.modules)
+        return tuple(dict.fromkeys(name for player in self.players for name in player.modules))
 
 
 class MethodConfig(Config):
-    """Settings that every method has."""
+    """Settings of a method; each has its own."""
 
-    pretraining: PretrainingConfig = PretrainingConfig()
-    """Stage 1."""
+    def resolved(self, pretraining: Any) -> Self:
+        """Returns the settings with what is left out filled in from those of stage 1.
+
+        Args:
+            pretraining: `PretrainingConfig` of stage 1; its defaults for a model that was trained elsewhere.
+        """
+        del pretraining
+        return self
 
 
 class Method(ABC):
-    """A way of making a fair diagnosis model: networks, and stages in which they learn.
+    """A way of making a fair model of a diagnosis model: networks, and stages in which they learn.
 
     Subclasses are final, hold their own networks, and register themselves in `METHODS`.
 
     Attributes:
         config_class: The method's typed configuration.
-        presets: Named changes to the defaults, for configuration files.
+        presets: Named changes to the defaults, for configuration files; under `model` those of stage 1.
         needs_group: Whether the finished model has to be told the group S of whoever it diagnoses.
-        diagnoser: The diagnosis model; what `pretrain` leaves in it is what `vanilla` reports.
+        retrains: Whether it trains the diagnosis model anew, instead of leaving it as it is.
+        model: The diagnosis model that it is given; what `vanilla` reports.
+        fair: What it delivers.
     """
 
     config_class: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     needs_group: ClassVar[bool] = False
-    diagnoser: Diagnoser
+    retrains: ClassVar[bool] = False
+    model: DiagnosisModel
+    fair: FairModel
 
     @classmethod
-    def build(cls, config: MethodConfig, spec: Spec, *, seed: int) -> Self:
+    def build(cls, config: MethodConfig, spec: Spec, model: DiagnosisModel, *, seed: int) -> Self:
         """Builds the method with weights from the seed alone; the global generator stays as it was.
 
         Args:
             config: An instance of `config_class`.
             spec: What the data look like.
+            model: The diagnosis model.
             seed: Seed of the initial weights.
+
+        Raises:
+            InputError: The method trains the model anew, and this one cannot be trained.
         """
-        with isolated_rng(derive_seed(seed, "weights")):
-            return cls(config, spec)
+        if cls.retrains and not model.trainable:
+            raise InputError(
+                "this method trains the diagnosis model anew, and a model from an exported file cannot be "
+                "trained; take one that leaves it as it is: " + ", ".join(sorted(_keeping()))
+            )
+        with isolated_rng(derive_seed(seed, "method")):
+            return cls(config, spec, model)
 
     @abstractmethod
-    def __init__(self, config: Any, spec: Spec) -> None:
+    def __init__(self, config: Any, spec: Spec, model: DiagnosisModel) -> None:
         """Builds the networks; use `build` for weights that depend on a seed."""
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """Returns the stages in order; the first is that of `fairdx.methods.pretraining`."""
+        """Returns the method's own stages in order; none where there is nothing to learn."""
 
-    @abstractmethod
     def logits(self, image: Tensor) -> Tensor:
         """Returns the finished model's class logits (N, classes) for images (N, C, H, W) in [0, 1]."""
-
-    def masked(self, image: Tensor) -> Tensor:
-        """Returns what the diagnosis model is shown: the image itself, unless the method masks it."""
-        return image
+        result: Tensor = self.fair(image)
+        return result
 
     def adjust(
         self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int
@@ -215,7 +253,7 @@ class Method(ABC):
             seed: Seed of a rule that draws lots.
 
         Returns:
-            The rule, whose scores have their threshold at 0.5; None where scores stay as they are.
+            The rule; None where scores stay as they are.
         """
         del scores, label, group, seed
         return None
@@ -224,7 +262,6 @@ class Method(ABC):
 METHODS: Registry[type[Method]] = Registry("method")
 
 
-def build_diagnoser(config: PretrainingConfig, spec: Spec) -> Diagnoser:
-    """Builds encoder and head of stage 1."""
-    encoder = Encoder(config.encoder, channels=spec.channels, size=spec.size, weights=config.weights)
-    return Diagnoser(encoder, spec.classes)
+def _keeping() -> list[str]:
+    """Names of the methods that leave the diagnosis model as it is."""
+    return [name for name, method in METHODS.items() if not method.retrains and name != "vanilla"]

@@ -11,10 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
-from fairdx.models.networks import Diagnosis, Discriminator
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
+from fairdx.models.networks import Discriminator
 
 
 class FAAPConfig(MaskingConfig):
@@ -42,22 +44,25 @@ class FAAP(Masking):
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The frozen model.
+
+    Raises:
+        InputError: The model shows no embedding.
     """
 
     config_class = FAAPConfig
     config: FAAPConfig
 
-    def __init__(self, config: FAAPConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
+    def __init__(self, config: FAAPConfig, spec: Spec, model: DiagnosisModel) -> None:
+        super().__init__(config, spec, model)
+        if model.features is None:
+            raise InputError("method `faap` looks for the group in the embedding, and this model shows none")
         # A single head, which every label chooses, knows nothing of the label.
-        self.discriminator = Discriminator(
-            spec.groups, 1, sees=("embedding",), features=self.diagnoser.encoder.features
-        )
+        self.discriminator = Discriminator(spec.groups, 1, sees=("embedding",), features=model.features)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the adversarial stage on the frozen model."""
-        stage = self._stage("faap", self.generator_loss, self.discriminator, self.discriminator_loss)
-        return self._pretraining, stage
+        """Returns the adversarial stage on the frozen model."""
+        return (self._stage("faap", self.generator_loss, self.discriminator, self.discriminator_loss),)
 
     def discriminator_loss(self, batch: Batch, masked: Masked) -> Losses:
         """Cross-entropy of the guessed group."""

@@ -7,6 +7,7 @@ and the diagnosis is kept by what it is worth within a group: how it orders the 
 (docs/experiments.md).
 """
 
+import logging
 from collections.abc import Callable
 from typing import ClassVar, Literal, Self, final
 
@@ -18,8 +19,11 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.masking import Masked, Masking, MaskingConfig, mean_entropy
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.information import ranking_loss, separation_gap
-from fairdx.models.networks import Diagnosis, Discriminator, View
+from fairdx.models.networks import Discriminator, View
+
+logger = logging.getLogger(__name__)
 
 
 class FairDiagnosisConfig(MaskingConfig):
@@ -75,6 +79,7 @@ class FairDiagnosis(Masking):
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The frozen model.
     """
 
     config_class = FairDiagnosisConfig
@@ -92,12 +97,12 @@ class FairDiagnosis(Masking):
             "discriminator_learning_rate": 1e-4,
             "schedule": "step",
             "average_decay": 0.0,
-            "pretraining": {"learning_rate": 1e-4, "schedule": "step", "mutual_information": 1.0},
+            "model": {"learning_rate": 1e-4, "schedule": "step", "mutual_information": 1.0},
         },
     }
 
-    def __init__(self, config: FairDiagnosisConfig, spec: Spec) -> None:
-        super().__init__(config, spec, steps=config.steps)
+    def __init__(self, config: FairDiagnosisConfig, spec: Spec, model: DiagnosisModel) -> None:
+        super().__init__(config, spec, model, steps=config.steps)
         self.spec = spec
         self._grown = 1.0
         self.discriminator = None
@@ -105,15 +110,14 @@ class FairDiagnosis(Masking):
             self.discriminator = Discriminator(
                 spec.groups,
                 spec.classes,
-                sees=config.discriminator_sees,
+                sees=_visible(config.discriminator_sees, model),
                 channels=spec.channels,
-                features=self.diagnoser.encoder.features,
+                features=model.features or 0,
             )
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the stage of the mask on the frozen model."""
-        stage = self._stage("mask", self.generator_loss, self.discriminator, self.discriminator_loss)
-        return self._pretraining, stage
+        """Returns the stage of the mask on the frozen model."""
+        return (self._stage("mask", self.generator_loss, self.discriminator, self.discriminator_loss),)
 
     def progress(self, done: float) -> None:
         """Sets how much of their weights what hides the group has by now."""
@@ -162,7 +166,7 @@ class FairDiagnosis(Masking):
 
     def _change(self, batch: Batch, masked: Masked) -> Tensor:
         with torch.no_grad():
-            logit = self.diagnoser(batch.image).logit.float()
+            logit = self.model(batch.image).logit.float()
 
         def change(score: Tensor, c: int) -> Tensor:
             before = log_odds(logit, c)
@@ -188,6 +192,15 @@ class FairDiagnosis(Masking):
         diagnosis = Diagnosis(masked.embedding, masked.logit)
         guess: Tensor = self.discriminator(masked.image, diagnosis, batch.label)
         return guess.float()
+
+
+def _visible(sees: tuple[View, ...], model: DiagnosisModel) -> tuple[View, ...]:
+    """What d_Y can look at: a model may show no embedding."""
+    if model.features is not None or "embedding" not in sees:
+        return sees
+    left = tuple(view for view in sees if view != "embedding") or ("logit",)
+    logger.warning("the model shows no embedding: d_Y looks at %s alone", " and ".join(left))
+    return left
 
 
 def log_odds(logit: Tensor, c: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.retraining import Retraining, RetrainingConfig
-from fairdx.models.networks import Diagnoser, Diagnosis
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 
 class GroupDROConfig(RetrainingConfig):
@@ -37,7 +37,7 @@ class WorstCase(nn.Module):
 
     q: Tensor
 
-    def __init__(self, model: Diagnoser, classes: int, groups: int) -> None:
+    def __init__(self, model: DiagnosisModel, classes: int, groups: int) -> None:
         super().__init__()
         self.model, self.groups = model, groups
         self.register_buffer("q", torch.full((classes * groups,), 1 / (classes * groups)))
@@ -87,19 +87,20 @@ class GroupDRO(Retraining):
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The diagnosis model as it is.
     """
 
     config_class = GroupDROConfig
     config: GroupDROConfig
 
-    def __init__(self, config: GroupDROConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
+    def __init__(self, config: GroupDROConfig, spec: Spec, model: DiagnosisModel) -> None:
+        super().__init__(config, spec, model)
         self.worst_case = WorstCase(self.retrained, spec.classes, spec.groups)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the robust training."""
+        """Returns the robust training."""
         stage = self._stage("group_dro", (self._learner(loss=self.loss),), {"retrained": self.worst_case})
-        return self._pretraining, stage
+        return (stage,)
 
     def loss(self, batch: Batch, shared: Any) -> Losses:
         """The loss weighted by q; the plain cross-entropy and the largest weight are reported beside it."""

@@ -11,9 +11,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Player, Spec, Stage
 from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig, require_all_cells
+from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.networks import Discriminator
 
 
@@ -43,27 +45,29 @@ class LAFTR(Retraining):
     Args:
         config: Settings.
         spec: What the data look like, with counts.
+        model: The diagnosis model as it is.
 
     Raises:
-        InputError: A class has no training images in some group; its mean would not be defined.
+        InputError: A class has no training images in some group (its mean would not be defined), or the
+            model shows no embedding.
     """
 
     config_class = LAFTRConfig
     config: LAFTRConfig
 
-    def __init__(self, config: LAFTRConfig, spec: Spec) -> None:
+    def __init__(self, config: LAFTRConfig, spec: Spec, model: DiagnosisModel) -> None:
         require_all_cells("laftr", spec)
-        super().__init__(config, spec)
+        super().__init__(config, spec, model)
         # With a non-linearity between its layers: without one, no depth could see more than one layer does.
-        self.auditor = Discriminator(
-            spec.groups, spec.classes, sees=("embedding",), features=self.diagnoser.encoder.features
-        )
+        if model.features is None:
+            raise InputError("method `laftr` looks for the group in the embedding, and this model shows none")
+        self.auditor = Discriminator(spec.groups, spec.classes, sees=("embedding",), features=model.features)
         counts = torch.tensor(spec.counts, dtype=torch.float64)
         self.weights: Tensor = (counts.sum() / counts).float()
         self._chance = (1 - 1 / spec.groups) * counts.numel()
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the training against the auditor."""
+        """Returns the training against the auditor."""
         opponent = Player(
             "auditor",
             ("auditor",),
@@ -72,7 +76,7 @@ class LAFTR(Retraining):
             updates=self.config.auditor_updates,
         )
         learner = self._learner(loss=self.model_loss, through_shared=True)
-        return self._pretraining, self._duel("laftr", opponent, learner, self.auditor)
+        return (self._duel("laftr", opponent, learner, self.auditor),)
 
     def auditor_loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
         """Minus the objective: the auditor comes as near to S as it can."""

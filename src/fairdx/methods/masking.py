@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from fairdx.data.base import Batch
-from fairdx.methods.base import Losses, MethodConfig, Player, Schedule, Spec, Stage
-from fairdx.methods.pretraining import Pretrained
-from fairdx.models.networks import MaskGenerator, apply_mask
+from fairdx.methods.base import Losses, Method, MethodConfig, Player, Schedule, Spec, Stage
+from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.fair import FairModel, Mask
+from fairdx.models.networks import MaskGenerator
 
 
 class MaskingConfig(MethodConfig):
@@ -44,8 +45,8 @@ class Masked(NamedTuple):
 
     image: Tensor
     """X~, shape (N, C, H, W)."""
-    embedding: Tensor
-    """E = f_theta(X~), shape (N, D)."""
+    embedding: Tensor | None
+    """E = f_theta(X~), shape (N, D); None where the model shows none."""
     logit: Tensor
     """Y^ before the softmax, shape (N, classes)."""
 
@@ -54,12 +55,13 @@ MaskingLoss = Callable[[Batch, Masked], Losses]
 """A player's loss in such a stage."""
 
 
-class Masking(Pretrained):
-    """A method with a mask in front of stage 1's model, which stays as it is.
+class Masking(Method):
+    """A method with a mask in front of a model that stays as it is.
 
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The frozen model.
         steps: How often the mask is added.
 
     Attributes:
@@ -68,23 +70,15 @@ class Masking(Pretrained):
 
     config: MaskingConfig
 
-    def __init__(self, config: MaskingConfig, spec: Spec, *, steps: int = 1) -> None:
-        super().__init__(config, spec)
+    def __init__(self, config: MaskingConfig, spec: Spec, model: DiagnosisModel, *, steps: int = 1) -> None:
+        self.config, self.model = config, model
         self.mask_generator = MaskGenerator(spec.channels, width=config.width)
-        self.steps = steps
-
-    def masked(self, image: Tensor) -> Tensor:
-        """Returns X~ (Eq. 4), shape and range of `image`."""
-        return apply_mask(image, self.mask_generator, eta=self.config.eta, steps=self.steps)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Returns the frozen model's class logits (N, classes) for the masked images."""
-        return super().logits(self.masked(image))
+        self.fair = FairModel(model, mask=Mask(self.mask_generator, eta=config.eta, steps=steps))
 
     def forward(self, batch: Batch) -> Masked:
         """Masks a batch and diagnoses it, once for both players."""
-        image = self.masked(batch.image)
-        return Masked(image, *self.diagnoser(image))
+        image = self.fair.masked(batch.image)
+        return Masked(image, *self.model(image))
 
     def progress(self, done: float) -> None:
         """Hears before each batch how much of the mask's training is done, from 0 to below 1."""
@@ -106,7 +100,7 @@ class Masking(Pretrained):
         """
         config = self.config
         modules: dict[str, nn.Module] = {
-            "diagnoser": self.diagnoser,
+            "model": self.model,
             "mask_generator": self.mask_generator,
         }
         players = [

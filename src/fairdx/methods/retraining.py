@@ -5,15 +5,17 @@ Stage 1 is run all the same: what it leaves is `vanilla`, beside which every met
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
-from fairdx.methods.base import MethodConfig, Player, Schedule, Spec, Stage
-from fairdx.methods.pretraining import Pretrained
+from fairdx.methods.base import Method, MethodConfig, Player, Schedule, Spec, Stage
+from fairdx.methods.pretraining import PretrainingConfig
+from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.fair import FairModel
 
 Choice = Literal["auroc", "last"]
 """The epoch that is kept: the one with the highest validation AUROC, as in stage 1, or the last."""
@@ -38,37 +40,43 @@ class RetrainingConfig(MethodConfig):
     choose: Choice = "auroc"
     """The epoch that is kept."""
 
+    def resolved(self, pretraining: PretrainingConfig) -> Self:
+        """Returns the settings with what is left out as in stage 1."""
+        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "schedule")
+        missing = {name: getattr(pretraining, name) for name in names if getattr(self, name) is None}
+        return self.model_copy(update=missing)
+
 
 class Diagnosed(NamedTuple):
     """What the model that is trained anew makes of a batch; one forward pass serves both players."""
 
-    embedding: Tensor
-    """E, shape (N, D)."""
+    embedding: Tensor | None
+    """E, shape (N, D); None where the model shows none."""
     logit: Tensor
     """Y^ before the softmax, shape (N, classes)."""
 
 
-class Retraining(Pretrained):
-    """A method with a stage 1 for `vanilla` and a stage of its own for the model it delivers.
+class Retraining(Method):
+    """A method that delivers a model which it trained itself.
 
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The diagnosis model as it is.
 
     Attributes:
-        retrained: The model that is delivered; its first weights are those of `diagnoser`.
+        retrained: The model that is delivered. It starts from the first weights of `model`, where they are
+            known, and otherwise from its present ones.
     """
 
     config: RetrainingConfig
+    retrains: ClassVar = True
 
-    def __init__(self, config: RetrainingConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
-        self.retrained = deepcopy(self.diagnoser)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Returns the class logits (N, classes) of the model that was trained anew."""
-        result: Tensor = self.retrained(image).logit
-        return result
+    def __init__(self, config: RetrainingConfig, spec: Spec, model: DiagnosisModel) -> None:
+        del spec
+        self.config, self.model = config.resolved(PretrainingConfig()), model
+        self.retrained = deepcopy(model) if model.renew is None else model.renew()
+        self.fair = FairModel(self.retrained)
 
     def forward(self, batch: Batch) -> Diagnosed:
         """Diagnoses a batch, once for both players."""
@@ -76,26 +84,29 @@ class Retraining(Pretrained):
 
     def _learner(self, **changes: Any) -> Player:
         """The player who trains the diagnosis model anew, with the step size of the settings."""
-        config, first = self.config, self.config.pretraining
-        rate = first.learning_rate if config.learning_rate is None else config.learning_rate
-        decay = first.weight_decay if config.weight_decay is None else config.weight_decay
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        assert rate is not None
+        assert decay is not None
         return Player("retrained", ("retrained",), learning_rate=rate, weight_decay=decay, **changes)
 
     def _stage(
         self, name: str, players: tuple[Player, ...], modules: Mapping[str, nn.Module], **changes: Any
     ) -> Stage:
         """The method's own stage; its name is the method's, so that no two methods share a stage."""
-        config, first = self.config, self.config.pretraining
+        config = self.config
+        assert config.epochs is not None
+        assert config.batch_size is not None
+        assert config.schedule is not None
         return Stage(
             name=name,
             modules=modules,
             players=players,
-            epochs=first.epochs if config.epochs is None else config.epochs,
-            batch_size=first.batch_size if config.batch_size is None else config.batch_size,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
             logits=self.logits,
             choose=config.choose,
             config=config.model_dump(mode="json"),
-            schedule=config.schedule or first.schedule,
+            schedule=config.schedule,
             **changes,
         )
 

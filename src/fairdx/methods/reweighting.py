@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
 from fairdx.methods.retraining import Retraining, RetrainingConfig, require_all_cells
+from fairdx.models.diagnosis import DiagnosisModel
 
 
 @final
@@ -26,6 +27,7 @@ class Reweighting(Retraining):
     Args:
         config: Settings.
         spec: What the data look like, with counts.
+        model: The diagnosis model as it is.
 
     Raises:
         InputError: A class has no training images in some group; no weights could make up for that.
@@ -33,17 +35,17 @@ class Reweighting(Retraining):
 
     config_class = RetrainingConfig
 
-    def __init__(self, config: RetrainingConfig, spec: Spec) -> None:
+    def __init__(self, config: RetrainingConfig, spec: Spec, model: DiagnosisModel) -> None:
         require_all_cells("reweighting", spec)
-        super().__init__(config, spec)
+        super().__init__(config, spec, model)
         counts = torch.tensor(spec.counts, dtype=torch.float64)
         expected = counts.sum(1, keepdim=True) * counts.sum(0, keepdim=True) / counts.sum()
         self.weights: Tensor = (expected / counts).float()
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns stage 1 and the weighted training."""
+        """Returns the weighted training."""
         stage = self._stage("reweighting", (self._learner(loss=self.loss),), {"retrained": self.retrained})
-        return self._pretraining, stage
+        return (stage,)
 
     def loss(self, batch: Batch, shared: Any) -> Losses:
         """The weighted cross-entropy; the plain one is reported beside it."""

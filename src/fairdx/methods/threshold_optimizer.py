@@ -4,6 +4,7 @@ Hardt, Price and Srebro, "Equality of opportunity in supervised learning", NeurI
 Fairlearn's `ThresholdOptimizer`.
 """
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar, Literal, Self, final
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fairdx.core.errors import InputError
-from fairdx.methods.base import METHODS, MethodConfig, Rule, Scores, Spec
-from fairdx.methods.pretraining import Pretrained
+from fairdx.methods.base import METHODS, Method, MethodConfig, Scores, Spec, Stage
+from fairdx.models.card import RuleCard
+from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.fair import FairModel
 from fairdx.models.runtime import derive_seed
 
 Constraint = Literal[
@@ -42,8 +45,8 @@ class ThresholdOptimizerConfig(MethodConfig):
 
 @final
 @METHODS.register("threshold_optimizer")
-class ThresholdOptimizer(Pretrained):
-    """Fitted on validation scores of stage 1's model, applied to any scores, with the group of each patient.
+class ThresholdOptimizer(Method):
+    """Fitted on the model's validation scores, applied to any scores, with the group of each patient.
 
     **It has to know S at test time**, and answers two patients with equal images differently. It is an oracle
     to compare with, not a rival, and the true effects of interventions cannot be measured for it.
@@ -56,6 +59,7 @@ class ThresholdOptimizer(Pretrained):
     Args:
         config: Settings.
         spec: What the data look like.
+        model: The diagnosis model, which stays as it is.
 
     Raises:
         InputError: The label has more than two classes, or Fairlearn is not installed.
@@ -65,18 +69,22 @@ class ThresholdOptimizer(Pretrained):
     config: ThresholdOptimizerConfig
     needs_group: ClassVar = True
 
-    def __init__(self, config: ThresholdOptimizerConfig, spec: Spec) -> None:
+    def __init__(self, config: ThresholdOptimizerConfig, spec: Spec, model: DiagnosisModel) -> None:
         if spec.classes != 2:
             raise InputError(
                 "method `threshold_optimizer` decides between two classes, and the label has "
                 f"{spec.classes}; choose another label or method"
             )
         _fairlearn()
-        super().__init__(config, spec)
+        self.config, self.model, self.fair = config, model, FairModel(model)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns no stage."""
+        return ()
 
     def adjust(
         self, scores: Scores, label: NDArray[np.int64], group: NDArray[np.int64], *, seed: int
-    ) -> Rule:
+    ) -> "_Lots":
         """Fits the thresholds.
 
         Args:
@@ -107,17 +115,28 @@ class ThresholdOptimizer(Pretrained):
         fitted.fit(scores[:, 1:], label, sensitive_features=group)
         draw = derive_seed(seed, "threshold_optimizer") % 2**32
 
-        def rule(scores: Scores, group: NDArray[np.int64]) -> Scores:
-            unknown = np.setdiff1d(group, known)
-            if len(unknown):
-                raise InputError(
-                    f"method `threshold_optimizer` has no thresholds for group {unknown[0]} (counted from 0, "
-                    "in the order of the data set): there are no validation images of it"
-                )
-            decision = fitted.predict(scores[:, 1:], sensitive_features=group, random_state=draw)
-            return _decided(np.asarray(decision), scores[:, 1])
+        return _Lots(fitted, known, draw)
 
-        return rule
+
+@dataclass(frozen=True)
+class _Lots:
+    """The fitted thresholds; each call draws the same lots."""
+
+    fitted: Any
+    known: NDArray[np.int64]
+    draw: int
+    threshold: float = 0.5
+    card: RuleCard | None = None
+
+    def __call__(self, scores: Scores, group: NDArray[np.int64]) -> Scores:
+        unknown = np.setdiff1d(group, self.known)
+        if len(unknown):
+            raise InputError(
+                f"method `threshold_optimizer` has no thresholds for group {unknown[0]} (counted from 0, "
+                "in the order of the data set): there are no validation images of it"
+            )
+        decision = self.fitted.predict(scores[:, 1:], sensitive_features=group, random_state=self.draw)
+        return _decided(np.asarray(decision), scores[:, 1])
 
 
 def _decided(decision: NDArray[Any], score: NDArray[np.float64]) -> Scores:

@@ -7,7 +7,7 @@ with its sha256; it is written last, so that a folder without it is unfinished.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ FORMAT: Final = 1
 FROZEN_WEIGHTS: Final = "frozen.safetensors"
 MASK_WEIGHTS: Final = "mask.safetensors"
 CORRECTION_WEIGHTS: Final = "correction.safetensors"
+_WEIGHTS: Final = (FROZEN_WEIGHTS, MASK_WEIGHTS, CORRECTION_WEIGHTS)
+_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
 
 
 class ImageCard(Config):
@@ -44,7 +47,7 @@ class FrozenCard(Config):
 
     source: str
     """As in `[model]`: a file, `module:factory`, or the name of an architecture."""
-    kind: Literal["architecture", "module", "torch-export", "torchscript", "onnx"]
+    kind: Literal["architecture", "module", "memory", "torch-export", "torchscript", "onnx"]
     """How it is loaded. Of an `architecture` the weights are in the folder; of the others `source` is a file,
     or Python code, that must still be there."""
     sha256: str | None = None
@@ -53,6 +56,8 @@ class FrozenCard(Config):
     """What it takes; none for a model that fairdx trained, which takes the images as they are."""
     options: dict[str, Any] = Field(default_factory=dict)
     """How the architecture is built."""
+    inside: bool = False
+    """Whether its weights are in the folder."""
     weights_sha256: str
     """Of all parameters and buffers by name: the same before and after, or the model is refused."""
 
@@ -94,15 +99,22 @@ class ExportCard(Config):
     """One exported file, and how it compared with PyTorch when it was written."""
 
     file: str
-    """Its name in the folder."""
+    """Its path in the folder, with slashes."""
     content: Literal["model", "mask"]
     """Mask and model together, or the mask alone."""
+    precision: Literal["fp32"] = "fp32"
+    """What it computes with, whatever the model was measured with."""
     images: int
     """How many images were compared, all of them at a batch other than the traced one."""
+    compared_on: Literal["validation", "noise"] = "validation"
+    """What they were: validation images, or noise of the brightness and spread of the training images."""
     largest_difference: float
-    """Of the scores (of the masked pixels in [0, 1], for the mask alone)."""
+    """Of the scores (of the masked pixels in [0, 1], for the mask alone) from PyTorch in 32 bits."""
     equal_decisions: float
-    """Share of the images with the same decision."""
+    """Share of the images with the same decision; with a rule that needs the group, in every group."""
+    equal_to_measured: float | None = None
+    """Share of the images with the decision that the model makes in the precision that it was measured with,
+    where that is not fp32."""
     opset: int | None = None
     """Of ONNX."""
 
@@ -134,6 +146,8 @@ class ModelCard(Config):
     """Positive from this score on; none with more than two classes, where the largest score decides."""
     threshold_chosen_on: str | None = None
     """The split on which the threshold was chosen."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What it was measured with."""
     temperature: float = Field(1.0, gt=0)
     """Logits are divided by it."""
     frozen: FrozenCard
@@ -156,30 +170,52 @@ class ModelCard(Config):
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of every file of the folder but the card."""
     seal: str = ""
-    """sha256 of everything above: a card that was edited by hand is refused."""
+    """sha256 of everything above as it is written: a card that was edited by hand is refused."""
 
-    def sealed(self) -> Self:
-        """Returns the card with its seal."""
-        content = self.model_copy(update={"seal": ""}).model_dump_json()
-        return self.model_copy(update={"seal": hashlib.sha256(content.encode()).hexdigest()})
+    @property
+    def identity(self) -> str:
+        """sha256 of what decides about scores and decisions: another export is the same device."""
+        weights = {name: digest for name, digest in self.files.items() if name in _WEIGHTS}
+        return _digest({**self.model_dump(mode="json", exclude=_REPORTED), "weights": weights})
 
 
-def write_card(folder: Path, card: ModelCard) -> None:
+def write_card(folder: Path, card: ModelCard) -> ModelCard:
     """Seals a card and writes it whole.
 
     Args:
         folder: A model folder, with every file that the card lists.
         card: The card; hashes of the files are taken here.
+
+    Returns:
+        The card as it was written.
     """
     files = {name: file_hash(folder / name) for name in card.files}
-    sealed = card.model_copy(update={"files": files}).sealed()
-    write_whole(folder / CARD, sealed.model_dump_json(indent=2).encode())
+    card = card.model_copy(update={"files": files, "seal": ""})
+    values = card.model_dump(mode="json")
+    seal = _seal(values)
+    write_whole(folder / CARD, json.dumps({**values, "seal": seal}, indent=2, allow_nan=False).encode())
+    return card.model_copy(update={"seal": seal})
+
+
+def _seal(values: dict[str, Any]) -> str:
+    """Of the values as they are written, so that a field which a later version adds changes nothing."""
+    return _digest({key: value for key, value in values.items() if key != "seal"})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:
     """Returns the sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_folder(folder: Path) -> Path:
+    """Returns the model folder itself, where a run's folder may be given, which has it as `model`."""
+    inner = folder / "model"
+    return inner if not (folder / CARD).exists() and (inner / CARD).exists() else folder
 
 
 def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCard:
@@ -192,8 +228,7 @@ def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCar
     Raises:
         InputError: There is no card, a newer fairdx wrote it, or a file is missing or was changed.
     """
-    if not (folder / CARD).exists() and (folder / "model" / CARD).exists():
-        folder = folder / "model"
+    folder = model_folder(folder)
     file = folder / CARD
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -208,7 +243,7 @@ def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCar
             f"{file} has format {values['format']}, and this fairdx reads up to {FORMAT}: install a newer one"
         )
     card = validate(ModelCard, values, where=str(file))
-    if card.seal != card.sealed().seal:
+    if card.seal != _seal(values):
         raise InputError(f"{file} was edited after it was saved: what it says cannot be relied on")
     for name in card.files if check is None else check:
         _check_file(folder / name, card.files.get(name))

@@ -55,7 +55,13 @@ class TaskImages:
         )
 
 
-def to_unit_range(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Returns images as the networks take them: float32 in [0, 1], channels last, on `device`."""
+def to_unit_range(pixels: NDArray[np.uint8 | np.floating], device: torch.device) -> Tensor:
+    """Returns images as the networks take them: float32 in [0, 1], channels last, on `device`.
+
+    Args:
+        pixels: uint8 of shape (N, C, H, W), or floats that are in [0, 1] already.
+        device: Where to.
+    """
     image = torch.from_numpy(pixels).to(device, non_blocking=True)
-    return image.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    whole = image.to(torch.float32, memory_format=torch.channels_last)
+    return whole if image.is_floating_point() else whole.div_(255)

@@ -8,26 +8,18 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import interpolate, pad, pixel_unshuffle, silu
 
 from fairdx.core.errors import InputError
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit, full_precision
 
 View = Literal["image", "embedding", "logit"]
 """What the discriminator may look at."""
-
-
-class Diagnosis(NamedTuple):
-    """What the diagnosis model makes of a batch."""
-
-    embedding: Tensor
-    """E = f_theta(X), float of shape (N, D)."""
-    logit: Tensor
-    """Y^ before the softmax, f_h(E), float of shape (N, classes)."""
 
 
 class Encoder(nn.Module):
@@ -118,8 +110,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-class Diagnoser(nn.Module):
-    """Encoder and head together: the model that a hospital deploys and that a mask leaves as it is.
+class Diagnoser(DiagnosisModel):
+    """Encoder and head together: the model that stage 1 trains.
 
     Args:
         encoder: f_theta.
@@ -130,21 +122,25 @@ class Diagnoser(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.features, classes)
+        self.features = encoder.features
 
-    def forward(self, image: Tensor) -> Diagnosis:
-        """Returns embedding and logits of images (N, C, H, W) in [0, 1]."""
+    def forward(self, image: Tensor, edit: Edit | None = None) -> Diagnosis:
+        """Returns embedding and logits of images (N, C, H, W) in [0, 1]; see `DiagnosisModel`."""
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
-        with torch.autocast(image.device.type, enabled=False):
-            return Diagnosis(embedding, self.head(embedding.float()))
+        with full_precision(image):
+            embedding = embedding.float() if edit is None else edit(embedding.float())
+            return Diagnosis(embedding, self.head(embedding))
 
 
 class MaskGenerator(nn.Module):
     """g: a small U-Net whose output, bounded by `apply_mask`, is added to the image (Eq. 4).
 
-    It works at half the resolution, which costs a quarter of the time, and returns to full resolution by
-    pixel shuffling. GroupNorm, because batch statistics would move the operating point between training and
-    use; the last layer starts at zero, so that an untrained mask changes nothing.
+    It works at half the resolution, which costs a quarter of the time. Each way up is a convolution, then a
+    bilinear enlarging, the last one too: a constant stays constant, so no pixel of a 2 x 2 cell is preferred.
+    Pixel shuffling or a transposed convolution has weights of its own for each of the four and leaves a
+    checkerboard (Odena et al., 2016). GroupNorm, because batch statistics would move the operating point
+    between training and use; the last layer starts at zero, so that an untrained mask changes nothing.
 
     Args:
         channels: Channels of the image.
@@ -154,11 +150,12 @@ class MaskGenerator(nn.Module):
 
     def __init__(self, channels: int = 1, *, width: int = 24, depth: int = 2) -> None:
         super().__init__()
+        self.channels, self.width, self.depth = channels, width, depth
         widths = [width * 2**level for level in range(depth + 1)]
         self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in reversed(list(pairwise(widths))))
-        self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
+        self.up = nn.ModuleList(_Rise(b, a) for a, b in reversed(list(pairwise(widths))))
+        self.leave = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
@@ -171,14 +168,38 @@ class MaskGenerator(nn.Module):
             skips.append(down(skips[-1]))
         x = skips.pop()
         for up in self.up:
-            skip = skips.pop()
-            x = up(torch.cat([skip, interpolate(x, size=skip.shape[-2:], mode="nearest")], dim=1))
-        return pixel_shuffle(self.leave(x), 2)[..., :height, :width]
+            x = up(x, skips.pop())
+        return _enlarge(self.leave(x), even)[..., :height, :width]
+
+
+class _Rise(nn.Module):
+    """One way up: what a 3 x 3 convolution makes of the coarse map and of the fine one, summed.
+
+    The coarse map is convolved before it is enlarged: a quarter of the work, and no pattern of the enlarging
+    reaches a nonlinearity.
+    """
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(coarse, fine, 3, padding=1, bias=False)
+        self.fine = nn.Conv2d(fine, fine, 3, padding=1, bias=False)
+        self.finish = _finish(fine)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        here: Tensor = self.fine(fine)
+        return cast(Tensor, self.finish(here + _enlarge(self.coarse(coarse), here)))
+
+
+def _enlarge(coarse: Tensor, like: Tensor) -> Tensor:
+    return interpolate(coarse, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _block(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), *_finish(width))
+
+
+def _finish(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(inplace=True))
 
 
 def apply_mask(image: Tensor, generator: nn.Module, *, eta: float, steps: int = 1) -> Tensor:
@@ -250,7 +271,7 @@ class Discriminator(nn.Module):
             label: Y, int64 of shape (N,).
         """
         inputs = {"image": image, "embedding": diagnosis.embedding, "logit": _centred(diagnosis.logit)}
-        seen = torch.cat([view(inputs[name]) for name, view in self.views.items()], dim=1)
+        seen = torch.cat([view(cast(Tensor, inputs[name])) for name, view in self.views.items()], dim=1)
         guesses = self.guess(seen).view(-1, self.classes, self.groups)
         chosen: Tensor = guesses[torch.arange(len(label), device=label.device), label]
         return chosen

@@ -34,7 +34,7 @@ class TrainerSettings(Config):
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
     """Returns a launched Fabric for the settings."""
-    precision = "bf16-mixed" if _use_bf16(settings) else "32-true"
+    precision = "bf16-mixed" if precision_of(settings) == "bf16" else "32-true"
     strategy = "ddp" if settings.processes > 1 else "auto"
     fabric = Fabric(
         accelerator=settings.device,
@@ -44,6 +44,11 @@ def make_fabric(settings: TrainerSettings) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def precision_of(settings: TrainerSettings) -> Literal["fp32", "bf16"]:
+    """Returns the precision that the settings come to on this machine."""
+    return "bf16" if _use_bf16(settings) else "fp32"
 
 
 def _use_bf16(settings: TrainerSettings) -> bool:

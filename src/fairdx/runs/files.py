@@ -20,6 +20,8 @@ CONFIG: Final = "config.json"
 """Every setting of the run."""
 STAGES: Final = "stages"
 """The weights of each stage, where runs do not share them."""
+MODEL: Final = "model"
+"""The fair model, ready to be used elsewhere: a folder."""
 ALL: Final = (RESULTS, CONFIG, PREDICTIONS, HISTORY, SAMPLES)
 
 

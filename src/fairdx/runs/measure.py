@@ -9,24 +9,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fairdx.auditing.evaluate import evaluate
-from fairdx.data.phantom import Phantom
 from fairdx.data.phantom.findings import FINDINGS
 from fairdx.methods.base import Rule, Scores
 from fairdx.metrics.causal import direct_effect
 from fairdx.metrics.threshold import youden_threshold
-from fairdx.models.loading import TaskImages, to_unit_range
-from fairdx.runs.settings import RunSettings
-from fairdx.training.fit import predict
+from fairdx.models.scoring import apply, predict
+from fairdx.runs.data import RunData
 
 logger = logging.getLogger(__name__)
 
 Logits = Callable[[Tensor], Tensor]
+Decide = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+"""What a model decides of images."""
 
 
 class Adjust(Protocol):
@@ -39,19 +37,21 @@ class Adjust(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run needs at every step."""
+class Measured:
+    """A model, measured.
 
-    settings: RunSettings
-    images: TaskImages
-    fabric: Fabric
-    phantom: Phantom | None
-    reference: str
+    Attributes:
+        figures: Every metric with its interval, as in `results.json`.
+        table: The predictions table.
+        rule: What was done to the scores after the model, if anything.
+    """
+
+    figures: dict[str, Any]
+    table: pd.DataFrame
+    rule: Rule | None
 
 
-def measure(
-    current: Run, name: str, logits: Logits, adjust: Adjust | None = None
-) -> tuple[dict[str, Any], pd.DataFrame]:
+def measure(current: RunData, name: str, logits: Logits, adjust: Adjust | None = None) -> Measured:
     """Scores validation and test images, fixes the threshold on the former and measures on the latter.
 
     Args:
@@ -59,11 +59,8 @@ def measure(
         name: Name of the method.
         logits: The model.
         adjust: `Method.adjust`, which may fit a rule on validation scores; all figures are then those of its
-            scores. True effects are left out: interventions draw one patient's images as either group, and a
-            rule that has to be told the group is no function of the image.
-
-    Returns:
-        The figures, and the predictions table.
+            scores. Where it has to be told the group, true effects are left out: interventions draw one
+            patient's images as either group, and such a rule is no function of the image.
     """
     task = current.images.task
     validation, test = task.indices("validation"), task.indices("test")
@@ -75,22 +72,25 @@ def measure(
     rule = None
     if adjust is not None:
         rule = adjust(fitting, task.label[indices], task.group[indices], seed=current.settings.seed)
-    threshold: float | None = None
     if rule is not None:
-        threshold = 0.5
+        fitting = rule(fitting, task.group[indices])
         scores = {
             split: rule(scores[split], task.group[part]) if len(part) else scores[split]
             for split, part in (("validation", validation), ("test", test))
         }
-    elif len(task.class_names) == 2:
+    threshold = None if rule is None else rule.threshold
+    if threshold is None and len(task.class_names) == 2:
         threshold = youden_threshold(task.label[indices], fitting[:, 1])
     figures = _figures(current, test, scores["test"], threshold)
     figures["threshold"] = threshold
     figures["threshold_chosen_on"] = None if threshold is None else chosen_on
     if threshold is not None:
         figures["at_half"] = _figures(current, test, scores["test"], 0.5)
-    if _truth_is_known(current) and threshold is not None and rule is None:
-        figures |= _true_effects(current, logits, test, scores["test"], threshold)
+    told = rule is not None and (rule.card is None or rule.card.needs_group)
+    if _truth_is_known(current) and threshold is not None and not told:
+        decide = partial(_decide, current, logits, rule, threshold)
+        decision = (scores["test"][:, 1] >= threshold).astype(np.int64)
+        figures |= _true_effects(current, decide, test, decision)
     table = pd.concat(
         [
             _predictions(current, name, split, indices, scores[split], threshold)
@@ -99,11 +99,11 @@ def measure(
         ],
         ignore_index=True,
     )
-    return figures, table
+    return Measured(figures, table, rule)
 
 
 def _fitting(
-    current: Run, logits: Logits, validation: NDArray[np.int64], scores: Scores
+    current: RunData, logits: Logits, validation: NDArray[np.int64], scores: Scores
 ) -> tuple[str, NDArray[np.int64], Scores]:
     """The split on which decisions are fitted, its images and their scores."""
     if len(validation):
@@ -113,7 +113,7 @@ def _fitting(
     return "train", train, predict(logits, current.images, train, current.fabric)
 
 
-def _truth_is_known(current: Run) -> bool:
+def _truth_is_known(current: RunData) -> bool:
     """Interventions set the phantom's own groups and move its main finding; of others they say nothing."""
     phantom, task = current.phantom, current.images.task
     if phantom is None or current.settings.evaluation.true_effect_patients == 0:
@@ -122,7 +122,7 @@ def _truth_is_known(current: Run) -> bool:
 
 
 def _figures(
-    current: Run, test: NDArray[np.int64], scores: Scores, threshold: float | None
+    current: RunData, test: NDArray[np.int64], scores: Scores, threshold: float | None
 ) -> dict[str, Any]:
     task, settings = current.images.task, current.settings
     estimates = evaluate(
@@ -147,7 +147,7 @@ def _json_number(value: Any) -> Any:
 
 
 def _true_effects(
-    current: Run, logits: Logits, test: NDArray[np.int64], scores: Scores, threshold: float
+    current: RunData, decide: Decide, test: NDArray[np.int64], decision: NDArray[np.int64]
 ) -> dict[str, Any]:
     """The effects measured by drawing the same patients of the phantom under interventions.
 
@@ -158,14 +158,12 @@ def _true_effects(
     groups = task.group_names
     reference = groups.index(current.reference)
     index = test[: current.settings.evaluation.true_effect_patients]
-    decide = partial(_decide, current, logits, threshold)
     found = {}
     for comparison, group in enumerate(groups):
         if comparison != reference:
             effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
             found[group] = asdict(effects)
     names = np.array(groups)[task.group[test]]
-    decision = (scores[:, 1] >= threshold).astype(np.int64)
     estimated = direct_effect(
         task.label[test], decision, sensitive_features=names, reference=current.reference
     )
@@ -182,14 +180,23 @@ def _true_effects(
     return {**named, "true_effects_by_group": found}
 
 
-def _decide(current: Run, logits: Logits, threshold: float, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    with torch.inference_mode(), current.fabric.autocast():
-        score = logits(to_unit_range(images, current.fabric.device)).float().softmax(1)[:, 1]
-    return score.cpu().double().numpy() >= threshold
+def _decide(
+    current: RunData, logits: Logits, rule: Rule | None, threshold: float, images: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    (scores,) = apply(lambda image: (logits(image).float().softmax(1),), [images], current.fabric)
+    if rule is not None:  # one that is not told the group
+        scores = rule(scores, np.zeros(len(scores), dtype=np.int64))
+    decided: NDArray[np.bool_] = scores[:, 1] >= threshold
+    return decided
 
 
 def _predictions(
-    current: Run, name: str, split: str, indices: NDArray[np.int64], scores: Scores, threshold: float | None
+    current: RunData,
+    name: str,
+    split: str,
+    indices: NDArray[np.int64],
+    scores: Scores,
+    threshold: float | None,
 ) -> pd.DataFrame:
     """The predictions table: what `fairdx audit` reads."""
     dataset, task = current.images.dataset, current.images.task

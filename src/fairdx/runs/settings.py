@@ -9,7 +9,9 @@ from fairdx.core.config import Config, merge, override, read_toml, validate
 from fairdx.core.errors import InputError
 from fairdx.data.phantom import PhantomSettings
 from fairdx.methods import METHODS, MethodConfig
+from fairdx.methods.pretraining import PretrainingConfig
 from fairdx.models.runtime import TrainerSettings
+from fairdx.models.sources import GivenModel
 
 DEFAULT_METHOD: Final = "fair_diagnosis"
 """The method where none is named."""
@@ -56,6 +58,8 @@ class RunSettings(Config):
     """Name of the method."""
     method: SerializeAsAny[MethodConfig]
     """The method's own settings."""
+    model: PretrainingConfig | GivenModel = PretrainingConfig()
+    """The diagnosis model: how stage 1 trains it, or where it is, if it was trained elsewhere."""
     data: DataSettings = DataSettings()
     """Data."""
     trainer: TrainerSettings = TrainerSettings()
@@ -71,7 +75,8 @@ def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSe
 
     Args:
         path: A TOML file, or None for all defaults. `[method]` has `name`, `preset` and the method's own
-            keys. A relative `data.root` starts from the working directory.
+            keys; `[model]` those of stage 1, or with a `source` those of a model that was trained elsewhere.
+            A relative `data.root` starts from the working directory.
         assignments: Changes of the form `key=value`, as `method.eta=0.1`.
 
     Raises:
@@ -92,12 +97,9 @@ def build_settings(values: dict[str, Any], *, where: str) -> RunSettings:
         InputError: A key or a value cannot be used.
     """
     values = dict(values)
-    chosen = values.pop("method", {})
-    if not isinstance(chosen, dict):
-        raise InputError(f'{where}: `method` is a table, as in [method] with name = "fair_diagnosis"')
     if "method_name" in values:
         raise InputError(f"{where}: there is no key `method_name`; use `name` in [method], or method.name")
-    own = dict(chosen)
+    own = _table(values, "method", 'as in [method] with name = "fair_diagnosis"', where)
     name = str(own.pop("name", DEFAULT_METHOD))
     try:
         method = METHODS[name]
@@ -107,5 +109,26 @@ def build_settings(values: dict[str, Any], *, where: str) -> RunSettings:
     presets = {"default": {}, **method.presets}
     if preset not in presets:
         raise InputError(f"{where}: method `{name}` has no preset `{preset}`, only {', '.join(presets)}")
-    config = validate(method.config_class, merge(dict(presets[preset]), own), where=f"{where} [method]")
-    return validate(RunSettings, {**values, "method_name": name, "method": config}, where=where)
+    chosen = dict(presets[preset])
+    model = _model(_table(values, "model", 'as in [model] with encoder = "resnet18"', where), chosen, where)
+    config = validate(method.config_class, merge(chosen, own), where=f"{where} [method]")
+    config = config.resolved(model if isinstance(model, PretrainingConfig) else PretrainingConfig())
+    return validate(
+        RunSettings, {**values, "method_name": name, "method": config, "model": model}, where=where
+    )
+
+
+def _table(values: dict[str, Any], key: str, example: str, where: str) -> dict[str, Any]:
+    """Takes a table out of `values`."""
+    table = values.pop(key, {})
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: `{key}` is a table, {example}")
+    return dict(table)
+
+
+def _model(own: dict[str, Any], preset: dict[str, Any], where: str) -> PretrainingConfig | GivenModel:
+    """The settings of the diagnosis model; a preset's apply to a model that is trained here."""
+    of_preset = preset.pop("model", {})
+    if "source" in own:
+        return validate(GivenModel, own, where=f"{where} [model]")
+    return validate(PretrainingConfig, merge(of_preset, own), where=f"{where} [model]")

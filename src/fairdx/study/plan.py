@@ -107,9 +107,8 @@ def entries(study: StudySettings, path: Path) -> list[Entry]:
     shared = study.run.get("method", {})
     if not isinstance(shared, dict):
         raise InputError(f"{path}: `run.method` is a table")
-    if study.method and set(shared) - {"pretraining"}:
-        key = min(set(shared) - {"pretraining"})
-        raise InputError(f"{path}: beside [[method]], `run.method` can only have `pretraining`, not `{key}`")
+    if study.method and shared:
+        raise InputError(f"{path}: beside [[method]], `run.method` cannot have settings, as `{min(shared)}`")
     for key in ("seed", "data.fold", "data.folds"):
         if key in study.run or key.removeprefix("data.") in study.run.get("data", {}):
             raise InputError(f"{path}: `run.{key}` is given by `seeds` and `folds` of [study]")
@@ -147,7 +146,7 @@ def _methods(
         label = own.pop("label", own.get("name", DEFAULT_METHOD))
         if not isinstance(vary, dict) or not all(isinstance(v, list | tuple) and v for v in vary.values()):
             raise InputError(f"{path}: `vary` of [[method]] `{label}` has a list of values for each setting")
-        yield str(label), merge({"pretraining": shared.get("pretraining", {})}, own), vary
+        yield str(label), own, vary
 
 
 def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> list[PlannedRun]:
@@ -196,11 +195,11 @@ def _check_redrawn(data: Values, where: str) -> None:
 
 
 def _changed(values: Values, changes: Values) -> Values:
-    """Lays changes over settings; of another method's settings only those of stage 1 apply."""
+    """Lays changes over settings; those of another method do not apply."""
     method = values["method"]
     name = changes.get("method", {}).get("name", method.get("name", DEFAULT_METHOD))
     if name != method.get("name", DEFAULT_METHOD):
-        values = {**values, "method": {"pretraining": method.get("pretraining", {})}}
+        values = {**values, "method": {}}
     return merge(values, changes)
 
 

@@ -33,7 +33,7 @@ from fairdx.study.plan import Entry, PlannedRun, entries, point_runs
 from fairdx.study.rows import rows_frame, run_row
 from fairdx.study.settings import Choices, StudySettings, TuneSettings
 from fairdx.study.storage import FAILURE, RunFailedError, Trials
-from fairdx.training.fit import unfairness
+from fairdx.training.choice import unfairness
 
 TRIALS: Final = "trials.parquet"
 CHOSEN: Final = "chosen.json"
@@ -246,7 +246,7 @@ def check_search(study: StudySettings, path: Path) -> tuple[TuneSettings, Entry,
             for key, span in study.tune.space.items()
         }
         point_runs(study, entry, point)
-    plain = {"name": "vanilla", "pretraining": entry.values["method"].get("pretraining", {})}
+    plain = {"name": "vanilla"}
     vanilla = Entry(entry.data, "vanilla", {**entry.values, "method": plain}, {}, entry.where)
     return study.tune, entry, point_runs(study, vanilla, {})
 

@@ -97,8 +97,7 @@ class StudySettings(Config):
     study: StudyInfo
     """What the study is."""
     run: dict[str, Any] = Field({})
-    """Settings that all runs share, as in a run's file. Beside `[[method]]`, `run.method` has `pretraining`
-    only."""
+    """Settings that all runs share, as in a run's file. Beside `[[method]]` there is no `run.method`."""
     data: tuple[dict[str, Any], ...] = ()
     """Data sets: `name`, and what differs from `run.data`."""
     method: tuple[dict[str, Any], ...] = ()

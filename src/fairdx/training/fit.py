@@ -5,18 +5,16 @@ pass: that works for any graph of learning and frozen networks, where wrapping e
 not.
 """
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import ArrayLike, NDArray
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,27 +22,22 @@ from torch.optim.lr_scheduler import LambdaLR
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.base import Batch
-from fairdx.methods.base import Losses, Player, Stage
-from fairdx.metrics.rates import accuracy, approximate_diagnosis_fairness, balanced_accuracy
-from fairdx.metrics.scores import auroc, mean_approximate_diagnosis_fairness
-from fairdx.metrics.threshold import youden_threshold
+from fairdx.methods.base import Features, Losses, Player, Stage
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng
+from fairdx.models.scoring import apply, blocks_of, predict
 from fairdx.training.augment import augment
+from fairdx.training.checkpoint import Checkpoint
+from fairdx.training.choice import JUDGED, Record, better, unfairness, validation_scores, within_chance
 from fairdx.training.optimization import Learner, WeightAverage, learning, schedule_factor
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
-"""One epoch of one stage: mean loss terms as `player/term`, validation scores as `validation/name`, `JUDGED`
-where epochs are chosen by fairness, and whether its weights were `kept`."""
-
-RECIPE = 2
+RECIPE = 4
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
-of an older recipe are then left alone. 2: fairness of an epoch judged on training images too."""
-JUDGED = "judged/unfairness"
-"""The key of an epoch's `unfairness` on `FAIRNESS_IMAGES` images."""
-
+of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
+3: the method is built after its model. 4: a mask generator without a checkerboard."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
@@ -57,35 +50,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says where and what to try."""
 
 
-def predict(
-    logits: Callable[[Tensor], Tensor],
-    images: TaskImages,
-    indices: NDArray[np.int64],
-    fabric: Fabric,
-    *,
-    batch_size: int = 512,
-) -> NDArray[np.float64]:
-    """Scores images in order.
-
-    Args:
-        logits: Maps images (N, C, H, W) in [0, 1] to class logits (N, classes).
-        images: Where the images are.
-        indices: Which of them, shape (n,).
-        fabric: Device and precision.
-        batch_size: Images scored at once.
-
-    Returns:
-        Class probabilities, shape (n, classes).
-    """
-    scores = []
-    with torch.inference_mode(), fabric.autocast():
-        for start in range(0, len(indices), batch_size):
-            batch = images.batch(indices[start : start + batch_size], fabric.device)
-            scores.append(logits(batch.image).float().softmax(1).cpu())
-    return torch.cat(scores).double().numpy() if scores else np.empty((0, 0))
-
-
-class _Fit:
+class Fit:
     """The state of one call of `fit`."""
 
     def __init__(
@@ -96,7 +61,7 @@ class _Fit:
         # Every process takes the same number of steps, or the last one would wait for the others for ever.
         self.train = train[: len(train) // fabric.world_size * fabric.world_size]
         self.steps = len(self.train) // fabric.world_size // stage.batch_size
-        if self.steps == 0:
+        if self.steps == 0 and stage.players:
             raise InputError(
                 f"stage `{stage.name}` needs a full batch of {stage.batch_size} training images for each of "
                 f"{fabric.world_size} processes, and there are {len(train)}; lower `batch_size`"
@@ -154,6 +119,20 @@ class _Fit:
                 advance()
         return {name: float(value) / self.steps for name, value in sums.items()}
 
+    def solve(self) -> Record:
+        """Fits a stage without players in closed form."""
+        assert self.stage.solve is not None
+        assert self.stage.features is not None
+        task, place = self.images.task, self.fabric
+        model = self.stage.features.to(place.device)
+        found = []
+        for indices in (self.train, self.validation):
+            columns = apply(partial(_features, model), blocks_of(self.images, indices), place)
+            embedding = columns[1] if len(columns) > 1 else None
+            found.append(Features(embedding, columns[0], task.label[indices], task.group[indices]))
+        self.stage.solve(*found)
+        return {}
+
     def _play(self, batch: Batch) -> Losses:
         """Lets every player move on one batch; returns all loss terms, detached."""
         terms: Losses = {}
@@ -163,7 +142,7 @@ class _Fit:
             owner = last.player.modules if last.player.through_shared else ()
             with learning(owner, self.stage.modules), self.fabric.autocast():
                 shared = self.stage.shared(batch)
-            detached = type(shared)(*(tensor.detach() for tensor in shared))
+            detached = type(shared)(*(None if tensor is None else tensor.detach() for tensor in shared))
         for learner in self.learners:
             player = learner.player
             for _ in range(player.updates):
@@ -198,15 +177,14 @@ class _Fit:
 
     def judge(self, epoch: int, record: Record) -> None:
         """Keeps the weights if the epoch is the best so far."""
-        if self.best is None or _better(self.stage, record, self.best, self.history[0], self.chance):
+        if self.best is None or better(self.stage, record, self.best, self.history[0], self.chance):
             self.best = record
             self.best_weights = {
                 name: {
                     key: value.detach().clone()
                     for key, value in self.stage.modules[name].state_dict().items()
                 }
-                for player in self.stage.players
-                for name in player.modules
+                for name in self.stage.learning
             }
 
     def load_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -215,155 +193,9 @@ class _Fit:
             self.stage.modules[name].load_state_dict(dict(state))
 
 
-def validation_scores(
-    label: NDArray[np.int64], scores: NDArray[np.float64], group: NDArray[np.int64]
-) -> dict[str, float]:
-    """Returns AUROC, accuracies and ADF, decided at the scores' own Youden threshold.
-
-    Of more than two classes the one with the largest score is decided for.
-    """
-    if scores.shape[1] == 2:
-        ranking = scores[:, 1]
-        decision = (ranking >= youden_threshold(label, ranking)).astype(np.int64)
-    else:
-        ranking, decision = scores, scores.argmax(1)
-    return {
-        "auroc": float(auroc(label, ranking)),
-        "accuracy": float(accuracy(label, decision)),
-        "balanced_accuracy": balanced_accuracy(label, decision),
-        "approximate_diagnosis_fairness": float(
-            approximate_diagnosis_fairness(label, decision, sensitive_features=group)
-        ),
-    }
-
-
-def unfairness(label: ArrayLike, ranking: ArrayLike, group: ArrayLike) -> float:
-    """What epochs and settings are chosen by: ADF averaged over operating points, in nats.
-
-    At one threshold it is mostly noise on as many images as a validation split has.
-
-    Args:
-        label: Y, shape (n,).
-        ranking: Scores of the positive class, shape (n,), or of all classes, shape (n, classes).
-        group: S, shape (n,).
-
-    Returns:
-        The mean over operating points; of more than two classes, ADF of the one with the largest score.
-    """
-    if np.ndim(ranking) > 1:
-        decision = np.argmax(ranking, axis=1)
-        return float(approximate_diagnosis_fairness(label, decision, sensitive_features=group))
-    return mean_approximate_diagnosis_fairness(label, ranking, sensitive_features=group)
-
-
-def within_chance(groups: int, classes: int, images: int) -> float:
-    """The ADF below which a model is as fair as so many images can tell, in nats.
-
-    For a fair model 2n times the plug-in ADF is about chi-squared with (|S| - 1)(|Y^| - 1)|Y| degrees of
-    freedom (Miller 1955); this is its mean and one standard deviation. Of several models below it the lowest
-    would be the luckiest, not the fairest.
-
-    Args:
-        groups: |S|.
-        classes: |Y| = |Y^|.
-        images: n.
-    """
-    freedom = (groups - 1) * (classes - 1) * classes
-    return (freedom + math.sqrt(2 * freedom)) / (2 * images)
-
-
-def _better(stage: Stage, record: Record, best: Record, start: Record, chance: float) -> bool:
-    if stage.choose == "last":
-        return True
-    if stage.choose == "auroc":
-        # An untrained model may score well by chance, and is not what anybody asked for.
-        return bool(best["epoch"] == 0 or record["validation/auroc"] > best["validation/auroc"])
-
-    def cost(epoch: Record) -> float:
-        """How far AUROC or balanced accuracy are below the budget; 0 within it."""
-        lost: float = max(
-            start[f"validation/{name}"] - epoch[f"validation/{name}"]
-            for name in ("auroc", "balanced_accuracy")
-        )
-        return max(0.0, lost - stage.budget)
-
-    def rank(epoch: Record) -> tuple[float, ...]:
-        return cost(epoch), max(chance, epoch[JUDGED]), -epoch["validation/auroc"]
-
-    return rank(record) < rank(best)
-
-
-class _Checkpoint:
-    """A stage on disk: the best weights as safetensors, and what it takes to go on after the last epoch."""
-
-    def __init__(self, folder: Path, run: _Fit) -> None:
-        self.run, self.folder = run, folder
-        self.best, self.last, self.done = (
-            folder / "best.safetensors",
-            folder / "last.pt",
-            folder / "history.json",
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def save_last(self) -> None:
-        run = self.run
-        state = {
-            "modules": {name: module.state_dict() for name, module in run.stage.modules.items()},
-            "average": run.average.state_dict(),
-            "optimizers": [learner.optimizer.state_dict() for learner in run.learners],
-            "schedulers": [learner.scheduler.state_dict() for learner in run.learners],
-            "history": run.history,
-            "best": run.history.index(cast(Record, run.best)),
-            "best_weights": run.best_weights,
-        }
-        _replace(self.last, lambda path: torch.save(state, path))
-
-    def load_last(self) -> bool:
-        """Goes on from the last epoch; False where there is none."""
-        if not self.last.exists():
-            return False
-        run = self.run
-        state = torch.load(self.last, map_location=run.fabric.device, weights_only=True)
-        run.load_weights(state["modules"])
-        run.average.load_state_dict(state["average"])
-        for learner, optimizer, scheduler in zip(
-            run.learners, state["optimizers"], state["schedulers"], strict=True
-        ):
-            learner.optimizer.load_state_dict(optimizer)
-            learner.scheduler.load_state_dict(scheduler)
-        run.history, run.best_weights = state["history"], state["best_weights"]
-        run.best = run.history[state["best"]]
-        return True
-
-    def save_finished(self) -> None:
-        flat = {
-            f"{module}/{key}": value.contiguous()
-            for module, state in self.run.best_weights.items()
-            for key, value in state.items()
-        }
-        _replace(self.best, lambda path: save_file(flat, path))
-        _replace(self.done, lambda path: path.write_text(json.dumps(self.run.history, indent=1)))
-        self.last.unlink(missing_ok=True)
-
-    def load_finished(self) -> bool:
-        """Loads a finished stage; False where there is none."""
-        if not self.done.exists():
-            return False
-        run = self.run
-        run.history = json.loads(self.done.read_text())
-        weights: dict[str, dict[str, Tensor]] = {}
-        for key, value in load_file(self.best).items():
-            module, _, name = key.partition("/")
-            weights.setdefault(module, {})[name] = value
-        run.load_weights(weights)
-        return True
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file so that it is there in full or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    temporary.replace(path)
+def _features(model: DiagnosisModel, image: Tensor) -> tuple[Tensor, ...]:
+    diagnosis: Diagnosis = model(image)
+    return (diagnosis.logit,) if diagnosis.embedding is None else (diagnosis.logit, diagnosis.embedding)
 
 
 def fit(
@@ -395,8 +227,8 @@ def fit(
         InputError: There are fewer training images than a batch.
         TrainingError: A loss is no longer finite.
     """
-    run = _Fit(stage, images, fabric, settings, seed)
-    checkpoint = None if folder is None else _Checkpoint(folder, run)
+    run = Fit(stage, images, fabric, settings, seed)
+    checkpoint = None if folder is None else Checkpoint(folder, run)
     if checkpoint is not None and checkpoint.load_finished():
         return run.history
     if checkpoint is None or not (resume and checkpoint.load_last()):
@@ -405,7 +237,8 @@ def fit(
     with Reporter(stage.name, stage.epochs * run.steps, enabled=fabric.is_global_zero) as reporter:
         reporter.advance((len(run.history) - 1) * run.steps)
         for epoch in range(len(run.history), stage.epochs + 1):
-            record = {"stage": stage.name, "epoch": epoch, **run.epoch(epoch, reporter.advance)}
+            losses = run.epoch(epoch, reporter.advance) if stage.players else run.solve()
+            record = {"stage": stage.name, "epoch": epoch, **losses}
             with run.average.applied():
                 record.update(run.validate())
                 run.judge(epoch, record)

@@ -4,19 +4,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.split import SPLITS, Split
 from fairdx.methods import Method
+from fairdx.models.scoring import BATCH, apply, blocks_of
+from fairdx.runs.data import RunData
 from fairdx.runs.files import STAGES, check_free, save_settings
-from fairdx.runs.measure import Run
 from fairdx.runs.run import train
 from fairdx.runs.settings import RunSettings
 from fairdx.utility.heads import MEAN, Answer, Figure, compare, fit_head
@@ -111,16 +111,15 @@ def _more_frequent(answers: Sequence[Answer]) -> dict[str, float]:
 
 def _without(run: RunSettings) -> RunSettings:
     """The same run without the mutual-information term."""
-    pretraining = run.method.pretraining.model_copy(update={"mutual_information": 0.0})
-    return run.model_copy(update={"method": run.method.model_copy(update={"pretraining": pretraining})})
+    return run.model_copy(update={"model": run.model.model_copy(update={"mutual_information": 0.0})})
 
 
-def _split(current: Run, split: str) -> Indices:
+def _split(current: RunData, split: str) -> Indices:
     """All images of a split, whatever is known of the main finding and the group."""
     return np.flatnonzero(current.images.task.split == split)
 
 
-def chosen_findings(current: Run, options: UtilityOptions) -> tuple[dict[str, Indices], dict[str, str]]:
+def chosen_findings(current: RunData, options: UtilityOptions) -> tuple[dict[str, Indices], dict[str, str]]:
     """The findings to diagnose, as codes of every image (-1 where unknown), and why others are left out.
 
     Raises:
@@ -148,7 +147,7 @@ def chosen_findings(current: Run, options: UtilityOptions) -> tuple[dict[str, In
     return found, left_out
 
 
-def _unusable(current: Run, name: str, codes: Indices, fewest: int) -> str:
+def _unusable(current: RunData, name: str, codes: Indices, fewest: int) -> str:
     classes = current.images.dataset.meta.labels[name]
     if len(classes) != 2:
         return f"it has {len(classes)} classes, and a head is for two"
@@ -159,29 +158,26 @@ def _unusable(current: Run, name: str, codes: Indices, fewest: int) -> str:
     return ""
 
 
-def embed(current: Run, method: Method, indices: Indices, *, masked: bool) -> NDArray[np.float64]:
+def embed(current: RunData, method: Method, indices: Indices, *, masked: bool) -> NDArray[np.float64]:
     """Embeddings E = f_theta(X) (Eq. 4) of images in order, masked by the method or as they are.
 
     Returns:
         Shape (n, D).
     """
-    size = 512
-    parts: list[Any] = []
-    with (
-        Reporter("embeddings", -(-len(indices) // size), enabled=current.fabric.is_global_zero) as reporter,
-        torch.inference_mode(),
-        current.fabric.autocast(),
-    ):
-        for start in range(0, len(indices), size):
-            image = current.images.batch(indices[start : start + size], current.fabric.device).image
-            seen = method.masked(image) if masked else image
-            parts.append(method.diagnoser.encoder(seen).float().cpu())
-            reporter.advance()
-    return torch.cat(parts).double().numpy() if parts else np.empty((0, 0))
+
+    def embedding(image: Tensor) -> tuple[Tensor, ...]:
+        found = method.fair.model(method.fair.masked(image) if masked else image).embedding
+        return (found,)
+
+    total = -(-len(indices) // BATCH)
+    blocks = blocks_of(current.images, indices)
+    title = "embeddings" if current.fabric.is_global_zero else None
+    found = apply(embedding, blocks, current.fabric, title=title, total=total)
+    return found[0] if found else np.empty((0, 0))
 
 
 def _answers(
-    current: Run,
+    current: RunData,
     findings: dict[str, Indices],
     parts: Mapping[Split, Indices],
     seen: Embeddings,

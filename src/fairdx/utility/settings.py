@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fairdx.core.config import Config, override, read_toml, validate
 from fairdx.core.errors import InputError
+from fairdx.methods.pretraining import PretrainingConfig
 from fairdx.runs.settings import RunSettings, build_settings
 
 
@@ -46,9 +47,10 @@ def load_utility_settings(path: Path, assignments: tuple[str, ...] = ()) -> Util
         raise InputError(f"{path}: `utility` is a table, as in [utility] with findings = []")
     checked = validate(UtilityOptions, options, where=f"{path} [utility]")
     run = build_settings(values, where=str(path))
-    if run.method.pretraining.mutual_information == 0:
+    if not isinstance(run.model, PretrainingConfig):
+        raise InputError(f"{path}: `model.source`: data utility trains stage 1 itself, twice; leave it out")
+    if run.model.mutual_information == 0:
         raise InputError(
-            f"{path}: `method.pretraining.mutual_information` is 0, and there is nothing to leave out"
-            "; give its weight"
+            f"{path}: `model.mutual_information` is 0, and there is nothing to leave out; give its weight"
         )
     return UtilitySettings(run=run, utility=checked)

@@ -1,0 +1,141 @@
+"""The data of a run: opened, checked before anything is trained, and described."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from fairdx.core.errors import InputError
+from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.phantom import Phantom, PhantomSettings
+from fairdx.data.prepare import PrepareOptions, prepare
+from fairdx.data.split import SPLITS
+from fairdx.methods import Spec
+from fairdx.models.loading import TaskImages
+from fairdx.runs.settings import DataSettings, RunSettings
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run needs at every step."""
+
+    settings: RunSettings
+    images: TaskImages
+    fabric: Fabric
+    phantom: Phantom | None
+    reference: str
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What a method must know of the data."""
+        meta, task = self.images.dataset.meta, self.images.task
+        counts = np.zeros((len(task.class_names), len(task.group_names)), dtype=np.int64)
+        train = task.indices("train")
+        np.add.at(counts, (task.label[train], task.group[train]), 1)
+        return Spec(
+            meta.channels,
+            meta.size,
+            *counts.shape,
+            tuple(tuple(row) for row in counts.tolist()),
+            task.group_names,
+        )
+
+
+def open_data(settings: RunSettings, folder: Path, phantoms: Path | None, fabric: Fabric) -> RunData:
+    """Opens the data of a run, or draws the phantom.
+
+    Args:
+        settings: Everything that the run depends on.
+        folder: The run's folder, for a phantom of its own.
+        phantoms: Where rendered phantoms are shared between runs; None for one of its own.
+        fabric: Device and processes.
+
+    Raises:
+        InputError: The data cannot be used.
+    """
+    data = settings.data
+    if data.root is None:
+        phantom: Phantom | None = Phantom(data.phantom)
+        name = f"phantom-{_hash(data.phantom)[:12]}"
+        rendered = folder / "phantom" if phantoms is None else phantoms / name
+        dataset = prepare(
+            Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None
+        )
+    else:
+        dataset = PreparedDataset.open(data.root)
+        own = dataset.meta.source == "phantom"
+        phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
+    task = _task(dataset, data)
+    reference = _reference(settings, task.group_names)
+    _check_splits(task, reference, dataset.root)
+    return RunData(settings, TaskImages(dataset, task), fabric, phantom, reference)
+
+
+def _task(dataset: PreparedDataset, data: DataSettings) -> Task:
+    task = dataset.task(data.label, data.attribute)
+    if data.fold is None:
+        return task
+    return task.fold(data.fold, data.folds, seed=data.fold_seed, validation=data.fold_validation)
+
+
+def _check_splits(task: Task, reference: str, root: Path) -> None:
+    """Finds out before training, not after it, whether every split can be used."""
+    for split in SPLITS:
+        indices = task.indices(split)
+        if len(indices) == 0 and split == "validation":
+            continue
+        for code, name in enumerate(task.class_names):
+            if not (task.label[indices] == code).any():
+                raise InputError(
+                    f"{root} has no {split} image whose {task.label_name} is `{name}`; choose another label, "
+                    "or prepare it with another --seed or larger --test and --validation"
+                )
+    tested = {task.group_names[code] for code in task.group[task.indices("test")]}
+    if len(tested) < 2 or reference not in tested:
+        raise InputError(
+            f"{root} has test images of the groups {', '.join(sorted(tested))} only; two are needed, and the "
+            f"reference {reference} among them"
+        )
+
+
+def _reference(settings: RunSettings, groups: tuple[str, ...]) -> str:
+    reference = settings.evaluation.reference or groups[0]
+    if reference not in groups:
+        raise InputError(f"`evaluation.reference`: there is no group `{reference}`, only {', '.join(groups)}")
+    return reference
+
+
+def _hash(phantom: PhantomSettings) -> str:
+    text = json.dumps([phantom.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe(current: RunData) -> dict[str, Any]:
+    """Returns what `results.json` says of the data."""
+    dataset, task = current.images.dataset, current.images.task
+    test = task.indices("test")
+    return {
+        "source": dataset.meta.source,
+        "hash": dataset.meta.hash,
+        "size": dataset.meta.size,
+        "channels": dataset.meta.channels,
+        "label": task.label_name,
+        "classes": list(task.class_names),
+        "attribute": task.attribute_name,
+        "groups": list(task.group_names),
+        "reference": current.reference,
+        "images": {split: len(task.indices(split)) for split in SPLITS},
+        "left_out": int((~task.usable).sum()),
+        "test_patients": len(set(task.patient[test])),
+        "prevalence": {
+            group: float(np.mean(task.label[test][task.group[test] == code] == 1))
+            if (task.group[test] == code).any()
+            else None
+            for code, group in enumerate(task.group_names)
+        },
+    }

@@ -1,0 +1,176 @@
+"""From settings to a diagnosis model, and to a method with its final weights."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from fairdx.core.errors import InputError
+from fairdx.core.locks import locked
+from fairdx.methods import METHODS, Method
+from fairdx.methods.base import Stage
+from fairdx.methods.pretraining import PretrainingConfig, pretraining
+from fairdx.models.diagnosis import DiagnosisModel, weights_hash
+from fairdx.models.frozen import FrozenModel
+from fairdx.models.sources import GivenModel, load_given, onnx_difference
+from fairdx.runs.data import RunData
+from fairdx.training.choice import Record
+from fairdx.training.fit import RECIPE, TrainingError, fit
+
+logger = logging.getLogger(__name__)
+
+CHECKED_IMAGES: Final = 16
+LARGEST_DIFFERENCE: Final = 1e-3
+"""Between a converted ONNX model and ONNX Runtime, on the raw output."""
+
+
+@dataclass(frozen=True)
+class StageFolders:
+    """Where trained stages are kept, named by the hash of what they depend on.
+
+    Attributes:
+        folder: The folder that holds them.
+        resume: Whether to go on from an unfinished stage.
+        shared: Whether other processes may train the same stages at the same time.
+    """
+
+    folder: Path
+    resume: bool
+    shared: bool
+
+    @contextmanager
+    def hold(self, name: str, fabric: Fabric) -> Iterator[Path]:
+        """Yields a stage's folder; of shared ones, when no other process trains the stage any more."""
+        folder = self.folder / name
+        with ExitStack() as stack:
+            if self.shared and fabric.is_global_zero:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder, wait=True))
+            fabric.barrier()  # all our processes find the stage in the same state
+            yield folder
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """The diagnosis model that methods are given.
+
+    Attributes:
+        model: The model, frozen.
+        key: Hash of all that its weights depend on.
+        history: What its training recorded; empty for a model that was trained elsewhere.
+    """
+
+    model: DiagnosisModel
+    key: str
+    history: list[Record]
+
+
+def obtain_model(current: RunData, place: StageFolders, network: nn.Module | None = None) -> Obtained:
+    """Trains stage 1, or loads the model that was trained elsewhere.
+
+    Args:
+        current: Data, settings, device.
+        place: Where stages are kept.
+        network: The model itself, where the settings say that it is in memory.
+
+    Raises:
+        InputError: The model cannot be had, or there are too few images.
+        TrainingError: A loss is no longer finite.
+    """
+    config, spec = current.settings.model, current.spec
+    key = _data_key(current)
+    if isinstance(config, PretrainingConfig):
+        model, stage = pretraining(config, spec, seed=current.settings.seed)
+        key, history = _trained(stage, current, place, key)
+        return Obtained(model, key, history)
+    given = load_given(config, classes=spec.classes, size=spec.size, network=network)
+    given.to(current.fabric.device).requires_grad_(False)
+    if config.kind == "onnx":
+        _check_conversion(config, given, current)
+    contract = config.contract.model_dump(mode="json")
+    return Obtained(given, hash_of(key, weights_hash(given), contract), [])
+
+
+def _check_conversion(config: GivenModel, given: FrozenModel, current: RunData) -> None:
+    """A converted model has to score real images as ONNX Runtime does."""
+    indices = current.images.task.indices("train")[:CHECKED_IMAGES]
+    image = current.images.batch(indices, current.fabric.device).image
+    difference = onnx_difference(config, given, image)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise InputError(
+            f"{config.source}: converted to torch, its output differs from ONNX Runtime's by "
+            f"{difference:.2g}; nothing that is learnt through it would hold"
+        )
+
+
+def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> tuple[Method, list[Record]]:
+    """Builds the method on a diagnosis model and trains its stages.
+
+    Args:
+        current: Data, settings, device.
+        place: Where stages are kept.
+        obtained: The model.
+
+    Returns:
+        The method with its final weights, and what its training recorded.
+
+    Raises:
+        InputError: The method does not suit the model or the data.
+        TrainingError: A loss is no longer finite, or a weight of the frozen model has moved.
+    """
+    settings = current.settings
+    method = METHODS[settings.method_name].build(
+        settings.method, current.spec, obtained.model, seed=settings.seed
+    )
+    before, key = weights_hash(obtained.model), obtained.key
+    history: list[Record] = []
+    for stage in method.stages():
+        key, records = _trained(stage, current, place, key)
+        history += records
+        if stage.choose == "fairness" and records[0]["kept"]:
+            logger.warning(
+                "stage `%s`: on validation no epoch was fairer within the budget of %g; nothing is changed",
+                stage.name,
+                stage.budget,
+            )
+    if weights_hash(obtained.model) != before:
+        raise TrainingError(f"method `{settings.method_name}` has changed the frozen model's weights")
+    return method, history
+
+
+def _trained(stage: Stage, current: RunData, place: StageFolders, key: str) -> tuple[str, list[Record]]:
+    """Trains a stage, or loads it where it is finished; returns its key as well."""
+    key = hash_of(key, RECIPE, stage.name, stage.config)
+    with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
+        history = fit(
+            stage,
+            current.images,
+            fabric=current.fabric,
+            settings=current.settings.trainer,
+            seed=current.settings.seed,
+            folder=folder,
+            resume=place.resume,
+        )
+    return key, history
+
+
+def _data_key(current: RunData) -> str:
+    """Hash of everything outside a stage's own settings that its weights depend on."""
+    settings, task = current.settings, current.images.task
+    data: tuple[Any, ...] = (current.images.dataset.meta.hash, task.label_name, task.attribute_name)
+    given = settings.data
+    if given.fold is not None:
+        data += (given.fold, given.folds, given.fold_seed, given.fold_validation)
+    return hash_of(*data, settings.seed, settings.trainer.model_dump(mode="json"))
+
+
+def hash_of(*parts: Any) -> str:
+    """Returns the sha256 of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
