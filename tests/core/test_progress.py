@@ -1,5 +1,5 @@
 from fairdx.core import progress
-from fairdx.core.progress import Reporter
+from fairdx.core.progress import Reporter, advanced, reporting
 
 
 def test_short_work_shows_nothing(capsys):
@@ -31,3 +31,18 @@ def test_of_several_processes_one_shows(capsys, monkeypatch):
     with Reporter("training", 2, enabled=False) as bar:
         bar.advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_work_is_watched_from_outside():
+    seen = []
+
+    class Watching(Reporter):
+        def advance(self, amount=1):
+            seen.append(amount)
+
+    advanced(1)  # nobody watches
+    with reporting(Watching("work", 5, enabled=False)):
+        advanced(2)
+        advanced(3)
+    advanced(4)
+    assert seen == [2, 3]

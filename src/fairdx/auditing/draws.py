@@ -10,6 +10,7 @@ from fairdx.auditing.resampled import Discrimination, Groups, Resampled
 from fairdx.auditing.result import Settings
 from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
+from fairdx.core.progress import advanced
 from fairdx.inference.delong import delong
 from fairdx.metrics.causal import strata
 from fairdx.metrics.inputs import Floats, Ints
@@ -118,6 +119,7 @@ def _replicated(
         if sample.stratum is not None:
             strata_parts.append(chunk[-1])
         done += len(chunk[0])
+        advanced(len(chunk[0]))
     return [[Profile.join(p) for p in by_place] for by_place in parts], strata_parts
 
 

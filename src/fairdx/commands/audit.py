@@ -12,6 +12,7 @@ import typer
 
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
 from fairdx.core.errors import InputError
+from fairdx.core.progress import Reporter, reporting
 
 if TYPE_CHECKING:
     from fairdx.auditing.predictions import Predictions
@@ -151,7 +152,9 @@ def audit_file(request: AuditRequest) -> list[str]:
     conditions = [parse_condition(text) for text in request.fail_if]
     inputs = [text for text in (request.predictions, request.compare) if text is not None and text != "-"]
     check_outputs({"--json": request.json, "--out": request.out}, inputs)
-    result = _audit(request, _read(request))
+    table = _read(request)
+    with reporting(_reporter(request, table)):
+        result = _audit(request, table)
     _write(request, result)
     if not request.quiet:
         aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
@@ -180,6 +183,14 @@ def _read(request: AuditRequest) -> "Predictions":
         missing=request.missing or MISSING_WORDS,
     )
     return read_columns(request.predictions, columns)
+
+
+def _reporter(request: AuditRequest, table: "Predictions") -> Reporter:
+    """A bar over the replicates of all audits, on a terminal that is not to be quiet."""
+    labels = 1 if table.y_score.ndim == 1 else table.y_score.shape[1]
+    total = request.replicates * labels * (1 + 2 * len(table.models))
+    shown = sys.stderr.isatty() and not request.quiet
+    return Reporter("auditing", total, unit="replicates", enabled=shown)
 
 
 def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":

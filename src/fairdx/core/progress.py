@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 PATIENCE: Final = 2.0
@@ -90,3 +93,28 @@ class Reporter:
         """
         scores = (f"{short} {record[name]:.4f}" for name, short in SHOWN.items() if name in record)
         self._progress.update(self._task, scores=" ".join(scores))
+
+
+_LISTENER: ContextVar[Reporter | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def reporting(reporter: Reporter) -> Iterator[None]:
+    """Let work that knows nothing of who watches it move this reporter on, by `advanced`.
+
+    Args:
+        reporter: Shows how much of the work inside the `with` block is done.
+    """
+    token = _LISTENER.set(reporter)
+    try:
+        with reporter:
+            yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def advanced(amount: int) -> None:
+    """Say that some work is done, to whoever watches it."""
+    reporter = _LISTENER.get()
+    if reporter is not None:
+        reporter.advance(amount)
