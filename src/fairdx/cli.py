@@ -64,6 +64,7 @@ def run_command(
 
 
 def _run(settings: Any, out: Path, resume: bool) -> None:
+    from fairdx.runs.files import MODEL
     from fairdx.runs.page import summary_table, write_run_report
     from fairdx.runs.run import run
 
@@ -78,6 +79,8 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     console = Console()
     console.print(summary_table(results))
     console.print(f"Open [bold]{page}[/bold] for the whole report.", highlight=False)
+    if (out / MODEL).exists():
+        console.print(f"The model to deploy: [bold]{out / MODEL}[/bold]", highlight=False)
 
 
 @app.command()

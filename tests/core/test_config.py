@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from fairdx.core.config import merge, override, read_toml
@@ -27,7 +29,7 @@ def test_a_file_and_overrides_become_typed_settings(tmp_path):
     [
         ("[method]\netaa = 0.1", r"run.toml \[method\]: unknown key `etaa`; did you mean `eta`\?"),
         ("[trainer]\nprecison = '32'", "unknown key `trainer.precison`; did you mean `trainer.precision`"),
-        ("[model]\nepoch = 1", "did you mean `pretraining.epochs`"),
+        ("[model]\nepoch = 1", "did you mean `epochs`"),
         ("[method]\nname = 'fair_diagnosys'", "did you mean `fair_diagnosis`"),
         ("[method]\npreset = 'best'", "no preset `best`, only default, adversarial, gap, paper"),
         ("[method]\neta = 3", r"`eta`: .*less than or equal to 1 \(received 3\)"),
@@ -67,3 +69,16 @@ def test_a_registry_refuses_two_of_one_name_and_lists_what_it_has():
         registry.register("one")(2)
     with pytest.raises(InputError, match=r"no number `onee` \(there are: one\); did you mean `one`"):
         registry["onee"]
+
+
+def test_a_configuration_that_ships_is_found_by_its_name_unless_there_is_one_of_that_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shipped = read_toml(Path("configs/nih_small.toml"))
+    assert shipped["data"]["root"] == "prepared/nih"
+    assert read_toml(Path("nih_small.toml")) == shipped
+    (tmp_path / "nih_small.toml").write_text("seed = 4")
+    assert read_toml(Path("nih_small.toml")) == {"seed": 4}
+    with pytest.raises(InputError, match="no configuration file"):
+        read_toml(tmp_path / "elsewhere" / "nih_small.toml")

@@ -294,3 +294,32 @@ def test_scores_near_certain_stay_finite():
 
     model = _given(Sure(), Contract(output="probabilities", embedding=None))
     assert np.isfinite(model(torch.rand(2, 3, SIZE, SIZE)).logit.numpy()).all()
+
+
+def _library(name):
+    if name == "timm":
+        import timm
+
+        return timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=2), 192
+    if name == "torchvision":
+        import torchvision
+
+        return torchvision.models.densenet121(weights=None, num_classes=2), 1024
+    library = pytest.importorskip(name)
+    if name == "monai":
+        return library.networks.nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=2), 1024
+    return library.models.DenseNet(weights=None, in_channels=3, num_classes=2), 1024
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["timm", "torchvision", "monai", "torchxrayvision"])
+def test_the_embedding_of_four_libraries_is_what_their_own_head_makes_scores_of(name):
+    network, features = _library(name)
+    model = load_given(
+        GivenModel(source="memory:x"), classes=2, size=64, network=network.eval().requires_grad_(False)
+    )
+    assert model.features == features
+    image = torch.rand(2, 3, 64, 64)
+    head = network.get_submodule(model.layer_name)
+    diagnosis = model(image)
+    torch.testing.assert_close(head(diagnosis.embedding).log_softmax(1), diagnosis.logit)

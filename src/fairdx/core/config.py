@@ -3,6 +3,8 @@
 import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -20,18 +22,31 @@ class Config(BaseModel):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file.
+    """Reads a TOML file: one on disk, or one that ships with the package.
+
+    Args:
+        path: The file. `phantom.toml` or `configs/phantom.toml`, where there is no such file, is the one that
+            ships.
 
     Raises:
         InputError: The file is missing or not TOML.
     """
     try:
-        with path.open("rb") as file:
+        with _found(path).open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise InputError(f"there is no configuration file {path}") from None
+        shipped = ", ".join(sorted(entry.name for entry in files("fairdx").joinpath("configs").iterdir()))
+        raise InputError(
+            f"there is no configuration file {path}; these ship with fairdx: {shipped}"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is not a TOML file: {error}") from error
+
+
+def _found(path: Path) -> Traversable:
+    shipped = files("fairdx").joinpath("configs", path.name)
+    asked = path.parent in (Path(), Path("configs"))
+    return shipped if asked and not path.exists() and shipped.is_file() else path
 
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

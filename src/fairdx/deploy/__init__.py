@@ -1,1 +1,1 @@
-"""A finished model at work: exports; scores of new images and DICOM reports, which need no torch."""
+"""A finished model at work: exports, scores of new images, DICOM reports. Prediction needs no torch."""

@@ -225,7 +225,8 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path} does not hold the weights that its card describes: {error}") from error
+        problem = str(error).splitlines()[min(1, str(error).count("\n"))].strip()
+        raise InputError(f"{path} does not hold the weights that its card describes: {problem}") from error
 
 
 def _check_form(images: NDArray[Any], card: ModelCard) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fairdx import __version__
+from fairdx.core.files import write_whole
 from fairdx.data.base import Meta
 from fairdx.methods import Method
 from fairdx.methods.pretraining import PretrainingConfig
@@ -20,6 +21,7 @@ from fairdx.models.runtime import precision_of
 from fairdx.models.scoring import apply, blocks_of
 from fairdx.models.sources import frozen_card
 from fairdx.models.store import our_frozen_card, save_model
+from fairdx.runs.card_text import card_text
 from fairdx.runs.data import RunData, describe
 from fairdx.runs.files import MODEL
 from fairdx.runs.measure import Measured
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 FAMILIAR_IMAGES: Final = 4096
 """Training images from which the usual range of an image is taken."""
+TEXT: Final = "README.md"
+"""The card in words."""
 _TAIL: Final = 0.001
 
 
@@ -73,7 +77,9 @@ def save_run_model(
         metrics={name: one.figures for name, one in measured.items()},
         familiar=_familiar(current, method.fair),
     )
-    return save_model(folder / MODEL, method.fair, card)
+    written = save_model(folder / MODEL, method.fair, card)
+    write_whole(folder / MODEL / TEXT, card_text(written).encode())
+    return written
 
 
 def _image_card(meta: Meta) -> ImageCard:

@@ -7,22 +7,28 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lightning_fabric import Fabric
 from torch import nn
 
+from fairdx.core.errors import InputError
 from fairdx.core.locks import locked
 from fairdx.methods import METHODS, Method
 from fairdx.methods.base import Stage
 from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.diagnosis import DiagnosisModel, weights_hash
-from fairdx.models.sources import load_given
+from fairdx.models.frozen import FrozenModel
+from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, TrainingError, fit
 
 logger = logging.getLogger(__name__)
+
+CHECKED_IMAGES: Final = 16
+LARGEST_DIFFERENCE: Final = 1e-3
+"""Between a converted ONNX model and ONNX Runtime, on the raw output."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,22 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
         return Obtained(model, key, history)
     given = load_given(config, classes=spec.classes, size=spec.size, network=network)
     given.to(current.fabric.device).requires_grad_(False)
+    if config.kind == "onnx":
+        _check_conversion(config, given, current)
     contract = config.contract.model_dump(mode="json")
     return Obtained(given, hash_of(key, weights_hash(given), contract), [])
+
+
+def _check_conversion(config: GivenModel, given: FrozenModel, current: RunData) -> None:
+    """A converted model has to score real images as ONNX Runtime does."""
+    indices = current.images.task.indices("train")[:CHECKED_IMAGES]
+    image = current.images.batch(indices, current.fabric.device).image
+    difference = onnx_difference(config, given, image)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise InputError(
+            f"{config.source}: converted to torch, its output differs from ONNX Runtime's by "
+            f"{difference:.2g}; nothing that is learnt through it would hold"
+        )
 
 
 def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> tuple[Method, list[Record]]:
