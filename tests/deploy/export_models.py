@@ -75,8 +75,8 @@ def keras_like(path):
     """Channels last, one column after a sigmoid: what Keras exports."""
     generator = torch.Generator().manual_seed(3)
 
-    def weight(name, *shape):
-        return numpy_helper.from_array(torch.randn(shape, generator=generator).numpy(), name)
+    def weight(name, *shape, scale=1.0):
+        return numpy_helper.from_array((scale * torch.randn(shape, generator=generator)).numpy(), name)
 
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", SIZE, SIZE, 3])
     output = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 1])
@@ -89,7 +89,7 @@ def keras_like(path):
         helper.make_node("Gemm", ["f", "w2", "b2"], ["l"]),
         helper.make_node("Sigmoid", ["l"], ["p"]),
     ]
-    weights = [weight("w1", 8, 3, 3, 3), weight("b1", 8), weight("w2", 8, 1), weight("b2", 1)]
+    weights = [weight("w1", 8, 3, 3, 3), weight("b1", 8), weight("w2", 8, 1, scale=0.3), weight("b2", 1)]
     graph = helper.make_graph(nodes, "keras", [image], [output], weights)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 

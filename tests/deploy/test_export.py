@@ -367,7 +367,13 @@ def test_monai_loads_checks_and_runs_the_bundle(tmp_path, channels):
         from monai.bundle import ConfigWorkflow, load, verify_net_in_out
 
         configs = [str(bundle / "configs" / name) for name in ("inference.json", "metadata.json")]
-        verify_net_in_out("network_def", meta_file=configs[1], config_file=configs[0], device="cpu")
+        verify_net_in_out(
+            "network_def",
+            meta_file=configs[1],
+            config_file=configs[0],
+            device="cpu",
+            bundle_root=str(bundle),
+        )
         network, metadata, _ = load(
             bundle.name, bundle_dir=bundle.parent, load_ts_module=True, device="cpu", source="github"
         )

@@ -37,7 +37,8 @@ def write_onnx(program: Program, file: Path, opset: int | None = None) -> None:
     if not OLDEST <= wanted <= newest:
         raise InputError(f"--opset {wanted}: give one from {OLDEST} to {newest}")
     with exporting("ONNX"), _quiet():
-        proto = _scripted(program, file, wanted) if program.holds_script else _traced(program, wanted)
+        older = program.holds_script or wanted < OPSET
+        proto = _scripted(program, file, wanted) if older else _traced(program, wanted)
         written = {entry.domain: entry.version for entry in proto.opset_import}
         if written.get("") != wanted:
             raise InputError(
@@ -105,7 +106,7 @@ def _traced(program: Program, opset: int) -> Any:
 
 
 def _scripted(program: Program, file: Path, opset: int) -> Any:
-    """The ONNX model by way of a TorchScript trace, which can hold other TorchScript."""
+    """The ONNX model by way of a TorchScript trace, which can hold other TorchScript and has older opsets."""
     onnx = _require_onnx()
     names = [INPUT, *program.outputs]
     traced = torch.jit.trace(program.module, program.example)  # type: ignore[no-untyped-call]
