@@ -9,10 +9,17 @@ environment of the project.
 
     pip install --no-deps --target peers torchxrayvision scikit-image imageio lazy_loader tifffile
     PYTHONPATH=peers python benchmarks/decode.py
+
+Against another version of the project, both in one run, in turn (JPEG, PNG and DICOM; peers are not needed):
+
+    git worktree add ../before COMMIT
+    python benchmarks/decode.py --against ../before/src
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 
 FORM = Form(size=224, geometry="stretch")
 HEIGHT, WIDTH = 3056, 2544
-ROUNDS = 7
+ROUNDS = 5
 
 
 def radiograph(seed: int) -> Image.Image:
@@ -73,7 +80,66 @@ def seconds(function: Callable[[Path], np.ndarray], paths: list[Path]) -> float:
     return (time.perf_counter() - start) / len(paths)
 
 
+def write_kinds(folder: Path) -> list[str]:
+    """One radiograph as JPEG, as PNG of 8 and of 16 bits, and as DICOM with a window."""
+    picture = radiograph(0)
+    deep = Image.fromarray(np.asarray(picture).astype(np.uint16) * 16)
+    picture.save(folder / "scan.jpg", quality=90)
+    picture.save(folder / "scan.png", compress_level=1)
+    deep.save(folder / "deep.png", compress_level=1)
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, "1.2.3"
+    image.Rows, image.Columns, image.SamplesPerPixel = HEIGHT, WIDTH, 1
+    image.PhotometricInterpretation, image.PixelRepresentation = "MONOCHROME2", 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
+    image.WindowCenter, image.WindowWidth, image.RescaleSlope, image.RescaleIntercept = 2000, 3000, 1, 0
+    image.PixelData = np.asarray(deep).tobytes()
+    image.save_as(folder / "scan.dcm", enforce_file_format=True)
+    return ["scan.jpg", "scan.png", "deep.png", "scan.dcm"]
+
+
+TIMED = """
+import sys, time
+from pathlib import Path
+from fairdx.data.decode import Form, decode_file
+path, form = Path(sys.argv[1]), Form(size=224)
+decode_file(path, form)
+start = time.perf_counter()
+decode_file(path, form)
+print(time.perf_counter() - start)
+"""
+
+
+def against(other: str) -> None:
+    """The time of this version over that of another, for each kind of file."""
+    ours = str(Path(__file__).parents[1] / "src")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in write_kinds(Path(folder)):
+            times: dict[str, list[float]] = {ours: [], other: []}
+            for _ in range(ROUNDS):  # in turn, so that a busy machine slows both alike
+                for source, measured in times.items():
+                    command = [sys.executable, "-c", TIMED, str(Path(folder) / name)]
+                    environment = {**os.environ, "PYTHONPATH": source}
+                    done = subprocess.run(
+                        command, env=environment, capture_output=True, text=True, check=True
+                    )
+                    measured.append(float(done.stdout))
+            here, there = (float(np.median(times[source])) for source in (ours, other))
+            print(
+                f"{name}: {here * 1000:.1f} ms, the other version {there * 1000:.1f} ms: {here / there:.2f}"
+            )
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--against"]:
+        against(sys.argv[2])
+        return
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{seed}.jpg" for seed in range(3)]
         for seed, path in enumerate(paths):

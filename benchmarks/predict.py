@@ -247,23 +247,27 @@ def pss(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
+def compare(work: Path, given: argparse.Namespace) -> None:
+    """Print speed, and what became of the files."""
+    folder = write_model(work / "model", LAYERS)
+    good = write_files(work / "files", given.files, given.side)
+    for workers in sorted({1, available_cpus()}):
+        throughput(folder, work / "files", work, given.rounds, workers)
+    table, broken = (pd.read_csv(work / f"1-0.csv{end}") for end in ("", ".errors.csv"))
+    print(f"{len(table)} of {good} good files scored, {len(broken)} of {given.files - good} broken listed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--many", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0 measures the memory only")
     parser.add_argument("--side", type=int, default=768, help="height and width of the pictures")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        folder = write_model(work / "model", LAYERS)
-        good = write_files(work / "files", given.files, given.side)
-        for workers in sorted({1, available_cpus()}):
-            throughput(folder, work / "files", work, given.rounds, workers)
-        table, broken = (pd.read_csv(work / f"1-0.csv{end}") for end in ("", ".errors.csv"))
-        print(
-            f"{len(table)} of {good} good files scored, {len(broken)} of {given.files - good} broken listed"
-        )
+        if given.rounds:
+            compare(work, given)
         light = write_model(work / "light", LAYERS[:1])
         write_files(work / "many", given.many, 128)
         write_files(work / "few", given.files, 128)

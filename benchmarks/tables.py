@@ -4,10 +4,16 @@ The tables are generated with the real headers and the real numbers of rows; eac
 its own, so that its peak of resident memory is its own.
 
     python benchmarks/tables.py
+
+Against another version of the project, both in one run, in turn:
+
+    git worktree add ../before COMMIT
+    python benchmarks/tables.py --against ../before/src
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -27,6 +33,7 @@ from fairdx.data.split import check_disjoint, split_patients
 # Rows and patients as published; limits of seconds and GiB as we promise them.
 CHEXPERT = {"images": 223_414, "patients": 64_540, "seconds": 10, "gib": 1.0}
 MIMIC = {"images": 377_110, "studies": 227_835, "patients": 65_379, "seconds": 40, "gib": 2.5}
+ROUNDS = 3
 MIMIC_IV = {"patients": 299_712, "admissions": 431_231}
 
 
@@ -126,6 +133,27 @@ def measure(name: str, root: str) -> None:
         sys.exit(f"{name}: over its limit")
 
 
+def against(other: str) -> None:
+    """The time of this version over that of another."""
+    ours = str(Path(__file__).parents[1] / "src")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, write in (("chexpert", write_chexpert), ("mimic", write_mimic)):
+            root = Path(folder) / name
+            root.mkdir()
+            write(root)
+            times: dict[str, list[float]] = {ours: [], other: []}
+            for _ in range(ROUNDS):  # in turn, so that a busy machine slows both alike
+                for source, measured in times.items():
+                    environment = {**os.environ, "PYTHONPATH": source}
+                    command = [sys.executable, __file__, name, str(root)]
+                    done = subprocess.run(
+                        command, env=environment, capture_output=True, text=True, check=False
+                    )
+                    measured.append(float(done.stdout.partition(" split in ")[2].partition(" s ")[0]))
+            here, there = (float(np.median(times[source])) for source in (ours, other))
+            print(f"{name}: {here:.1f} s, the other version {there:.1f} s: {here / there:.2f}")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, write in (("chexpert", write_chexpert), ("mimic", write_mimic)):
@@ -136,4 +164,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:2] == ["--against"]:
+        against(sys.argv[2])
+    elif sys.argv[1:]:
+        measure(*sys.argv[1:])
+    else:
+        main()

@@ -1,7 +1,6 @@
 """The command line: a thin shell. Commands import what they need, so that the audit starts fast."""
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,92 +108,6 @@ def inspect(
         write_json(description, json)
 
 
-@app.command("audit")
-def audit_command(
-    predictions: Annotated[Path, typer.Argument(help="CSV or Parquet, one row for each image.")],
-    label: Annotated[
-        list[str],
-        typer.Option(help="Column of the truth; repeated, a 0/1 column for each of several findings."),
-    ],
-    score: Annotated[
-        list[str],
-        typer.Option(
-            help="Column of the score, P(Y = 1); repeated, one for each class (CLASS=COLUMN) or finding."
-        ),
-    ],
-    group: Annotated[list[str], typer.Option(help="Column of a sensitive attribute; may be repeated.")],
-    patient: Annotated[
-        str | None, typer.Option(help="Column of the patient, for images that belong together.")
-    ] = None,
-    identifier: Annotated[
-        str | None, typer.Option("--id", help="Column that names the image, once each.")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Operating point: positive from this score on.")
-    ] = 0.5,
-    where: Annotated[
-        list[str], typer.Option(metavar="COLUMN=VALUE", help="Audit only these rows; may be repeated.")
-    ] = [],  # noqa: B006
-    covariate: Annotated[
-        list[str], typer.Option(help="Column to standardise the effects over; may be repeated.")
-    ] = [],  # noqa: B006
-    reference: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[ATTRIBUTE=]GROUP", help="Group that effects compare with; the largest by default."
-        ),
-    ] = [],  # noqa: B006
-    compare: Annotated[
-        str | None, typer.Option(help="Second score of the same images: a column, or a file joined on --id.")
-    ] = None,
-    interval: Annotated[str, typer.Option(help="Of rates and effects: percentile or bca.")] = "percentile",
-    min_group_size: Annotated[
-        int, typer.Option(min=1, help="Smaller groups are reported but not compared.")
-    ] = 30,
-    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap replicates.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap and permutations.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write a page (HTML) to this file.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all figures (JSON) to this file.")] = None,
-    fail_if: Annotated[
-        list[str],
-        typer.Option(metavar="CONDITION", help="Exit with 1 if true, as `adf>0.005`; may be repeated."),
-    ] = [],  # noqa: B006
-) -> None:
-    """The full fairness audit of anybody's predictions: no model, no images, no torch.
-
-    Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
-    """
-    from fairdx.commands.audit import AuditRequest, audit_file
-
-    failed = audit_file(
-        AuditRequest(
-            predictions=predictions,
-            labels=tuple(label),
-            scores=tuple(score),
-            groups=tuple(group),
-            patient=patient,
-            identifier=identifier,
-            threshold=threshold,
-            where=tuple(where),
-            covariates=tuple(covariate),
-            references=tuple(reference),
-            compare=compare,
-            interval=interval,
-            min_group_size=min_group_size,
-            replicates=replicates,
-            seed=seed,
-            page=out,
-            json=json,
-            conditions=tuple(fail_if),
-            command=shlex.join(["fairdx", *sys.argv[1:]]),
-        )
-    )
-    for message in failed:
-        Console(stderr=True).print(message, highlight=False, markup=False)
-    if failed:
-        raise typer.Exit(1)
-
-
 def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
     debug = "--debug" in sys.argv
@@ -204,6 +117,9 @@ def main() -> None:
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s"
     )
     try:
+        from fairdx.commands.audit import add_audit
+
+        add_audit(app)
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
             from fairdx.commands.check_model import add_check_model
             from fairdx.commands.explain import add_explain

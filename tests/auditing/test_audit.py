@@ -126,7 +126,7 @@ def test_tests_are_corrected_over_all(result):
     adf = next(
         t for t in result.tests if t.attribute == "sex" and t.metric == "approximate_diagnosis_fairness"
     )
-    assert adf.method == "permutation of groups of patients whose images show the same labels"
+    assert adf.method == "permutation of groups of patients, studentised"
 
 
 def test_json_follows_the_published_schema(result):
@@ -156,7 +156,7 @@ def test_notes_say_what_was_found_and_what_cannot_be(result):
     assert kinds == sorted(kinds, key=["finding", "caution", "limit"].index)
     text = " ".join(note.text for note in result.notes)
     assert "decided positive" in text
-    assert "no confounding" in text
+    assert "nothing causes both the group and the disease" in text
 
 
 def torch_tensor(values):
@@ -243,7 +243,7 @@ def test_bca_changes_intervals_a_little():
     a, b = (r.by_group["group"]["F"]["tpr"] for r in (plain, bca))
     assert b.method == "bca"
     assert (a.low, a.high) != (b.low, b.high)
-    assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.03)
+    assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.04)
 
 
 @pytest.mark.parametrize(

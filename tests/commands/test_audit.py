@@ -225,19 +225,47 @@ def test_conditions_that_cannot_be_read(run, path, condition, told):
     assert told in err
 
 
+def test_the_gate_speaks_of_the_corrected_figures(run, path, tmp_path):
+    run(path, "--json", tmp_path / "a.json", "--covariate", "race")
+    found = read_json(tmp_path / "a.json")
+    gaps = found["gaps"]["sex"]
+    low, high = (
+        gaps[f"approximate_diagnosis_fairness{end}"]["estimate"]["value"] for end in ("_corrected", "")
+    )
+    between = (low + high) / 2
+    assert low < between < high
+    for name, status in (("adf", 0), ("approximate_diagnosis_fairness", 0), ("adf_plugin", 1)):
+        assert run(path, "--fail-if", f"{name}>{between}")[0] == status
+    (group,) = found["effects"]["sex"]
+    adjusted = found["adjusted_effects"]["sex"][group]["direct_effect"]["value"]
+    assert adjusted != found["effects"]["sex"][group]["direct_effect"]["value"]
+    _, _, err = run(path, "--covariate", "race", "--fail-if", "direct_effect>=-1")
+    assert f"direct_effect of sex {group} is {adjusted:.6g}" in err
+
+
+def test_what_the_gate_does_not_judge_is_named(run, frame, tmp_path):
+    frame["site"] = np.where(np.arange(300) < 280, "a", np.where(np.arange(300) < 290, "b", "c"))
+    frame.loc[280:, "p"] = 0.1  # no positive is found in the small groups
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    status, _, err = run(tmp_path / "p.csv", "--fail-if", "tpr<0.1", "--group", "site")
+    assert status == 0
+    assert err.startswith("tpr<0.1: not judged for b, c of site, with fewer than 30 images")
+
+
 def test_an_undefined_figure_does_not_pass_the_gate(run, frame, tmp_path):
     frame["site"] = np.where(np.arange(300) < 290, "a", "b")  # b is too small to compare
     frame["only"] = np.where(frame["y"] == 1, "sick", np.where(frame["sex"] == "F", "sick", "well"))
     frame.to_csv(tmp_path / "p.csv", index=False)
     for group, condition, told in (
-        ("site", "adf>0.5", "approximate_diagnosis_fairness is undefined for site"),
+        ("site", "adf>0.5", "approximate_diagnosis_fairness_corrected is undefined for site"),
         ("site", "direct_effect>0.5", "direct_effect is undefined for site"),
         ("only", "auroc_gap>0.5", "auroc_gap is undefined for only"),
     ):
         status, _, err = run(tmp_path / "p.csv", "--fail-if", condition, group=group)
         assert (status, told in err) == (1, True), err
     status, _, err = run(tmp_path / "p.csv", "--fail-if", "prevalence>0.99", group="site")
-    assert (status, err) == (0, "")  # a group too small to compare is not held to a condition
+    assert status == 0  # a group too small to compare is not held to a condition, but named
+    assert err.startswith("prevalence>0.99: not judged for b of site")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +305,7 @@ def test_bad_tables(run, frame, tmp_path):
         status, _, err = run(path)
         assert (status, told in err) == (2, True), err
     path.write_text("y,p,sex\n0,0.1,F,\n1,0.2,M,x\n", encoding="utf-8")
-    assert "its rows have more fields than its header" in run(path)[2]
+    assert "row 2 has 4 fields and the header 3" in run(path)[2]
     assert "no such file" in run(tmp_path / "absent.csv")[2]
 
 
@@ -294,11 +322,11 @@ def test_tables_that_need_care_are_audited_with_a_note(run, frame, tmp_path):
     frame.loc[1, "sex"] = None
     frame.to_csv(path, index=False, encoding="utf-16", sep=";", decimal=",")
     status, out, _ = run(path)
-    told = out.replace("\n", " ")
+    told = words(out)
     assert status == 0
     assert "sex is missing in 1 row (first: row 3)" in told
     assert "group 'X' has a single image" in told
-    assert "(missing) (1), X (1)" in told
+    assert "X (1), (missing) (1)" in told
 
 
 def test_the_index_of_a_parquet_file_is_a_column(frame, tmp_path):
@@ -322,9 +350,217 @@ def test_the_guide_says_what_its_commands_print(tmp_path, monkeypatch, capsys):
     printed = " ".join(told.out.split())
     quoted = " ".join(line[1:].strip() for line in guide.splitlines() if line.startswith(">"))
     sentences = re.split(r"(?<=\.) (?=[a-z]+: )", " ".join(quoted.split()))
-    assert len(sentences) == 3
+    assert len(sentences) == 4
     for sentence in sentences:
         assert sentence in printed
     failure = re.search(r"```\n(adf>.*?)\n```", guide).group(1)
     assert failure in told.err
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
+
+
+def words(out):
+    return " ".join(out.split())
+
+
+def test_the_first_line_says_who_is_positive(run, frame, tmp_path):
+    path, page = tmp_path / "p.csv", tmp_path / "r.html"
+    frame.assign(y=np.where(frame["y"] == 1, "diseased", "healthy")).to_csv(path, index=False)
+    _, out, _ = run(path, "--patient", "patient", "--out", page)
+    area = metrics.auroc(frame["y"], frame["p"])
+    assert area > 0.9
+    first = "Positive is 'diseased', negative is 'healthy'. 300 images of 150 patients"
+    assert words(out).startswith(f"{first}, {frame['y'].mean():.1%} positive. AUC {area:.3f} (95% interval")
+    shown = page.read_text(encoding="utf-8")
+    assert first in shown.replace("&#39;", "'")
+    assert f"sex: F {(frame['sex'] == 'F').sum()}, M" in shown
+    sums = [
+        f"{v:.3f}" for v in (frame["y"][frame["sex"] == "F"].mean(), frame["y"][frame["sex"] == "M"].mean())
+    ]
+    assert all(value in out for value in sums)  # rates by group, not gaps alone
+
+
+def test_a_score_against_the_label_gets_a_caution(run, path):
+    _, out, _ = run(path, "--positive", "0")
+    assert "Positive is '0', negative is '1'" in words(out)
+    assert "below 0.5: the score is lower for '0' than for '1'" in words(out)
+    assert "below 0.5" not in run(path)[1]
+    assert run(path, "--positive", "2")[2].startswith("fairdx: the positive class '2' is no value of")
+
+
+def test_outputs_overwrite_neither_inputs_nor_each_other(run, path, frame, tmp_path):
+    before = path.read_bytes()
+    other = tmp_path / "q.csv"
+    frame.to_csv(other, index=False)
+    (tmp_path / "hard.csv").hardlink_to(path)
+    (tmp_path / "soft.csv").symlink_to(path)
+    for arguments, told in (
+        (["--json", path], "would overwrite what is read"),
+        (["--out", tmp_path / "." / "p.csv"], "would overwrite what is read"),
+        (["--out", tmp_path / "hard.csv"], "would overwrite what is read"),
+        (["--json", tmp_path / "soft.csv"], "would overwrite what is read"),
+        (["--compare", other, "--id", "image", "--json", other], "would overwrite what is read"),
+        (["--json", tmp_path / "a", "--out", tmp_path / "a"], "would both write to"),
+        (["--json", tmp_path / "a", "--out", tmp_path / "b" / ".." / "a"], "would both write to"),
+        (["--json", "-", "--out", "-"], "would both write to -"),
+        (["--json", tmp_path], "it is a folder"),
+    ):
+        status, out, err = run(path, *arguments)
+        assert (status, out, told in err) == (2, "", True), err
+    assert path.read_bytes() == before
+    assert pd.read_csv(other).equals(pd.read_csv(path))
+    device = Path("/dev/null")
+    assert run(path, "--json", device)[0] == 0
+    assert device.is_char_device()
+
+
+def test_standard_input_and_output(run, path, monkeypatch):
+    for stream in ("--json", "--out"):
+        with path.open("rb") as content:
+            monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": content}))
+            status, out, err = run("-", stream, "-")
+        assert status == 0
+        assert "Positive is '1'" in err
+        if stream == "--json":
+            assert json.loads(out)["n_images"] == 300
+        else:
+            assert out.startswith("<!doctype html>")
+
+
+def test_quiet_prints_only_what_failed(run, path):
+    assert run(path, "--quiet") == (0, "", "")
+    status, out, err = run(path, "--quiet", "--fail-if", "auc<0.999")
+    assert (status, out) == (1, "")
+    assert err.startswith("auc<0.999: ")
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[unknown]", "a\x1b[31m", "<b>", "%s", "{0}", "b & c"])
+def test_groups_are_shown_as_they_are_written(run, frame, tmp_path, name):
+    path = tmp_path / "p.csv"
+    frame["sex"] = np.where(frame["sex"] == "F", name, "M")
+    frame.to_csv(path, index=False)
+    status, out, _ = run(path, "--json", tmp_path / "a.json", "--out", tmp_path / "r.html")
+    assert status == 0
+    printed = name.replace("\x1b", "\\x1b")
+    assert printed in out
+    assert "\x1b[31m" not in out
+    assert name in read_json(tmp_path / "a.json")["attributes"]["sex"]["groups"]
+    shown = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in shown
+    assert f">{name}" not in shown or "<" not in name
+
+
+def test_attributes_whose_names_are_taken(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    frame["overall"] = frame["race"]
+    frame["sex × race"] = frame["split"]
+    frame.to_csv(path, index=False)
+    more = ["--group", "race", "--group", "overall", "--group", "sex × race", "--compare", "fair"]
+    status, *_ = run(path, *more, "--json", tmp_path / "a.json", "--out", tmp_path / "r.html")
+    assert status == 0
+    found = read_json(tmp_path / "a.json")
+    assert found["gaps"]["overall"] == found["gaps"]["race"]
+    assert set(found["attributes"]["sex × race"]["groups"]) == {"test", "val"}
+    assert set(found["attributes"]["sex × race (intersection)"]["groups"]) == {
+        "F × A",
+        "F × B",
+        "M × A",
+        "M × B",
+    }
+    assert {"overall", "overall (all images)"} <= set(found["comparison"])
+    assert set(found["curves"]["overall (all images)"]) == {"all"}
+
+
+def test_the_reference_is_the_largest_group_with_a_name(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    frame["sex"] = frame["sex"].mask(np.arange(300) % 5 > 1)  # 60 % missing
+    frame.to_csv(path, index=False)
+    run(path, "--group", "race", "--json", tmp_path / "a.json")
+    found = read_json(tmp_path / "a.json")["attributes"]
+    largest = frame["sex"].value_counts().index[0]
+    assert found["sex"]["reference"] == largest
+    assert "(missing)" not in found["sex × race"]["reference"]
+    assert run(path, "--reference", "sex=(missing)", "--json", tmp_path / "a.json")[0] == 0
+    assert read_json(tmp_path / "a.json")["attributes"]["sex"]["reference"] == "(missing)"
+
+
+def test_doubtful_patients_and_measurements_get_a_caution(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    frame["two"] = frame.index % 2
+    frame["age"] = 20 + frame.index % 70
+    frame.to_csv(path, index=False)
+    _, out, _ = run(path, "--patient", "two")
+    assert "There are only 2 patients" in words(out)
+    assert "sex: 2 of 2 patients occur in more than one group" in words(out)
+    _, out, _ = run(path, "--patient", "patient", "--group", "age")
+    assert "age: 70 of its groups are numbers. If it is a measurement, divide it first" in words(out)
+    assert "occur in more than one group" in words(out)  # age does, sex does not
+    assert "sex: 0" not in words(out)
+    _, out, _ = run(path, "--group", "age@40,60", "--json", tmp_path / "a.json")
+    assert "of its groups are numbers" not in words(out)
+    assert list(read_json(tmp_path / "a.json")["attributes"]["age"]["groups"]) == [
+        "under 40",
+        "40 to 59",
+        "60 and over",
+    ]
+
+
+def test_findings_with_labels_of_their_own(run, frame, tmp_path):
+    path = tmp_path / "p.csv"
+    frame["edema"] = np.where(np.arange(300) % 10 == 0, -1, frame["y"]).astype(object)
+    frame["nodule"] = (1 - frame["y"]).astype(object)
+    frame.loc[:49, "nodule"] = None
+    frame["p_edema"], frame["p_nodule"] = frame["p"], 1 - frame["p"]
+    frame.to_csv(path, index=False)
+    more = ["--label", "nodule", "--score", "p_edema", "--json", tmp_path / "a.json"]
+    status, out, _ = run(path, *more, label="edema", score="p_nodule")  # scores in another order than labels
+    assert status == 0
+    found = read_json(tmp_path / "a.json")["per_label"]
+    known = frame["edema"] != -1
+    expected = metrics.auroc(frame["edema"][known].astype(int), frame["p"][known])
+    assert found["edema"]["n_images"] == 270
+    assert found["edema"]["overall"]["auroc"]["value"] == pytest.approx(expected)
+    assert found["nodule"]["n_images"] == 250
+    assert "30 of 300 rows have an uncertain label (-1) in edema and are left out" in words(out)
+    assert "50 of 300 rows have no label in nodule and are left out" in words(out)
+
+
+def test_no_intersections(run, path, tmp_path):
+    run(path, "--group", "race", "--no-intersections", "--json", tmp_path / "a.json")
+    assert list(read_json(tmp_path / "a.json")["attributes"]) == ["sex", "race"]
+
+
+def test_several_models_in_long_form(run, frame, tmp_path):
+    path, order = tmp_path / "long.csv", np.random.default_rng(0).permutation(300)
+    parts = [frame.assign(model="old"), frame.assign(p=frame["fair"], model="[new]").iloc[order]]
+    pd.concat([*parts, frame.assign(p=1 - frame["p"], model="upside down")]).to_csv(path, index=False)
+    more = ["--model", "model", "--id", "image", "--patient", "patient"]
+    status, out, _ = run(path, *more, "--json", tmp_path / "a.json", "--out", tmp_path / "r.html")
+    assert status == 0
+    found = read_json(tmp_path / "a.json")
+    jsonschema.validate(found, json_schema())
+    assert list(found["models"]) == ["[new]", "upside down"]
+    for name, score in (("[new]", frame["fair"]), ("upside down", 1 - frame["p"])):
+        area = found["models"][name]["overall"]["auroc"]["value"]
+        assert area == pytest.approx(metrics.auroc(frame["y"], score))
+        change = found["models"][name]["comparison"]["overall"]["auroc"]
+        assert change["before"] == pytest.approx(found["overall"]["auroc"]["value"])
+        assert change["after"] == pytest.approx(area)
+    assert "[new]: Positive is '1'" in words(out)
+    assert "Other models" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    run(tmp_path / "wide.csv", "--patient", "patient", "--compare", "fair", "--json", tmp_path / "b.json")
+    assert read_json(tmp_path / "b.json")["comparison"] == found["models"]["[new]"]["comparison"]
+    assert run(path, *more, "--fail-if", "auc<0.5")[2].count("(upside down)") == 3  # all, F, M
+    _, _, err = run(
+        path, *more, "--model", "model=[new]", "--fail-if", "auc>2", "--json", tmp_path / "a.json"
+    )
+    assert (err, list(read_json(tmp_path / "a.json")["models"])) == ("", ["old", "upside down"])
+    for change, told in (
+        (["--model", "model=x", "--id", "image"], "no row has model = x"),
+        (["--model", "model"], "name the column that identifies an image with --id"),
+        ([*more, "--compare", "fair"], "not both"),
+    ):
+        status, _, err = run(path, *change)
+        assert (status, told in err) == (2, True), err
+    pd.concat([frame.assign(model="a"), frame[:200].assign(model="b")]).to_csv(path, index=False)
+    assert "(model = b) lacks 100 of the 300 images" in run(path, *more)[2]

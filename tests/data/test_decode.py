@@ -179,7 +179,7 @@ def test_files_that_are_no_images(tmp_path):
     for name, message in [
         ("none.png", "does not exist"),
         ("empty.png", "is empty"),
-        ("text.png", "is not PNG, JPEG or DICOM"),
+        ("text.png", "is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI"),
         ("", "is not a file"),
         ("pipe", "is not a file"),
     ]:

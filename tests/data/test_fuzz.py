@@ -1,4 +1,9 @@
-"""Every reader, on tables with cells and bytes replaced at random: a checked source, or one clear error."""
+"""Readers and decoders on cells, bytes and headers replaced at random: what it should be, or one sentence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,3 +90,29 @@ def test_fuzzed_tables(tmp_path_factory, name, edits, tail, which):
         assert source.table[label].dropna().between(0, len(classes) - 1).all()
     for attribute, groups in source.attributes.items():
         assert source.table[attribute].dropna().isin(groups).all()
+
+
+SECONDS, BYTES = 10, 2 << 30
+"""What one image may take at most."""
+
+
+@pytest.mark.parametrize(
+    ("seed", "count"), [(0, 200), *(pytest.param(seed, 2000, marks=pytest.mark.long) for seed in range(1, 4))]
+)
+def test_mutated_headers_of_dicom_and_png(seed, count):
+    for package in ("pydicom", "openjpeg"):
+        pytest.importorskip(package, reason="the extra `dicom` is not installed")
+    script = Path(__file__).with_name("mutate.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(seed), str(count)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert "panicked" not in done.stderr
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert found["slowest"] < SECONDS
+    assert found["peak"] < BYTES
+    assert sum(found["ends"].values()) == count
+    assert found["ends"]["image"] > count / 10  # the mutations are not all fatal
+    assert found["ends"]["sentence"] > count / 10

@@ -29,3 +29,14 @@ def test_an_error_of_a_job_comes_through():
 def test_a_killed_process_is_one_sentence():
     with pytest.raises(RuntimeError, match=r"one of 2 processes was killed, .* with fewer workers"):
         list(ordered_map(os._exit, [0, 1, 2], workers=2))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_single_worker_may_be_a_process_of_its_own(apart):
+    found = set(ordered_map(_process, range(5), workers=1, apart=apart))
+    assert len(found) == 1
+    assert (found == {os.getpid()}) is not apart
+
+
+def _process(_):
+    return os.getpid()

@@ -76,6 +76,7 @@ def test_rows_and_images_belong_together(root, tmp_path):
         "geometry": "pad",
         "bits": 16,
         "window": None,
+        "frame": None,
     }
     assert meta.exclusions == {"lateral view": 2}
     assert dataset.table.groupby("patient")["split"].nunique().max() == 1
@@ -150,7 +151,7 @@ def test_stop_names_the_file_and_skip_lists_it(root, tmp_path):
     assert dataset.meta.exclusions == {
         "file is empty": 1,
         "file is damaged": 1,
-        "file is not PNG, JPEG or DICOM": 1,
+        "file is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI": 1,
     }
     listed = pd.read_csv(dataset.root / "exclusions.csv", dtype=str)
     assert listed["image"].tolist() == ["0005", "0017", "0033"]
@@ -179,11 +180,11 @@ def test_goes_on_where_it_stopped(root, tmp_path, monkeypatch, blocks, damage):
     whole = prepare(source(root), tmp_path / "whole", options)
     add, decoded = writer_module.ImageWriter.add, []
 
-    def counted(self, rows, images, failed, stamp):
+    def counted(self, block):
         if len(decoded) == blocks:
             raise Killed
-        decoded.append(rows)
-        add(self, rows, images, failed, stamp)
+        decoded.append(block.rows)
+        add(self, block)
 
     monkeypatch.setattr(writer_module.ImageWriter, "add", counted)
     out = tmp_path / "out"
@@ -233,7 +234,7 @@ def test_any_column_can_be_an_attribute(root, tmp_path):
         with pytest.raises(InputError, match=message):
             prepare(source(root, table=table), tmp_path / "no", PrepareOptions(attribute=(name,)))
     table["view"] = table["image"]
-    with pytest.raises(InputError, match="'view' has 60 values, over 50 groups: divide"):
+    with pytest.raises(InputError, match="'view' has 60 different numbers, too many to be groups: divide"):
         prepare(source(root, table=table), tmp_path / "no", PrepareOptions(attribute=("view",)))
 
 

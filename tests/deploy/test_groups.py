@@ -3,7 +3,7 @@
 import pytest
 
 from fairdx.core.errors import InputError
-from fairdx.data.files import age_groups
+from fairdx.data.cells import age_groups
 from fairdx.deploy.groups import FileGroups, header_groups
 
 

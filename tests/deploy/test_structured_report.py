@@ -74,9 +74,9 @@ def test_another_model_is_another_device(tmp_path, write_model, write_dicom):
         algorithm = {item.name.meaning: item.value for item in group[0].ContentSequence
                      if item.name.meaning.startswith("Algorithm")}  # fmt: skip
         assert algorithm["Algorithm Name"] == "fairdx fair_diagnosis: finding"
-        assert algorithm["Algorithm Version"] == card.seal
+        assert algorithm["Algorithm Version"] == card.identity
         assert device.uid == report.DeviceUID
-        assert device.serial_number == card.seal
+        assert device.serial_number == card.identity
         devices[name] = device.uid
     assert devices["masked"] != devices["plain"]
     assert all(pydicom.uid.UID(uid).is_valid for uid in devices.values())

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import foldnorm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, mutual_info_score, roc_auc_score
 
@@ -78,9 +79,26 @@ def test_calibrated_scores_are_found_calibrated():
 
 
 def test_expected_calibration_error_by_hand():
-    # ten scores of 0.2 with four positives, ten of 0.8 with eight: |0.4 - 0.2| / 2 + 0
-    y = [1] * 4 + [0] * 6 + [1] * 8 + [0] * 2
-    assert calibration(y, [0.2] * 10 + [0.8] * 10)["expected_calibration_error"] == pytest.approx(0.1)
+    # Scores of 0.2 with 40 % positives, scores of 0.8 with 80 %: |0.4 - 0.2| / 2 + 0, less what chance adds
+    # to the mean of a normal variable's size: sqrt(2 / pi) of its standard deviation where it is 0.
+    for each in (10, 10_000):
+        y = np.repeat([1, 0, 1, 0], np.array([4, 6, 8, 2]) * each // 10)
+        p = np.repeat([0.2, 0.8], each)
+        sd = np.sqrt(0.16 / each)
+        true = np.sqrt(0.2**2 - sd**2)
+        first = 0.2 - (foldnorm(true / sd, scale=sd).mean() - true)
+        expected = (first - np.sqrt(2 / np.pi) * sd) / 2
+        assert calibration(y, p)["expected_calibration_error"] == pytest.approx(expected)
+    assert expected == pytest.approx(0.1, abs=0.002)
+
+
+def test_a_calibrated_score_has_no_calibration_error():
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(200):
+        p = rng.random(250)
+        found.append(calibration(rng.random(250) < p, p)["expected_calibration_error"])
+    assert np.mean(found) < 0.056 / 3  # the plain mean over bins is 0.056
 
 
 def test_separated_classes_have_no_calibration_slope():

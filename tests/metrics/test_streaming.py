@@ -63,3 +63,36 @@ def test_bad_codes_are_named():
         RunningADF(1)
     with pytest.raises(InputError, match="cannot be merged"):
         RunningADF(2).merge(RunningADF(3))
+
+
+def test_shapes_and_kinds_of_a_batch_are_flattened_or_refused(data):
+    p, y, s = data
+    flat, column, words = RunningADF(3), RunningADF(3), RunningADF(3)
+    flat.update(p, y, s)
+    column.update(p[:, None], y[:, None].astype(float), s[:, None])
+    assert column.compute() == flat.compute() > 0
+    words.update(np.stack([1 - p, p], axis=1), y, s)
+    assert words.compute() == flat.compute()
+    nan = np.where(np.arange(300) == 7, np.nan, p)
+    for preds, target, groups, told in (
+        (nan, y, s, "preds is missing or not finite in 1 rows (first: row 7)"),
+        (p, nan, s, "target is missing"),
+        (p, 0.9 * y, s, "target holds 0.9; codes are whole numbers"),
+        (100 * p, y, s, "preds must lie in [0, 1]"),
+        ((100 * p).astype(int), y, s, "codes go from 0 to 1"),
+        (np.ones((300, 3)), y, s, "preds has 3 columns"),
+        (p, y, s[:100], "groups has 100"),
+        (np.stack([p, p], axis=1), y, np.stack([s, s], axis=1), "groups has shape"),
+    ):
+        with pytest.raises(InputError) as error:
+            RunningADF(3).update(preds, target, groups)
+        assert told in str(error.value)
+    with pytest.raises(InputError, match="threshold is 50"):
+        RunningADF(2, threshold=50)
+
+
+def test_single_precision_is_compared_as_single_precision():
+    votes = np.float32([0.6, 0.7, 0.8, 0.7])
+    moved = RunningEffects(2, threshold=0.7)
+    moved.update(votes, [1, 1, 1, 1], [0, 0, 1, 1])
+    assert moved.compute()["total_effect"].tolist() == [0.0, 0.5]

@@ -4,8 +4,10 @@ import re
 import numpy as np
 import pytest
 
+from fairdx.auditing import audit
 from fairdx.auditing import page as audit_page
 from fairdx.auditing.page import render_audit, write_audit
+from fairdx.auditing.page_benefit import benefit_figure, net_benefit
 from fairdx.auditing.page_explorer import explorer_view
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import style_of
@@ -148,3 +150,19 @@ def test_an_undefined_name_in_a_template_is_an_error():
 def test_write_audit(result, tmp_path):
     write_audit(result, tmp_path / "report.html", title="T")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_audit(result, title="T")
+
+
+def test_net_benefit_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    y, score, sex = rng.integers(0, 2, 400), rng.random(400).round(2), rng.choice(["F", "M"], 400)
+    found = audit(y, score, sensitive_features={"sex": sex}, n_replicates=50)
+    for group in ("F", "M"):
+        own, n = sex == group, (sex == group).sum()
+        thresholds, values = net_benefit(found.explorer["sex"], group)
+        assert len(thresholds) > 20
+        for t, value in zip(thresholds, values, strict=True):
+            d = score >= t
+            right, wrong = (d & own & (y == 1)).sum(), (d & own & (y == 0)).sum()
+            assert value == pytest.approx(right / n - wrong / n * t / (1 - t))
+    assert [row[0] for row in benefit_figure(found, "sex").table.rows] == ["F", "M"]
+    assert "Net benefit by sex" in render_audit(found)

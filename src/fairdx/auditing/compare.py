@@ -1,45 +1,50 @@
 """A second table of predictions against the first, on the same images and with the same replicates."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from fairdx.auditing.binary import GAP_RATES, Resampled
 from fairdx.auditing.design import Sample
+from fairdx.auditing.draws import Draws
 from fairdx.auditing.profile import Profile
+from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Change
 from fairdx.core.errors import InputError
 from fairdx.inference.delong import delong_test
 from fairdx.inference.paired import length_change
 from fairdx.inference.uncertainty import Estimate, length_p_value
 from fairdx.metrics import counts as tables
+from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.inputs import Floats, Ints
 
+GAP_RATES: dict[str, Callable[[Profile], Floats]] = {
+    **{name: lambda p, make=make: make(2).rates(p.counts) for name, make in GAP_SHARES.items()},  # type: ignore[misc]
+    "auroc_gap": lambda p: p.auc[..., None],
+    "calibration_gap": lambda p: p.in_the_large[..., None],
+}
+"""The rates (B, S, R) that each gap is the largest difference of."""
 
-def changes(
-    before: dict[str, Resampled],
-    after: dict[str, Resampled],
-    compared: dict[str, Ints],
-    sample: Sample,
-) -> dict[str, dict[str, Change]]:
+
+def changes(draws: Draws, compared: dict[str, Ints]) -> dict[str, dict[str, Change]]:
     """Compare every figure of two tables.
 
     Args:
-        before: By attribute, "overall" included.
-        after: The same for the second table; empty if there is none.
+        draws: What was resampled of both.
         compared: Groups of each attribute that are not too small.
-        sample: The images.
 
     Returns:
-        {attribute or "overall": {metric: change}}.
+        {attribute, or the name of all images: {metric: change}}; empty if there is one table.
     """
-    if not after:
+    if not draws.data_after:
         return {}
-    found = {"overall": _changes(before["overall"], after["overall"], _overall)}
-    found["overall"]["auroc"] = _with_delong(found["overall"]["auroc"], sample)
+    before, after = draws.data, draws.data_after
+    everyone = draws.overall
+    found = {everyone: _changes(before[everyone], after[everyone], _overall)}
+    found[everyone]["auroc"] = _with_delong(found[everyone]["auroc"], draws.sample)
     for name, chosen in compared.items():
         if len(chosen) > 1:
-            first, second = (d[name].keep(chosen, d[name].effective) for d in (before, after))
+            first, second = (data[name].keep(chosen) for data in (before, after))
             found[name] = {**_gaps(first, second), **_changes(first, second, _information)}
     return found
 
@@ -53,18 +58,23 @@ def _overall(profile: Profile) -> dict[str, Floats]:
 
 
 def _information(profile: Profile) -> dict[str, Floats]:
-    return {"approximate_diagnosis_fairness": tables.mutual_information(profile.counts)}
+    return {"approximate_diagnosis_fairness": tables.mutual_information(profile.classes)}
 
 
 def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
     found = {}
     for name, rates in GAP_RATES.items():
         values = rates(first.sample)[0], rates(second.sample)[0]
-        repeated = rates(first.replicates), rates(second.replicates)
-        moved = length_change(values, repeated, tables.largest_gap, first.settings.level, first.widen)
+        known = np.isfinite(values[0]).all(-1) & np.isfinite(values[1]).all(-1)
+        if known.sum() < 2:
+            continue
+        values = values[0][known], values[1][known]
+        repeated = rates(first.replicates)[:, known], rates(second.replicates)[:, known]
+        level, widen = first.settings.level, first.widen[known][:, None]
+        moved = length_change(values, repeated, tables.largest_gap, level, widen)
         before, after = (float(tables.largest_gap(v)) for v in values)
         estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
-        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap")
+        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value)
     return found
 
 
@@ -73,13 +83,15 @@ def _changes(
 ) -> dict[str, Change]:
     values = [figures(first.sample), figures(second.sample)]
     repeated = [figures(first.replicates), figures(second.replicates)]
-    found = {}
+    found, widen = {}, float(first.widen.max())
     for name in values[0]:
         before, after = (float(v[name][0]) for v in values)
         moved = repeated[1][name] - repeated[0][name]
-        estimate = first.signed(after - before, moved, int(first.images.sum()), None)
-        p_value = length_p_value(np.array([after - before]), moved[:, None], _size, first.widen)
-        found[name] = Change(before, after, estimate, p_value, "paired bootstrap")
+        estimate = first.signed(
+            after - before, moved, int(first.images.sum()), int(first.widen.argmax()), None
+        )
+        p_value = length_p_value(np.array([after - before]), moved[:, None], _size, widen)
+        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value)
     return found
 
 
@@ -90,8 +102,8 @@ def _size(vector: Floats) -> Floats:
 
 def _with_delong(change: Change, sample: Sample) -> Change:
     try:
-        test = delong_test(sample.label, *sample.scores, patients=sample.patient)
+        test = delong_test(sample.truth.label, *sample.scores, patients=sample.patient)
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"
-    return Change(change.before, change.after, change.difference, test.p_value, method)
+    return replace(change, p_value=test.p_value, method=method, p_holm=test.p_value)

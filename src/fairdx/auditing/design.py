@@ -1,19 +1,25 @@
 """The images of an audit, coded once, and the tables that are resampled together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, pairwise
 
 import numpy as np
 
-from fairdx.auditing.profile import Grid
+from fairdx.auditing.profile import Grid, Truth
 from fairdx.core.errors import InputError
 from fairdx.inference.resampling import Units, collapse, dense_vectors, replicate
 from fairdx.metrics.inputs import Codes, Floats, Ints
 
 MOST_GROUPS = 200
 """An attribute with more values than this is taken for an identifier."""
+
+MISSING = "(missing)"
+"""Name of the group whose attribute is missing."""
+
+SIGN = " × "
+"""Between the names of attributes, and of groups, in an intersection."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,18 @@ class Grouping:
         name: The attribute.
         groups: Names of its groups.
         of_finest: Group of each of the finest groups, shape (F,).
-        intersection: Whether it is made of several attributes.
+        parts: By group, its value of each of the attributes that it is made of.
     """
 
     name: str
     groups: tuple[str, ...]
     of_finest: Ints
-    intersection: bool
+    parts: tuple[dict[str, str], ...]
+
+    @property
+    def intersection(self) -> bool:
+        """Whether it is made of several attributes."""
+        return len(self.parts) > 0 and len(self.parts[0]) > 1
 
     def coarsen(self, tables: Floats) -> Floats:
         """Sum tables of finest groups (B, F, ...) into groups (B, S, ...)."""
@@ -45,11 +56,12 @@ class Grouping:
         return summed
 
 
-def groupings(attributes: dict[str, Codes]) -> tuple[Ints, list[Grouping]]:
+def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tuple[Ints, list[Grouping]]:
     """Code the finest groups that occur, and every attribute and intersection on top of them.
 
     Args:
         attributes: Encoded attributes by name.
+        intersections: Whether to make intersections.
 
     Returns:
         The finest group of each image, shape (n,), and the groupings: attributes, then intersections of two
@@ -75,16 +87,25 @@ def groupings(attributes: dict[str, Codes]) -> tuple[Ints, list[Grouping]]:
         code = np.unique(code * len(column.names) + column.codes, return_inverse=True)[1]
     first = np.unique(code, return_index=True)[1]
     parts = {name: column.codes[first] for name, column in attributes.items()}
-    found = [Grouping(n, c.names, parts[n], intersection=False) for n, c in attributes.items()]
+    found = [Grouping(n, c.names, parts[n], tuple({n: v} for v in c.names)) for n, c in attributes.items()]
     sets = list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
-    for chosen in sets:
+    for chosen in sets if intersections else []:
         keys = np.stack([parts[n] for n in chosen], axis=1)
         occurring, of_finest = np.unique(keys, axis=0, return_inverse=True)
-        labels = tuple(
-            " × ".join(attributes[n].names[v] for n, v in zip(chosen, row, strict=True)) for row in occurring
-        )
-        found.append(Grouping(" × ".join(chosen), labels, of_finest.reshape(-1), intersection=True))
+        made = tuple({n: attributes[n].names[v] for n, v in zip(chosen, r, strict=True)} for r in occurring)
+        labels = tuple(SIGN.join(values.values()) for values in made)
+        if len(set(labels)) < len(labels):  # a group's own name has the sign
+            labels = tuple(SIGN.join(map(repr, values.values())) for values in made)
+        name = free_name(SIGN.join(chosen), "intersection", [g.name for g in found])
+        found.append(Grouping(name, labels, of_finest.reshape(-1), made))
     return code.astype(np.int64), found
+
+
+def free_name(name: str, meaning: str, taken: Sequence[str]) -> str:
+    """The name, or one that says what it means where an attribute has this name."""
+    while name in taken:
+        name = f"{name} ({meaning})"
+    return name
 
 
 @dataclass(frozen=True)
@@ -94,25 +115,35 @@ class Sample:
     Attributes:
         finest: Finest group of each image, (n,).
         n_finest: Number of finest groups, F.
-        label: Truth, (n,), 0 or 1.
+        truth: The label that is audited, and the class that it is made from.
         scores: P(Y=1), (n,), or two of them: before and after.
         grids: Score bins of each.
         patient: Patient codes, (n,), or None.
-        stratum: Label and covariates, (n,), or None.
+        stratum: Class and covariates, (n,), or None.
     """
 
     finest: Ints
     n_finest: int
-    label: Ints
+    truth: Truth
     scores: list[Floats]
     grids: list[Grid]
     patient: Ints | None
     stratum: Ints | None
 
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, Z."""
+        return len(self.truth.of_full)
+
+    @cached_property
+    def decision(self) -> Ints:
+        """Decisions at the threshold, (n,)."""
+        return (self.grids[0].place >= self.grids[0].cut).astype(np.int64)
+
     @cached_property
     def sizes(self) -> list[int]:
         """Number of cells of each table: a histogram per score, then strata by decision."""
-        sizes = [self.n_finest * 2 * grid.size for grid in self.grids]
+        sizes = [self.n_finest * self.n_classes * grid.size for grid in self.grids]
         if self.stratum is not None:
             sizes.append(self.n_finest * (int(self.stratum.max()) + 1) * 2)
         return sizes
@@ -123,31 +154,35 @@ class Sample:
         cells = [self.cell(i) for i in range(len(self.grids))]
         if self.stratum is not None:
             n_strata = int(self.stratum.max()) + 1
-            decision = self.grids[0].place >= self.grids[0].cut
-            cells.append((self.finest * n_strata + self.stratum) * 2 + decision)
+            cells.append((self.finest * n_strata + self.stratum) * 2 + self.decision)
         return collapse(cells, self.sizes, self.patient)
 
-    def decision_kinds(self, most: int = 20_000) -> tuple[Floats, Floats]:
-        """Tables (U, F, 2, 2) of distinct patients at the threshold, and how many patients have each.
+    def kinds(self, place: Ints, size: int) -> tuple[Floats, Floats]:
+        """Tables (U, F, Z, D) of distinct patients, and how many patients have each.
 
-        Of more than `most` distinct ones a part is returned, enough for a ratio of variances or a skewness.
+        Args:
+            place: Decision or score bin of each image, (n,).
+            size: Number of these, D.
+
+        Returns:
+            Of many distinct ones a part, enough for a ratio of variances or a skewness.
         """
-        decision = self.grids[0].place >= self.grids[0].cut
-        cell = (self.finest * 2 + self.label) * 2 + decision
-        kinds, multiplicity = dense_vectors(collapse([cell], [self.n_finest * 4], self.patient), most)
-        return kinds.reshape(-1, self.n_finest, 2, 2), multiplicity
+        cell = (self.finest * self.n_classes + self.truth.full) * size + place
+        width = self.n_finest * self.n_classes * size
+        kinds, multiplicity = dense_vectors(collapse([cell], [width], self.patient))
+        return kinds.reshape(-1, self.n_finest, self.n_classes, size), multiplicity
 
     def cell(self, which: int) -> Ints:
-        """Cell of every image in the histogram (F, 2, K) of one of the scores."""
+        """Cell of every image in the histogram (F, Z, K) of one of the scores."""
         grid = self.grids[which]
-        return (self.finest * 2 + self.label) * grid.size + grid.place
+        return (self.finest * self.n_classes + self.truth.full) * grid.size + grid.place
 
     def split(self, counts: Floats) -> list[Floats]:
-        """Cut counts (B, C) into tables: (B, F, 2, K) per score, then (B, F, Z, 2)."""
+        """Cut counts (B, C) into tables: (B, F, Z, K) per score, then strata by decision."""
         ends = np.cumsum([0, *self.sizes])
         parts = [counts[:, a:b] for a, b in pairwise(ends)]
         shaped = [
-            part.reshape(len(counts), self.n_finest, 2, grid.size)
+            part.reshape(len(counts), self.n_finest, self.n_classes, grid.size)
             for part, grid in zip(parts, self.grids, strict=False)
         ]
         if self.stratum is not None:
@@ -160,9 +195,12 @@ class Sample:
 
     def squared_errors(self, which: int) -> Floats:
         """Sums of (score - Y)^2 in each cell, (F, 2, K)."""
-        squared = (self.scores[which] - self.label) ** 2
-        sums = np.bincount(self.cell(which), weights=squared, minlength=self.sizes[which])
-        return sums.reshape(self.n_finest, 2, self.grids[which].size).astype(float)
+        label, grid = self.truth.label, self.grids[which]
+        cell = (self.finest * 2 + label) * grid.size + grid.place
+        shape = (self.n_finest, 2, grid.size)
+        squared = (self.scores[which] - label) ** 2
+        sums = np.bincount(cell, weights=squared, minlength=int(np.prod(shape)))
+        return sums.reshape(shape).astype(float)
 
     def replicates(self, n_replicates: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
         """Chunks of replicated tables, as `tables`."""

@@ -1,55 +1,74 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from fairdx.auditing.assemble import Study, audit_binary
-from fairdx.auditing.joint import audit_joint
-from fairdx.auditing.result import AuditResult, Settings
+from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.family import corrected
+from fairdx.auditing.joint import Joint, audit_apart, audit_joint
+from fairdx.auditing.profile import Truth
+from fairdx.auditing.result import AuditResult, Note, Settings
+from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics.inputs import (
-    Codes,
     Floats,
     Ints,
+    distinct_names,
+    is_missing,
+    plain,
     same_length,
     to_attributes,
     to_codes,
     to_numpy,
     to_scores,
 )
+from fairdx.metrics.matching import order_of_scores
+from fairdx.metrics.positive import positive_place
 from fairdx.metrics.scores import binary_truth, class_codes
+from fairdx.metrics.threshold import at_precision
+
+FEW_LABELS = 4
+"""With more classes or findings than this, intersections are audited only if they are asked for."""
 
 
 def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are keywords
-    y_true: ArrayLike,
-    y_score: ArrayLike,
+    y_true: Any,
+    y_score: Any,
     *,
     sensitive_features: Any,
     patients: Any = None,
+    positive_class: Any = None,
     threshold: float = 0.5,
     reference: Any = None,
     covariates: Any = None,
-    compare_to: ArrayLike | None = None,
+    compare_to: Any = None,
     min_group_size: int = 30,
     n_replicates: int = 2000,
     n_permutations: int = 999,
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
+    intersections: bool | None = None,
+    explore: bool = True,
 ) -> AuditResult:
     """Audit predictions for fairness between groups.
 
-    Columns may be lists, NumPy arrays, pandas or polars columns, or torch tensors.
+    Columns may be lists, NumPy arrays, pandas or polars columns, Arrow arrays, or torch tensors.
 
     Args:
         y_true: Truth: two classes, shape (n,); more classes, shape (n,); or 0/1 findings, shape (n, L).
-        y_score: Scores in [0, 1]: P(Y=1), shape (n,); by class, (n, K); or by finding, (n, L).
+            Missing labels are allowed: an image counts where it has one, and a note says how many have none.
+        y_score: Scores in [0, 1]: P(Y=1), shape (n,); by class, (n, K); or by finding, (n, L). Columns of a
+            frame that are named after classes or findings belong to them, whatever their order.
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame; of several the
             intersections are audited too.
         patients: Patient of each image, shape (n,). Patients are resampled; images are independent if None.
+        positive_class: The class of two that is the disease. Not needed for 0 and 1, nor for classes in words
+            that say so themselves (`fairdx.metrics.positive`).
         threshold: Operating point: a decision is score >= threshold. For several classes the largest score
             decides and the threshold is that of the one-vs-rest audits.
         reference: Group that effects compare with, or a mapping from attribute to group; the largest if None.
@@ -61,6 +80,9 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
+        intersections: Whether intersections of attributes are audited too. If None they are, unless there are
+            more than `FEW_LABELS` classes or findings: then a note says that they are not.
+        explore: Whether to compute the figures at other thresholds too, for the page's explorer.
 
     Returns:
         All figures, tests and notes.
@@ -77,11 +99,12 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         True
     """
     attributes = to_attributes(sensitive_features)
-    scores, truth = to_scores(y_score), to_numpy(y_true, "y_true")
+    y_true, y_score, compare_to = (plain(v) for v in (y_true, y_score, compare_to))
+    truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), threshold)
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}
-    n = same_length(y_true=truth, y_score=scores, **named)
+    same_length(y_true=truth, y_score=scores, **named)
     patient = None if patients is None else to_codes(patients, "patients").codes
-    after = None if compare_to is None else to_scores(compare_to, "compare_to")
+    after = None if compare_to is None else at_precision(to_scores(compare_to, "compare_to"), threshold)
     for name, column in (("patients", patient), ("compare_to", after)):
         if column is not None:
             same_length(y_true=truth, **{name: column})
@@ -100,14 +123,68 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         [] if covariate is None else list(covariate),
     )
     _check(settings)
-    study = Study(attributes, _references(reference, attributes), patient, covariate, settings, n)
+    crossed, notes = _crossed(intersections, max(truth.shape[1:], scores.shape[1:]), len(attributes))
+    study = Study.of(attributes, reference, patient, covariate, settings, intersections=crossed)
+    names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
+    images = _Images(study, truth, scores, after, names, explore)
     if truth.ndim == 2:
-        return _multilabel(study, truth, scores, after, list(getattr(y_true, "columns", [])))
-    if scores.ndim == 2 and scores.shape[1] > 2:
-        return _multiclass(study, truth, scores, after)
-    if scores.ndim == 2:  # two columns of probabilities: the second is P(Y=1)
-        scores, after = scores[:, -1], None if after is None else after[:, -1]
-    return _binary(study, truth, scores, after)
+        return _multilabel(images, distinct_names(y_true, "y_true"), notes)
+    kept, left_out = images.labelled()
+    notes = [*notes, *left_out]
+    return _binary(kept, positive_class, notes) if scores.ndim == 1 else _classes(kept, positive_class, notes)
+
+
+def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) -> tuple[bool, list[Note]]:
+    """Whether attributes are crossed, and a note if that is left out without having been asked for."""
+    n_labels = columns[0] if columns else 1
+    if asked is not None or n_labels <= FEW_LABELS or n_attributes < 2:
+        return asked is not False, []
+    text = f"Intersections of attributes are not audited with {n_labels} classes or findings; "
+    return False, [
+        Note("limit", None, f"{text}ask for them with --intersections (intersections=True in Python).")
+    ]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images with their truth and scores, arrays of n rows; how the columns of both scores are named."""
+
+    study: Study
+    truth: NDArray[Any]
+    scores: Floats
+    after: Floats | None
+    names: tuple[list[str], list[str]]
+    explore: bool
+
+    def take(self, rows: NDArray[np.bool_]) -> "_Images":
+        """Some of them, (n,)."""
+        after = None if self.after is None else self.after[rows]
+        return replace(
+            self, study=self.study.take(rows), truth=self.truth[rows], scores=self.scores[rows], after=after
+        )
+
+    def matched(self, labels: list[str], what: str) -> "_Images":
+        """The same with the columns of scores in the order of the labels, where columns have names."""
+
+        def order(names: list[str]) -> list[int]:
+            return order_of_scores(labels, names or labels, positional=True, what=what)
+
+        after = None if self.after is None else self.after[:, order(self.names[1])]
+        return replace(self, scores=self.scores[:, order(self.names[0])], after=after)
+
+    def column(self, k: int) -> "_Images":
+        """The same with one of the columns of scores."""
+        return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
+
+    def labelled(self) -> tuple["_Images", list[Note]]:
+        """Those that have a label, and a caution if some have none."""
+        missing = is_missing(self.truth)
+        if not missing.any():
+            return self, []
+        if missing.all():
+            raise InputError("y_true is missing in every row; there is nothing to audit.")
+        text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
+        return self.take(~missing), [_note(text)]
 
 
 def _check(settings: Settings) -> None:
@@ -120,65 +197,92 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _references(reference: Any, attributes: dict[str, Codes]) -> dict[str, str]:
-    """Reference by attribute; a single one must be a group of every attribute that has it, and of one."""
-    if reference is None:
-        return {}
-    if isinstance(reference, dict):
-        chosen = {str(k): str(v) for k, v in reference.items()}
-    else:
-        chosen = {name: str(reference) for name, c in attributes.items() if str(reference) in c.names}
-        if not chosen:
-            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(attributes)}.")
-    for name, group in chosen.items():
-        if name not in attributes or group not in attributes[name].names:
-            known = attributes[name].names[:10] if name in attributes else tuple(attributes)
-            raise InputError(f"reference {group!r} for {name!r}: there is only {', '.join(known)}.")
-    return chosen
-
-
-def _binary(study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None) -> AuditResult:
-    label = binary_truth(truth)
-    names = to_codes(truth, "y_true").names
+def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
+    label = binary_truth(images.truth, positive_class)
+    names = to_codes(images.truth, "y_true").names
     if label.min() == label.max():
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
-    return audit_binary(study, label, scores, after, list(names))
+    positive = to_codes(images.truth[label == 1], "y_true").names[0]
+    negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
+    return corrected(_audited(images, Truth.of(label), [negative, positive], notes))
 
 
-def _multiclass(study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None) -> AuditResult:
-    n_classes = scores.shape[1]
-    codes = class_codes(truth, n_classes)
-    names = to_codes(truth, "y_true").names
+def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
+    """The audit of one column of scores, its p-values not yet corrected."""
+    result = audit_binary(images.study, truth, images.scores, images.after, names, explore=images.explore)
+    return replace(result, notes=notes)
+
+
+def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
+    """One class for each image, and a column of scores for each class."""
+    n_classes = images.scores.shape[1]
+    codes = class_codes(images.truth, n_classes)
+    names = to_codes(images.truth, "y_true").names
     classes = list(names) if len(names) == n_classes else [str(k) for k in range(n_classes)]
-    per_class = _each(study, codes[:, None] == np.arange(n_classes), scores, after, classes)
-    return audit_joint(study, codes, scores.argmax(1), "multiclass", per_class)
+    images = images.matched(classes, "class")
+    if n_classes == 2:
+        positive = positive_place(classes, positive_class, what="y_true")
+        return _binary(images.column(positive), classes[positive], notes)
+    present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
+    _require_both(present.astype(float), classes)
+    each = {
+        name: _audited(images.column(k), Truth.of(present[:, k], codes), [f"not {name}", name], [])
+        for k, name in enumerate(classes)
+    }
+    joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
+    return audit_joint(images.study, joint, "multiclass", each, notes)
 
 
-def _multilabel(
-    study: Study, truth: NDArray[Any], scores: Floats, after: Floats | None, names: list[Any]
-) -> AuditResult:
-    if truth.shape != scores.shape:
+def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
+    """Several findings for each image, each audited on the images whose label is known."""
+    truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
+    if truth.shape != images.scores.shape:
         raise InputError(
-            f"y_true has shape {truth.shape} but y_score {scores.shape}; give one column per finding."
+            f"y_true has shape {truth.shape} but y_score {images.scores.shape}; give one column per finding."
         )
-    if not np.isin(truth, (0, 1)).all():
+    if not np.isin(truth[~np.isnan(truth)], (0, 1)).all():
         raise InputError("y_true of several findings must be 0 or 1; other values occur.")
-    findings = [str(name) for name in names] or [str(k) for k in range(truth.shape[1])]
-    per_finding = _each(study, truth.astype(bool), scores, after, findings)
-    joint = np.concatenate([truth.astype(np.int64), scores >= (study.settings.threshold or 0.0)])
-    codes: Ints = np.unique(joint, axis=0, return_inverse=True)[1].reshape(2, -1)
-    return audit_joint(study, codes[0], codes[1], "multilabel", per_finding)
+    findings = names or [str(k) for k in range(truth.shape[1])]
+    if names:
+        images = images.matched(findings, "finding")
+    _require_both(truth, findings)
+    each = {name: _finding(images, truth[:, k], k, name) for k, name in enumerate(findings)}
+    known = ~np.isnan(truth).any(1)
+    if not known.all():
+        notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
+    if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
+        return audit_apart(images.study, "multilabel", each, notes)
+    present, scores = truth[known].astype(np.int64), images.scores[known]
+    decided = (scores >= (images.study.settings.threshold or 0.0)).astype(np.int64)
+    codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
+    joint = Joint(codes[0], codes[1], present, scores)
+    return audit_joint(images.study.take(known), joint, "multilabel", each, notes)
 
 
-def _each(
-    study: Study, present: NDArray[np.bool_], scores: Floats, after: Floats | None, names: list[str]
-) -> dict[str, AuditResult]:
-    """One-vs-rest audits."""
-    found = {}
-    for k, name in enumerate(names):
-        label = present[:, k].astype(np.int64)
-        if label.min() == label.max():
+def _combinations(rows: Ints) -> Ints:
+    """Number the distinct rows of zeros and ones (n, L), column by column so that any L will do."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        code = np.unique(2 * code + column, return_inverse=True)[1]
+    return code
+
+
+def _finding(images: _Images, truth: Floats, k: int, name: str) -> AuditResult:
+    known = ~np.isnan(truth)
+    notes = []
+    if not known.all():
+        left_out = f"{(~known).sum():,} of {len(known):,}"
+        notes = [_note(f"{left_out} images have no label of {name} and are left out of its audit.")]
+    part, label = images.take(known).column(k), truth[known].astype(np.int64)
+    return _audited(part, Truth.of(label), [f"not {name}", name], notes)
+
+
+def _note(text: str) -> Note:
+    return Note("caution", None, text)
+
+
+def _require_both(present: Floats, names: list[str]) -> None:
+    """Every class or finding must occur, and none in all images; nan where a label is not known."""
+    for name, label in zip(names, present.T, strict=True):
+        if len(np.unique(label[~np.isnan(label)])) < 2:
             raise InputError(f"y_true: every image or none is of class {name!r}; leave this class out.")
-        later = None if after is None else after[:, k]
-        found[name] = audit_binary(study, label, scores[:, k], later, [f"not {name}", name])
-    return found

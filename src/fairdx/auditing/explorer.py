@@ -2,22 +2,32 @@
 
 import numpy as np
 
-from fairdx.auditing.binary import EFFECTS, Resampled
-from fairdx.auditing.estimates import information_length, information_vectors
-from fairdx.auditing.profile import Grid, Profiler
+from fairdx.auditing.attribute import Part
+from fairdx.auditing.draws import EXPLORER_REPLICATES, Draws
+from fairdx.auditing.effects import EFFECTS, Strata, contrasts
+from fairdx.auditing.gaps import compared_shares
+from fairdx.auditing.groups import rate_ends
+from fairdx.auditing.profile import Profiler
+from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Curves, Explorer, Series
-from fairdx.inference.uncertainty import length_intervals
+from fairdx.inference.information import Information
+from fairdx.inference.score_intervals import critical_value, gap_ends
+from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics import counts as tables
-from fairdx.metrics.causal import effects_from_counts
+from fairdx.metrics.compared import GAP_SHARES
+from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.rates import binary_rates
 from fairdx.metrics.reliability import calibration_table
 
-EXPLORER_REPLICATES = 300
-"""Replicates behind the explorer's intervals: ends good to about a tenth of the width."""
+EXPLORED_GAPS = (
+    "demographic_parity_difference",
+    "equal_opportunity_difference",
+    "equalized_odds_difference",
+    "accuracy_difference",
+)
+EXPLORED_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
-_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 
 
 def curves(
@@ -26,7 +36,7 @@ def curves(
     """Curves of every group.
 
     Args:
-        histogram: Of the sample, (S, 2, K).
+        histogram: Of the sample by class, (S, Z, K).
         scores: Shape (n,).
         label: Shape (n,).
         group: Shape (n,).
@@ -37,15 +47,17 @@ def curves(
         One entry per group.
     """
     place = np.minimum((scores * 40).astype(np.int64), 39)
-    shape = (len(histogram), 2, 40)
+    shape = (len(histogram), 2, len(_HISTOGRAM_EDGES) - 1)
     bars = tables.count_table(group, label, place, shape).astype(np.int64)
-    return [_curves(h, bars[s], profiler, level) for s, h in enumerate(histogram)]
+    by_truth = by_label(histogram, profiler.of_full)
+    made = zip(by_truth, bars, profiler.calibration_bins, strict=True)
+    return [_curves(h, own, bins, profiler.grid.mean_score, level) for h, own, bins in made]
 
 
-def _curves(histogram: Floats, bars: Ints, profiler: Profiler, level: float) -> Curves:
+def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level: float) -> Curves:
     above = np.append(np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1], [[0.0], [0.0]], axis=1)
     rates = tables.ratio(above, above[:, :1])[:, ::-1]
-    table = calibration_table(histogram, profiler.grid.mean_score, profiler.calibration_bins)
+    table = calibration_table(histogram, mean_score, bins)
     count = table["count"]
     observed = tables.ratio(table["positive"], count)
     low, high = _wilson(observed, count, level)
@@ -74,99 +86,132 @@ def _wilson(share: Floats, n: Floats, level: float) -> tuple[Floats, Floats]:
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
-def explorer(every: Resampled, compared: Resampled, reference: int, grid: Grid, effect: float) -> Explorer:
+def explorer(draws: Draws, part: Part) -> Explorer:
     """The threshold explorer of an attribute.
 
     Args:
-        every: Profiles of all groups.
-        compared: Profiles of the groups that are compared.
-        reference: Index of the reference among these, -1 if it is too small to compare with.
-        grid: The score bins.
-        effect: Design effect of ADF at the audit's threshold.
+        draws: What was resampled.
+        part: What the audit found at its own threshold, which stands there in the explorer too.
 
     Returns:
         Counts and intervals at every explored threshold.
     """
-    sample, replicates = _at_thresholds(every)
-    own, own_replicates = _at_thresholds(compared)
+    every, grid = draws.data[part.about.name], draws.sample.grids[0]
+    of_full = draws.sample.truth.of_full
     totals = every.sample.counts[0].sum(-1).astype(int)
-    chosen = every.sample.selected[0].astype(int)
-    names = every.groups
-    return Explorer(
+    chosen = by_label(every.sample.selected, of_full)[0].astype(int)
+    names, compared = every.groups, every.keep(part.chosen)
+    found = Explorer(
         thresholds=grid.edges[grid.explored].tolist(),
         negatives=dict(zip(names, totals[:, 0].tolist(), strict=True)),
         positives=dict(zip(names, totals[:, 1].tolist(), strict=True)),
         selected_negatives={g: chosen[s, 0].tolist() for s, g in enumerate(names)},
         selected_positives={g: chosen[s, 1].tolist() for s, g in enumerate(names)},
-        gaps=_gap_series(own, own_replicates, compared, effect) if len(compared.groups) > 1 else {},
-        effects=_effect_series(own, own_replicates, compared, reference) if reference >= 0 else {},
-        rates=_rate_series(sample, replicates, every),
-        n_replicates=len(replicates),
+        gaps=_gap_series(compared, of_full) if part.gaps else {},
+        effects=_effect_series(compared, part.about.reference) if part.effects else {},
+        rates=_rate_series(every, of_full),
+        n_replicates=min(EXPLORER_REPLICATES, every.settings.n_replicates),
     )
-
-
-def _at_thresholds(data: Resampled) -> tuple[Floats, Floats]:
-    """Tables by threshold: the sample's (G, S, 2, 2) and the replicates' (b, G, S, 2, 2)."""
-
-    def table(selected: Floats, counts: Floats) -> Floats:
-        rest = counts.sum(-1)[..., None] - selected
-        return np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1)
-
-    some = slice(0, EXPLORER_REPLICATES)
-    repeated = table(data.replicates.selected[some], data.replicates.counts[some])
-    return table(data.sample.selected, data.sample.counts)[0], repeated
-
-
-def _gap_series(
-    sample: Floats, replicates: Floats, data: Resampled, design_effect: float
-) -> dict[str, Series]:
-    level, found = data.settings.level, {}
-    for name, rates in (
-        ("demographic_parity_difference", lambda c: tables.selection_rates(c)[..., 1:]),
-        ("equal_opportunity_difference", tables.opportunity_rates),
-        ("equalized_odds_difference", lambda c: tables.decision_rates(c)[..., 1]),
-        ("accuracy_difference", lambda c: tables.accuracies(c)[..., None]),
-    ):
-        vectors = rates(sample)
-        low, high = length_intervals(vectors, rates(replicates), tables.largest_gap, level, data.widen)
-        found[name] = Series(tables.largest_gap(vectors).tolist(), low.tolist(), high.tolist())
-    roots, repeated = information_vectors(sample, replicates)
-    low, high = length_intervals(roots, repeated, information_length, level, data.widen)
-    plug_in, ends = tables.mutual_information(sample), ((low**2).tolist(), (high**2).tolist())
-    n = np.asarray(sample.sum((-1, -2, -3)))
-    bias = tables.information_bias(sample, sample_size=n, design_effect=design_effect)
-    found["approximate_diagnosis_fairness"] = Series(plug_in.tolist(), *ends)
-    corrected = np.maximum(plug_in - bias, 0.0)
-    found["approximate_diagnosis_fairness_corrected"] = Series(corrected.tolist(), *ends)
+    own = int(np.searchsorted(grid.explored, grid.cut - 1))
+    for gap, series in found.gaps.items():
+        _stand(series, own, part.gaps[gap].estimate)
+    for group, by_name in found.effects.items():
+        for name, series in by_name.items():
+            _stand(series, own, part.effects[group][name])
+    for group, by_name in found.rates.items():
+        for name, series in by_name.items():
+            _stand(series, own, part.by_group[group][name])
     return found
 
 
-def _percentiles(values: Floats, replicates: Floats, data: Resampled) -> Series:
+def _stand(series: Series, place: int, estimate: Estimate) -> None:
+    """Put the audit's own figure where its threshold is."""
+    series.value[place], series.low[place], series.high[place] = estimate.value, estimate.low, estimate.high
+
+
+def _at_thresholds(data: Resampled) -> tuple[Floats, Floats]:
+    """Tables by threshold: the sample's (G, S, Z, 2) and the replicates' (b, G, S, Z, 2)."""
+
+    def table(selected: Floats, classes: Floats) -> Floats:
+        rest = classes.sum(-1)[..., None] - selected
+        return np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1)
+
+    some = slice(0, EXPLORER_REPLICATES)
+    repeated = table(data.replicates.selected[some], data.replicates.classes[some])
+    return table(data.sample.selected, data.sample.classes)[0], repeated
+
+
+def _series(value: Floats, low: Floats, high: Floats) -> Series:
+    return Series(value.tolist(), low.tolist(), high.tolist())
+
+
+def _gap_series(data: Resampled, of_full: Ints) -> dict[str, Series]:
+    sample, replicates = _at_thresholds(data)
+    counts, repeated = by_label(sample, of_full), by_label(replicates, of_full)
+    found = {}
+    for name in EXPLORED_GAPS:
+        shares = compared_shares(data, GAP_SHARES[name](2), counts, repeated)
+        spread = np.fmax.reduce(shares.value, axis=-2) - np.fmin.reduce(shares.value, axis=-2)
+        low, high = gap_ends(shares, data.settings.level)
+        value = np.where(np.isnan(low), np.nan, np.fmax.reduce(spread, axis=-1))
+        found[name] = _series(value, low, np.minimum(high, 1.0))
+    return {**found, **_information_series(data, sample, replicates)}
+
+
+def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> dict[str, Series]:
+    """ADF at every threshold; its noise is drawn from binomials without any information."""
+    effect = data.design_effect
+    rng = np.random.default_rng(data.settings.seed)
+    totals, pooled = sample.sum(-1), sample.sum(-3)
+    rate = np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None]
+    drawn = rng.binomial(totals.astype(np.int64), rate, size=(len(replicates), *totals.shape)).astype(float)
+    null = np.stack([totals - drawn, drawn], axis=-1)
+    noise = Information.of(sample, replicates, null, float(np.sqrt(effect)))
+    plug_in, ends = tables.mutual_information(sample), noise.ends(data.settings.level)
+    n = np.asarray(sample.sum((-1, -2, -3)))
+    bias = tables.information_bias(sample, sample_size=n, design_effect=effect)
+    return {
+        "approximate_diagnosis_fairness": _series(plug_in, *ends),
+        "approximate_diagnosis_fairness_corrected": _series(np.maximum(plug_in - bias, 0.0), *ends),
+    }
+
+
+def _percentiles(values: Floats, replicates: Floats, data: Resampled, widen: float) -> Series:
     """Values (G,) and replicates (b, G); ends are nan where more than a twentieth is undefined."""
     from scipy.special import ndtr, ndtri
 
-    tail = float(ndtr(data.widen * ndtri((1 - data.settings.level) / 2)))
+    tail = float(ndtr(widen * ndtri((1 - data.settings.level) / 2)))
     bad = np.isnan(values) | (np.isnan(replicates).mean(0) > 0.05)
     filled = np.where(bad, 0.0, replicates)
     quantile = np.nanquantile if np.isnan(filled).any() else np.quantile
     low, high = quantile(filled, [tail, 1 - tail], axis=0)
-    return Series(values.tolist(), np.where(bad, np.nan, low).tolist(), np.where(bad, np.nan, high).tolist())
+    return _series(values, np.where(bad, np.nan, low), np.where(bad, np.nan, high))
 
 
-def _effect_series(
-    sample: Floats, replicates: Floats, data: Resampled, reference: int
-) -> dict[str, dict[str, Series]]:
-    values, repeated = (effects_from_counts(c, reference) for c in (sample, replicates))
-    return {
-        group: {name: _percentiles(values[name][:, s], repeated[name][..., s], data) for name in EFFECTS}
-        for s, group in enumerate(data.groups)
-        if s != reference
+def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Series]]:
+    base, strata = data.groups.index(reference), Strata(*_at_thresholds(data), None)
+    values, repeated = (strata.effects(c, base) for c in (strata.sample, strata.replicates))
+    ends = {
+        name: one.ends(critical_value(data.settings.level))
+        for name, one in contrasts(data.who, strata, base).items()
     }
+    found: dict[str, dict[str, Series]] = {}
+    for s, group in enumerate(data.groups):
+        for name in EFFECTS if s != base else ():
+            if name in ends:
+                low, high = (end[:, s] for end in ends[name])
+                series = _series(values[name][:, s], low, high)
+            else:
+                widen = float(max(data.widen[s], data.widen[base]))
+                series = _percentiles(values[name][:, s], repeated[name][..., s], data, widen)
+            found.setdefault(group, {})[name] = series
+    return found
 
 
-def _rate_series(sample: Floats, replicates: Floats, data: Resampled) -> dict[str, dict[str, Series]]:
-    values, repeated = binary_rates(sample), binary_rates(replicates)
+def _rate_series(data: Resampled, of_full: Ints) -> dict[str, dict[str, Series]]:
+    sample, replicates = (by_label(c, of_full) for c in _at_thresholds(data))
+    ends = rate_ends(data, sample, replicates)
     return {
-        group: {name: _percentiles(values[name][:, s], repeated[name][..., s], data) for name in _RATES}
+        group: {name: _series(*(end[:, s] for end in ends[name][:3])) for name in EXPLORED_RATES}
         for s, group in enumerate(data.groups)
     }

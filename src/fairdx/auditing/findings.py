@@ -3,6 +3,13 @@
 from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
+from fairdx.metrics.definitions import METRICS
+
+MANY_NUMBERS = 12
+"""An attribute with more groups than this that are numbers is probably a measurement."""
+
+FEW_PATIENTS = 20
+"""With fewer patients the bootstrap by patient cannot be trusted (Cameron, Gelbach and Miller 2008)."""
 
 
 def findings(result: AuditResult) -> list[Note]:
@@ -21,8 +28,39 @@ def findings(result: AuditResult) -> list[Note]:
     return sorted([*notes, *_in_general(result)], key=lambda note: order[note.kind])
 
 
+def headline(result: AuditResult) -> str:
+    """The first line of a page and of the console: who is positive, how many, and the AUC.
+
+    Args:
+        result: An audit, or that of one class or finding.
+    """
+    who = f"{result.n_images:,} images"
+    if result.settings.clustered:
+        who += f" of {result.n_patients:,} patients"
+    area = result.overall["auroc"]
+    ends = "" if isnan(area.low) else f" ({area.level:.0%} interval {area.low:.3f} to {area.high:.3f})"
+    auc = f"AUC {area.value:.3f}{ends}"
+    if result.task != "binary":
+        kind = "classes" if result.task == "multiclass" else "findings"
+        return f"{len(result.classes)} {kind}: {', '.join(result.classes)}. {who}. Mean {auc}."
+    negative, positive = result.classes
+    share = result.overall["prevalence"].value
+    return f"Positive is {positive!r}, negative is {negative!r}. {who}, {share:.1%} positive. {auc}."
+
+
+def sizes(result: AuditResult) -> list[str]:
+    """A sentence for each attribute with the number of images in each of its groups."""
+    found = []
+    for about in result.attributes.values():
+        if not about.intersection:
+            listed = ", ".join(f"{g} {n:,}" for g, n in list(about.groups.items())[:MANY_NUMBERS])
+            more = f" and {len(about.groups) - MANY_NUMBERS} more groups" * (len(about.groups) > MANY_NUMBERS)
+            found.append(f"{about.name}: {listed}{more}.")
+    return found
+
+
 def _about(result: AuditResult, about: Attribute) -> list[Note]:
-    name, notes = about.name, []
+    name, notes = about.name, _doubts(result, about)
     if about.excluded:
         listed = ", ".join(f"{g} ({about.groups[g]})" for g in about.excluded[:10])
         notes.append(
@@ -40,12 +78,78 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
         notes.append(_effect(result, name, _most_affected(result, name)))
     notes.append(_discrimination(result, name))
     notes.append(_power(result, name))
+    notes += _left_out(result, name)
     areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
     undefined = [g for g, area in areas.items() if isnan(area)]
     if undefined:
         text = f"{name}: {', '.join(undefined)} has images of one label only, so its AUC is undefined."
         notes.append(_note("caution", name, text))
     return notes
+
+
+def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
+    """Cautions about the attribute itself: numbers as groups, patients in several groups."""
+    if about.intersection:
+        return []
+    name, notes = about.name, []
+    numbers = [group for group in about.groups if _is_number(group)]
+    if len(numbers) > MANY_NUMBERS:
+        notes.append(
+            _note(
+                "caution",
+                name,
+                f"{name}: {len(numbers)} of its groups are numbers. If it is a measurement, divide it first, "
+                f"as --group {name}@40,60 does.",
+            )
+        )
+    twice = sum(about.patients.values()) - result.n_patients if result.settings.clustered else 0
+    if twice:
+        count = f"{twice:,}" if len(about.groups) == 2 else f"up to {twice:,}"
+        notes.append(
+            _note(
+                "caution",
+                name,
+                f"{name}: {count} of {result.n_patients:,} patients occur in more than one group. "
+                f"If {name} cannot change, the groups or the patients are wrong.",
+            )
+        )
+    return notes
+
+
+def _left_out(result: AuditResult, name: str) -> list[Note]:
+    """Cautions about groups that some differences leave out, and images that adjusted effects leave out."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for metric, gap in result.gaps[name].items():
+        if gap.left_out:
+            titles.setdefault(tuple(gap.left_out), []).append(METRICS[metric].title)
+    covariates, reference = ", ".join(result.settings.covariates), result.attributes[name].reference
+    unsupported = [
+        _note(
+            "caution",
+            name,
+            f"{name}: effects adjusted for {covariates} leave out {left.group:,} images of {group} and "
+            f"{left.reference:,} of {reference}: their values lack a label in the other group.",
+        )
+        for group, left in result.support.get(name, {}).items()
+        if left.group or left.reference
+    ]
+    return unsupported + [
+        _note(
+            "caution",
+            name,
+            f"{name}: the other groups are compared, without {', '.join(groups)}, where a group has too few "
+            f"images of a label or decision: {', '.join(metrics)}.",
+        )
+        for groups, metrics in titles.items()
+    ]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _note(kind: str, attribute: str | None, text: str) -> Note:
@@ -68,6 +172,8 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _range(low: float, high: float) -> str:
+    if isnan(low) or isnan(high):
+        return "not known"
     return f"{_number(low)} to {_number(high)}"
 
 
@@ -96,19 +202,23 @@ def _most_affected(result: AuditResult, name: str) -> str:
 
 
 def _effect(result: AuditResult, name: str, group: str) -> Note:
-    effect = result.effects[name][group]["direct_effect"]
+    # Of several groups the one with the largest effect is quoted: its interval has to hold for all of them.
+    effect = result.simultaneous_effects[name][group]["direct_effect"]
     reference = result.attributes[name].reference
     if isnan(effect.value):
         text = f"{name}: the direct effect for {group} is undefined: it lacks a label of {reference}."
         return _note("limit", name, text)
     more = "more" if effect.value > 0 else "less"
     sure = "excludes" if effect.low > 0 or effect.high < 0 else "includes"
+    at_once = " for all groups at once" if len(result.effects[name]) > 1 else ""
+    ends = f"interval{at_once} {effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0"
+    if isnan(effect.low):
+        ends = "without an interval, since too many replicates leave it undefined"
     return _note(
         "finding",
         name,
         f"{name}: with the disease as in {reference}, {group} is decided positive "
-        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, interval "
-        f"{effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0).",
+        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, {ends}).",
     )
 
 
@@ -139,7 +249,10 @@ def _power(result: AuditResult, name: str) -> Note:
     ]
     if not parts:
         return _note("limit", name, f"{name}: no gap can be tested with these numbers.")
-    text = f"{name}: at this sample size, {', '.join(parts)} would be missed more than one time in five."
+    text = (
+        f"{name}: at this sample size, {', '.join(parts)} would be missed more than one time in five, by the "
+        "tests as corrected."
+    )
     return _note("limit", name, text)
 
 
@@ -153,6 +266,17 @@ def _in_general(result: AuditResult) -> list[Note]:
             f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ.",
         ),
     ]
+    area = result.overall["auroc"].value
+    if area < 0.5:
+        text = (
+            f"The AUC over all images is {area:.3f}, below 0.5: the score is lower for "
+            f"{result.classes[1]!r} than "
+            f"for {result.classes[0]!r}. Is this the right positive class, and the right column of scores?"
+        )
+        notes.append(_note("caution", None, text))
+    if settings.clustered and result.n_patients < FEW_PATIENTS:
+        text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
+        notes.append(_note("caution", None, text))
     if not settings.clustered:
         notes.append(
             _note(

@@ -22,8 +22,11 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 NAMES: dict[str, str] = {
     **{name: name for name in METRICS},
     **{re.sub(r"\W", "_", metric.abbreviation.lower()): name for name, metric in METRICS.items()},
-    "adf": "approximate_diagnosis_fairness",
+    # The plug-in estimate is biased upward, so a fair model would often fail by it: it has to be asked for.
+    "adf": "approximate_diagnosis_fairness_corrected",
+    "approximate_diagnosis_fairness": "approximate_diagnosis_fairness_corrected",
     "adf_corrected": "approximate_diagnosis_fairness_corrected",
+    "adf_plugin": "approximate_diagnosis_fairness",
     "auc_gap": "auroc_gap",
     "ece": "expected_calibration_error",
 }
@@ -57,7 +60,8 @@ class Condition:
 
         Args:
             result: An audit. The figures are those of all images, of every attribute and intersection, of
-                their groups that are large enough to compare, and of every class.
+                their groups that are large enough to compare, of every class and every model. Effects are
+                those standardised over the covariates, if there are any.
 
         Returns:
             A sentence for each figure for which it is true. An undefined or missing figure counts as true:
@@ -72,6 +76,24 @@ class Condition:
             elif OPERATORS[self.compare](value, self.limit):
                 found.append(f"{self.text}: {self._shown} of {where} is {value:.6g}")
         return found
+
+    def not_judged(self, result: AuditResult) -> list[str]:
+        """Say of which groups the condition says nothing, because they are too small to compare.
+
+        Args:
+            result: An audit.
+
+        Returns:
+            A sentence for each attribute with such groups.
+        """
+        least = result.settings.min_group_size
+        return [
+            f"{self.text}: not judged for {', '.join(about.excluded)} of {name}, with fewer than {least} "
+            "images "
+            "or too few patients to compare"
+            for name, about in result.attributes.items()
+            if about.excluded and not about.intersection
+        ]
 
     @property
     def _shown(self) -> str:
@@ -121,7 +143,7 @@ def _figures(result: AuditResult, metric: str) -> list[tuple[str, Estimate | Non
     """Every figure of a metric, with where; None where the audit should have one and has not."""
     # The joint audit of several classes has few figures; the audits of each class have all of them.
     found = [(where, e) for where, e in _own(result, metric) if e is not None or not result.per_label]
-    for name, part in result.per_label.items():
+    for name, part in (*result.per_label.items(), *result.models.items()):
         found += [(f"{where} ({name})", e) for where, e in _figures(part, metric)]
     return found
 
@@ -135,7 +157,8 @@ def _own(result: AuditResult, metric: str) -> Iterator[tuple[str, Estimate | Non
             compared = [g for g in about.groups if g not in about.excluded]
             yield from ((f"{name} {g}", result.by_group[name][g].get(metric)) for g in compared)
         elif scope == "effect":
-            effects = result.effects.get(name) or {"": {}}
+            source = result.adjusted_effects if result.settings.covariates else result.effects
+            effects = source.get(name) or {"": {}}
             yield from ((f"{name} {g}".strip(), found.get(metric)) for g, found in effects.items())
         else:
             gap = result.gaps[name].get(metric)

@@ -1,164 +1,327 @@
 """Audits with several classes, or several findings per image: the joint table, then one against the rest."""
 
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from fairdx.auditing.assemble import Study, corrected, describe
-from fairdx.auditing.design import Grouping, groupings
-from fairdx.auditing.estimates import gap_estimate, information_estimates, signed_estimate
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Gap, Note, Test
-from fairdx.inference.permutation import group_is_constant, permute_codes
-from fairdx.inference.resampling import all_replicates, collapse, dense_vectors, effective_patients
-from fairdx.inference.uncertainty import Estimate, few_patients_factor
+from fairdx.auditing.assemble import now, package_version
+from fairdx.auditing.design import Grouping
+from fairdx.auditing.effects import Strata, effect_estimates
+from fairdx.auditing.family import corrected
+from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
+from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.resampled import Groups
+from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
+from fairdx.auditing.study import Study
+from fairdx.inference.information import Information
+from fairdx.inference.resampling import (
+    all_replicates,
+    collapse,
+    dense_vectors,
+    replicate,
+)
+from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
+from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
-from fairdx.metrics.inputs import Ints
+from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.scores import auc_by_group, auc_from_histogram
 
 MOST_CELLS = 20_000
-"""A joint table larger than this gets a test of ADF but no interval: most cells would be empty."""
+"""A joint table larger than this is not compared between groups: most of its cells would be empty."""
+
+SCORE_BINS = 256
+"""Bins of equal frequency in which the scores of each class are resampled."""
+
+ADF = "approximate_diagnosis_fairness"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What is decided of each image: one of K classes, or one of K combinations of findings.
+
+    Attributes:
+        label: True class or combination, (n,).
+        decision: Decided one, (n,), coded like `label`.
+        present: Truth of each class or finding, (n, L).
+        scores: Of each, (n, L).
+    """
+
+    label: Ints
+    decision: Ints
+    present: Ints
+    scores: Floats
+
+    @property
+    def size(self) -> int:
+        """Number of classes or combinations, K."""
+        return int(max(self.label.max(), self.decision.max())) + 1
 
 
 def audit_joint(
-    study: Study,
-    label: Ints,
-    decision: Ints,
-    task: str,
-    per_label: dict[str, AuditResult],
+    study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
 ) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
     Args:
         study: The study.
-        label: Class of each image, or its combination of findings, (n,).
-        decision: Decided class or combination, (n,), coded like `label`.
+        joint: The classes or findings.
         task: "multiclass" or "multilabel".
-        per_label: Audits one against the rest, by class or finding.
+        per_label: Audits one against the rest, by class or finding, not yet corrected.
+        notes: About the images.
 
     Returns:
         The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
-    finest, found = groupings(study.attributes)
-    n_labels = int(max(label.max(), decision.max())) + 1
-    overall = _accuracy(np.zeros_like(finest), label, decision, study)["all"]
-    parts = [_attribute(g, g.of_finest[finest], label, decision, n_labels, study) for g in found]
-    first = next(iter(per_label.values()))
-    mean_auc = float(np.mean([r.overall["auroc"].value for r in per_label.values()]))
+    parts = {g.name: measure_joint(study, joint, g) for g in study.groupings}
+    by_group = {
+        g.name: {n: {"accuracy": e} for n, e in _accuracies(study, joint, g).items()} for g in study.groupings
+    }
+    result = _result(study, task, per_label, joint_overall(study, joint), by_group)
+    gaps, tests = (
+        {name: part.gaps for name, part in parts.items()},
+        [t for p in parts.values() for t in p.tests],
+    )
+    own = "The joint table is audited here; each class or finding has its own audit."
+    return _finished(replace(result, gaps=gaps, tests=tests), own, notes)
+
+
+def audit_apart(
+    study: Study, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
+) -> AuditResult:
+    """The frame around audits of findings whose labels are hardly ever known together.
+
+    Args:
+        study: The study.
+        task: "multilabel".
+        per_label: Audits of each finding, not yet corrected.
+        notes: About the images.
+
+    Returns:
+        The audit: the mean AUC, and nothing about the joint decision.
+    """
     nan = float("nan")
-    auroc = replace(overall, value=mean_auc, low=nan, high=nan, method="mean over classes")
+    area = float(np.mean([one.overall["auroc"].value for one in per_label.values()]))
+    undefined = Estimate(nan, nan, nan, study.settings.level, "undefined", 0)
+    overall = {
+        "accuracy": undefined,
+        "auroc": replace(undefined, value=area, method="mean over findings", n=study.n),
+    }
+    by_group = {g.name: {name: {"accuracy": undefined} for name in g.groups} for g in study.groupings}
+    result = _result(study, task, per_label, overall, by_group)
+    own = "Each finding has its own audit; too few images have all labels to audit them together."
+    return _finished(replace(result, gaps={g.name: {} for g in study.groupings}), own, notes)
+
+
+def _result(
+    study: Study,
+    task: str,
+    per_label: dict[str, AuditResult],
+    overall: dict[str, Estimate],
+    by_group: dict[str, dict[str, dict[str, Estimate]]],
+) -> AuditResult:
+    """An audit without gaps, effects and tests of its own."""
     return AuditResult(
         schema_version=SCHEMA_VERSION,
-        fairdx_version=first.fairdx_version,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fairdx_version=package_version(),
+        created=now(),
         task=task,  # type: ignore[arg-type]
         classes=list(per_label),
         n_images=study.n,
         n_patients=study.n_patients,
         settings=study.settings,
-        attributes={g.name: describe(study, g, g.of_finest[finest]) for g in found},
-        overall={"accuracy": overall, "auroc": auroc},
-        by_group={
-            g.name: {
-                name: {"accuracy": e}
-                for name, e in _accuracy(g.of_finest[finest], label, decision, study, g).items()
-            }
-            for g in found
-        },
-        gaps={g.name: gaps for g, (gaps, _) in zip(found, parts, strict=True)},
+        attributes={g.name: study.describe(g) for g in study.groupings},
+        overall=overall,
+        by_group=by_group,
+        gaps={},
         effects={},
         adjusted_effects={},
-        tests=corrected([t for _, tests in parts for t in tests]),
+        simultaneous_effects={},
+        sensitivity={},
+        support={},
+        tests=[],
         curves={},
         explorer={},
         comparison={},
         identification=IDENTIFICATION,
-        notes=[
-            Note("limit", None, "The joint table is audited here; each class or finding has its own audit."),
-            *[
-                replace(note, text=f"{name}: {note.text}")
-                for name, r in per_label.items()
-                for note in r.notes
-            ],
-        ],
+        notes=[],
         per_label=per_label,
     )
 
 
-def _accuracy(
-    group: Ints, label: Ints, decision: Ints, study: Study, grouping: Grouping | None = None
-) -> dict[str, Estimate]:
-    names = ("all",) if grouping is None else grouping.groups
-    right = (label == decision).astype(np.int64)
+def _finished(result: AuditResult, own: str, notes: Sequence[Note]) -> AuditResult:
+    """With corrected p-values and all notes."""
+    result = corrected(result)
+    of_labels = [
+        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
+    ]
+    return replace(result, notes=[*notes, Note("limit", None, own), *of_labels])
+
+
+def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
+    """Accuracy of the joint decision, and the mean AUC over classes or findings."""
+    everyone = Grouping("", ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
+    return {"accuracy": _accuracies(study, joint, everyone)["all"], "auroc": _mean_auc(study, joint)}
+
+
+def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:
+    group, right = grouping.of_finest[study.finest], (joint.label == joint.decision).astype(np.int64)
+    names, settings = grouping.groups, study.settings
     units = collapse([group * 2 + right], [len(names) * 2], study.patient)
-    rng = np.random.default_rng(study.settings.seed)
-    repeated = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, len(names), 2)
+    rng = np.random.default_rng(settings.seed)
+    repeated = all_replicates(units, settings.n_replicates, rng).reshape(-1, len(names), 2)
     own = units.counts.reshape(len(names), 2)
     value, values = (tables.ratio(c[..., 1], c.sum(-1)) for c in (own, repeated))
-    widen = few_patients_factor(effective_patients(group, study.patient), study.settings.level)
+    who = Groups.of(names, group, right, study.patient, settings)
+    shares = who.shares(value[:, None], values[..., None], own.sum(-1)[:, None])
+    low, high = shares.ends(critical_value(settings.level))
     return {
-        name: signed_estimate(float(value[s]), values[:, s], int(own[s].sum()), study.settings.level, widen)
+        name: Estimate(
+            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(own[s].sum())
+        )
         for s, name in enumerate(names)
     }
 
 
-def _attribute(
-    grouping: Grouping, group: Ints, label: Ints, decision: Ints, n_labels: int, study: Study
-) -> tuple[dict[str, Gap], list[Test]]:
-    about = describe(study, grouping, group)
+def _mean_auc(study: Study, joint: Joint) -> Estimate:
+    """Mean AUC of one against the rest, with a percentile interval by patient."""
+    cells, sizes, areas, settings = [], [], [], study.settings
+    for label, scores in zip(joint.present.T, joint.scores.T, strict=True):
+        inner = np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1])
+        edges = np.unique(inner)
+        cells.append(label * (len(edges) + 1) + np.searchsorted(edges, scores, side="right"))
+        sizes.append(2 * (len(edges) + 1))
+        areas.append(auc_by_group(label, scores, np.zeros_like(label), 1)[0])
+    units, ends = collapse(cells, sizes, study.patient), np.cumsum([0, *sizes])
+
+    def mean(counts: Floats) -> Floats:
+        parts = [counts[:, a:b].reshape(len(counts), 2, -1) for a, b in pairwise(ends)]
+        means: Floats = np.mean([auc_from_histogram(part) for part in parts], axis=0)
+        return means
+
+    value, rng = float(np.mean(areas)), np.random.default_rng(settings.seed)
+    drawn = np.concatenate([mean(c) for c in replicate(units, settings.n_replicates, rng)])
+    drawn += value - mean(units.counts[None])[0]  # what the bins cost
+    patients = Groups.of(
+        ("all",), np.zeros(study.n, dtype=np.int64), joint.present[:, 0], study.patient, settings
+    )
+    widen = float(few_patients_factor(patients.patients[0], settings.level))
+    return Estimate.of(value, percentile_interval(drawn, settings.level, widen), study.n)
+
+
+@dataclass(frozen=True)
+class JointPart:
+    """What was found about one attribute.
+
+    Attributes:
+        about: The attribute.
+        gaps: By metric; empty if fewer than two groups can be compared, or the table has too many cells.
+        tests: Not yet corrected.
+        effects: Of the decision for one class, with intervals for all groups at once.
+    """
+
+    about: Attribute
+    gaps: dict[str, Gap]
+    tests: list[Test]
+    effects: dict[str, dict[str, Estimate]]
+
+
+def measure_joint(study: Study, joint: Joint, grouping: Grouping, positive: int | None = None) -> JointPart:
+    """Gaps and ADF of the joint decision.
+
+    Args:
+        study: The study.
+        joint: The classes or findings.
+        grouping: The attribute.
+        positive: The class whose decision effects are estimated of; no effects if None.
+
+    Returns:
+        The figures.
+    """
+    about, group = study.describe(grouping), grouping.of_finest[study.finest]
     chosen = np.array([s for s, g in enumerate(grouping.groups) if g not in about.excluded], dtype=np.int64)
-    if len(chosen) < 2:
-        return {}, []
+    k = joint.size
+    if len(chosen) < 2 or len(chosen) * k * k > MOST_CELLS:
+        return JointPart(about, {}, [], {})
     rows = np.isin(group, chosen)
-    code, label, decision = np.searchsorted(chosen, group[rows]), label[rows], decision[rows]
+    code, cell = np.searchsorted(chosen, group[rows]), (joint.label * k + joint.decision)[rows]
     patient = None if study.patient is None else np.unique(study.patient[rows], return_inverse=True)[1]
-    tests = []
-    if patient is None or group_is_constant(code, patient):
-        settings = study.settings
-        adf = permute_codes(code, label, decision, patient, settings.n_permutations, settings.seed)
-        p, name = adf.p_value, "approximate_diagnosis_fairness"
-        tests.append(Test(about.name, name, None, f"permutation of {adf.exchangeable}", p, p, p))
     names = tuple(grouping.groups[s] for s in chosen)
-    return _gaps(names, code, label, decision, patient, n_labels, study), tests
-
-
-def _gaps(
-    names: tuple[str, ...],
-    code: Ints,
-    label: Ints,
-    decision: Ints,
-    patient: Ints | None,
-    n_labels: int,
-    study: Study,
-) -> dict[str, Gap]:
-    shape, level, n = (len(names), n_labels, n_labels), study.settings.level, len(code)
-    if np.prod(shape) > MOST_CELLS:
-        return {}
-    cell = (code * n_labels + label) * n_labels + decision
-    units = collapse([cell], [int(np.prod(shape))], patient)
+    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings)
+    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient)
+    sample = units.counts.reshape(-1, k, k)
     rng = np.random.default_rng(study.settings.seed)
-    replicates = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, *shape)
-    sample = units.counts.reshape(shape)
-    widen = few_patients_factor(effective_patients(code, patient), level)
+    replicates = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, *sample.shape)
+    gaps = {name: _gap(who, name, sample, replicates) for name in JOINT_RATES}
     effect = 1.0
     if patient is not None:
         kinds, multiplicity = dense_vectors(units)
-        effect = tables.design_effect(kinds.reshape(-1, *shape), multiplicity)
-    information = information_estimates(sample, replicates, effect, n, level, widen)
-    nan = float("nan")
+        effect = tables.design_effect(kinds.reshape(-1, *sample.shape), multiplicity)
+    permuted = Permuted.of(
+        about.name, sample, np.zeros(k, dtype=np.int64), (code, cell, patient), study.settings
+    )
+    information, test = _information(permuted, sample, replicates, effect)
+    effects = {}
+    if positive is not None and about.reference in names:
+        effects = _effects(who, sample, replicates, names.index(about.reference), positive)
+    return JointPart(about, {**information, **gaps}, [test], effects)
+
+
+JOINT_RATES = {
+    "demographic_parity_difference": tables.selection_rates,
+    "equal_opportunity_difference": tables.opportunity_rates,
+    "equalized_odds_difference": tables.odds_rates,
+}
+"""The rates (..., S, R) of the gaps in a joint decision."""
+
+
+def _images_behind(name: str, counts: Floats, n_rates: int) -> Floats:
+    """Images behind each rate, (S, R): of all labels, or of one label each."""
+    by_label = counts.sum(-1)
+    if name == "demographic_parity_difference":
+        return np.broadcast_to(by_label.sum(-1, keepdims=True), (len(counts), n_rates))
+    own = by_label[:, 1:] if n_rates == 1 else by_label
+    return np.repeat(own, n_rates // own.shape[1], axis=1)
+
+
+def _gap(who: Groups, name: str, sample: Floats, replicates: Floats) -> Gap:
+    value, level = JOINT_RATES[name](sample), who.settings.level
+    images = _images_behind(name, sample, value.shape[-1])
+    shares = who.shares(value, JOINT_RATES[name](replicates), images)
+    known = Shares(np.where(images >= LEAST_IMAGES, value, np.nan), shares.size, shares.widen)
+    low, high = (float(end) for end in gap_ends(known, level))
+    spread = np.fmax.reduce(known.value, axis=0) - np.fmin.reduce(known.value, axis=0)
+    found = float("nan") if np.isnan(low) else float(np.nanmax(spread))
+    method = "undefined" if np.isnan(low) else "score intervals of pairs"
+    estimate = Estimate(found, low, min(high, 1.0), level, method, int(sample.sum()))
+    left_out = [g for s, g in enumerate(who.names) if np.isnan(known.value[s]).any()]
+    return Gap(estimate, None, None, float("nan"), left_out)
+
+
+def _information(
+    permuted: Permuted, sample: Floats, replicates: Floats, effect: float
+) -> tuple[dict[str, Gap], Test]:
+    noise = Information.of(sample, replicates, *permuted.null(sample, effect))
+    p_value, method = permuted.information_test(sample, float(noise.p_value()))
+    if permuted.patients is not None and np.isfinite(p_value):
+        noise = noise.matched(p_value, permuted.settings.level)
+    found = information_estimates(sample, noise, effect, permuted.settings.level, p_value)
     gaps = {
-        name: Gap(estimate, None, None, nan)
-        for name, estimate in zip(
-            ("approximate_diagnosis_fairness", "approximate_diagnosis_fairness_corrected"),
-            information,
-            strict=True,
-        )
+        ADF: Gap(found.plug_in, None, None, found.detectable, []),
+        f"{ADF}_corrected": Gap(found.corrected, None, None, found.detectable, []),
     }
-    for name, rates in (
-        ("demographic_parity_difference", tables.selection_rates),
-        ("equal_opportunity_difference", tables.opportunity_rates),
-        ("equalized_odds_difference", tables.odds_rates),
-    ):
-        value = rates(sample)
-        gaps[name] = Gap(gap_estimate(value, rates(replicates), n, level, widen), None, None, nan)
-    return gaps
+    return gaps, permuted.test(ADF, method, p_value)
+
+
+def _effects(
+    who: Groups, sample: Floats, replicates: Floats, reference: int, positive: int
+) -> dict[str, dict[str, Estimate]]:
+    """Effects on the decision for one class, the true class held."""
+
+    def one(counts: Floats) -> Floats:
+        return np.stack([counts.sum(-1) - counts[..., positive], counts[..., positive]], axis=-1)
+
+    others = len(who.names) - 1
+    return effect_estimates(who, Strata(one(sample), one(replicates)), reference, comparisons=others)

@@ -6,6 +6,8 @@ from math import isfinite
 from pathlib import Path
 
 from fairdx.auditing import page_figures, page_tables
+from fairdx.auditing.findings import headline, sizes
+from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
 from fairdx.metrics.definitions import METRICS
@@ -93,6 +95,7 @@ class AuditView:
     attributes: Sequence[AttributeView]
     comparison: list[page_tables.Grid]
     comparison_crossed: list[page_tables.Grid]
+    headline: str
     findings: Sequence[str]
 
 
@@ -133,15 +136,21 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         name: _view(one, f"class{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
         for i, (name, one) in enumerate(result.per_label.items())
     }
+    models = {
+        name: _view(one, f"model{i}", detail.draw_labels, detail.explore_labels, detail.explore_intersections)
+        for i, (name, one) in enumerate(result.models.items())
+    }
     kinds = ("finding", "caution", "limit")
     plain, crossed = _notes(result)
+    several = "Each class against the rest" if result.task == "multiclass" else "Each finding"
     return render_page(
         "audit.html",
         script="explorer.js",
         title=title
         or f"Fairness audit: {', '.join(n for n, a in result.attributes.items() if not a.intersection)}",
         view=main,
-        labels=labels,
+        head=[headline(result), *sizes(result)],
+        parts=[part for part in ((several, labels), ("Other models", models)) if part[1]],
         notes={kind: [note.text for note in plain if note.kind == kind] for kind in kinds},
         notes_crossed=[note.text for note in crossed],
         remark=detail.remark,
@@ -179,6 +188,7 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
         ],
         _comparison(result, crossed=False),
         _comparison(result, crossed=True),
+        headline(result),
         [n.text for n in result.notes if n.attribute is not None],
     )
 
@@ -186,8 +196,8 @@ def _view(result: AuditResult, identifier: str, draw: bool, explore: bool, inter
 def _comparison(result: AuditResult, *, crossed: bool) -> list[page_tables.Grid]:
     """Tables of the change, of intersections or of everything else."""
     return [
-        page_tables.comparison_table(name, changes)
-        for name, changes in result.comparison.items()
+        page_tables.comparison_table(result, name)
+        for name in result.comparison
         if crossed == (name in result.attributes and result.attributes[name].intersection)
     ]
 
@@ -203,8 +213,11 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
         grids.append(page_tables.effects_table(result, name))
         if draw:
             drawn.append(page_figures.paths(result, name))
+        grids.append(page_tables.sensitivity_table(result, name))
     if draw and name in result.curves:
         curves = [page_figures.discrimination(result, name), page_figures.scores(result, name)]
+        benefit = benefit_figure(result, name) if name in result.explorer else None
+        curves += [] if benefit is None else [benefit]
     heading = f"{name} (intersection)" if about.intersection else name
     groups = page_tables.groups_table(about, result.by_group[name])
     return AttributeView(about, heading, drawn, grids, curves, groups)
@@ -221,7 +234,7 @@ def _card(result: AuditResult, about: Attribute) -> Card:
             lines.append(f"{METRICS[metric].title}: {style.in_words(gap.estimate.value)} ({ends})")
     if result.per_label:
         lines.insert(0, _joint_decision(result, name))
-    effects = {g: e["direct_effect"] for g, e in result.effects.get(name, {}).items()}
+    effects = {g: e["direct_effect"] for g, e in result.simultaneous_effects.get(name, {}).items()}
     known = {g: e for g, e in effects.items() if isfinite(e.value)}
     if not known:
         return Card(name, f"{len(about.groups)}", "groups", lines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Change, Gap, Test
 from fairdx.inference.uncertainty import Estimate
@@ -142,11 +143,38 @@ def effects_table(result: AuditResult, name: str) -> Grid:
     return Grid(caption, head, rows)
 
 
-def comparison_table(name: str, changes: Mapping[str, Change]) -> Grid:
-    """A second table of predictions against the first."""
-    caption = "All images" if name == "overall" else f"Between the groups of {name}"
+def sensitivity_table(result: AuditResult, name: str) -> Grid:
+    """What it would take to explain the direct effects of an attribute away."""
+    rows = [
+        Row(
+            group,
+            "",
+            [
+                Cell(_plain(found.e_value), f"for the end nearer to 0: {_plain(found.e_value_interval)}"),
+                Cell("none" if isnan(found.missed_share) else f"{found.missed_share:.1%}"),
+            ],
+        )
+        for group, found in result.sensitivity[name].items()
+    ]
+    caption = (
+        "What would explain the direct effects away. Common cause: the risk ratio by which an unmeasured "
+        "cause of disease and image would have to go with the group and with positive decisions (E-value; 1 "
+        "is nothing). Missed disease: the share of images recorded negative, in the group with more positive "
+        "decisions, that would have to be diseased."
+    )
+    return Grid(caption, ["Group", "Common cause", "Missed disease"], rows)
+
+
+def _plain(value: float) -> str:
+    return UNDEFINED if isnan(value) else f"{value:.2f}"
+
+
+def comparison_table(result: AuditResult, name: str) -> Grid:
+    """A second table of predictions against the first, for an attribute or for all images."""
+    changes = result.comparison[name]
+    caption = f"Between the groups of {name}" if name in result.attributes else "All images"
     rows = [_change_row(metric, change) for metric, change in changes.items()]
-    return Grid(caption, ["Metric", "Before", "After", "Change", "p"], rows)
+    return Grid(caption, ["Metric", "Before", "After", "Change", "p", "p, Holm"], rows)
 
 
 def _change_row(metric: str, change: Change) -> Row:
@@ -160,5 +188,6 @@ def _change_row(metric: str, change: Change) -> Row:
             Cell(style(change.after)),
             Cell(signed(moved.value), signed.interval(moved.low, moved.high)),
             Cell(probability(change.p_value), change.method),
+            Cell(probability(change.p_holm)),
         ],
     )

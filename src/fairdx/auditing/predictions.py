@@ -1,23 +1,32 @@
 """Read anybody's table of predictions, and say in one sentence what is wrong with it."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairdx.auditing.design import MOST_GROUPS
-from fairdx.auditing.table import read_table, require, rows, select, texts
+from fairdx.auditing.columns import (
+    GroupColumn,
+    LabelRules,
+    Truth,
+    complete,
+    parse_group,
+    read_groups,
+    read_label,
+    read_scores,
+)
+from fairdx.auditing.matched import same_images, split_models, unique
+from fairdx.auditing.repeats import check_repeats, checked_columns
+from fairdx.auditing.source import Source, open_source
+from fairdx.auditing.table import MISSING_WORDS, Table, read_table, require, select
 from fairdx.core.errors import InputError
-from fairdx.metrics.inputs import Floats
+from fairdx.metrics.inputs import Codes, Floats
+from fairdx.metrics.matching import order_of_scores
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MISSING = "(missing)"
-"""Name of the group whose attribute is missing."""
 
 
 @dataclass(frozen=True)
@@ -25,269 +34,266 @@ class Predictions:
     """Columns of a table of predictions, checked, as `fairdx.auditing.engine` takes them.
 
     Attributes:
-        y_true: Truth: classes, shape (n,), whose sorted order is that of the columns of scores; or a data
-            frame of 0/1 findings, shape (n, L).
+        y_true: Truth: classes, shape (n,), whose order is that of the columns of scores; or a data frame of
+            0/1 findings, shape (n, L), nan where a label is not known.
         y_score: Scores in [0, 1], shape (n,); (n, K); or (n, L).
-        sensitive_features: Groups by attribute, as text, each of shape (n,).
-        patients: Patient of each image as text, shape (n,), or None.
-        covariates: Covariates by name, as text, each of shape (n,).
+        sensitive_features: Groups by attribute, each of shape (n,).
+        patients: Patient of each image, shape (n,), or None.
+        covariates: Covariates by name, each of shape (n,).
         compare_to: A second score of the same images, of the shape of `y_score`, or None.
+        positive_class: Name of the positive class of a truth of two classes; None for several.
+        models: Scores of further models for the same images, by the name of the model.
         notes: What a reader of the audit should know about the table.
     """
 
-    y_true: "np.ndarray[Any, Any] | pd.DataFrame"
+    y_true: "Codes | pd.DataFrame"
     y_score: Floats
-    sensitive_features: dict[str, np.ndarray[Any, Any]]
-    patients: np.ndarray[Any, Any] | None
-    covariates: dict[str, np.ndarray[Any, Any]]
+    sensitive_features: dict[str, Codes]
+    patients: Codes | None
+    covariates: dict[str, Codes]
     compare_to: Floats | None
+    positive_class: str | None
     notes: tuple[str, ...]
+    models: dict[str, Floats] = field(default_factory=dict)
 
 
-def read_predictions(  # noqa: PLR0913 - one for each kind of column, and all but the path are keywords
-    path: str | Path,
-    *,
-    label: str | Sequence[str],
-    score: str | Sequence[str],
-    groups: str | Sequence[str],
-    patient: str | None = None,
-    covariates: Sequence[str] = (),
-    identifier: str | None = None,
-    compare_to: str | Path | None = None,
-    where: Mapping[str, str] | None = None,
-) -> Predictions:
-    """Read a CSV or Parquet file of predictions.
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table mean what, and how they are read.
 
-    CSV may be separated by commas, semicolons (with decimal commas) or tabs, in UTF-8, UTF-16 or Latin-1.
+    Attributes:
+        label: Column of the truth; or a column for each finding.
+        score: Column of P(Y=1); or a column for each class or finding, named after it (as `score_benign`) or
+            written `CLASS=COLUMN`. Columns of findings whose names say nothing belong to them in their order.
+        groups: Sensitive attributes, as `fairdx.auditing.columns.parse_group` reads them.
+        patient: Column of the patient.
+        covariates: Columns to standardise effects over, like `groups`.
+        identifier: Column that names the image; it must then be unique.
+        compare_to: Column of a second score; or a second table with the same score columns, whose rows are
+            matched by `identifier`.
+        model: Column that says whose prediction a row is, where a table has rows of several models, or
+            `COLUMN=MODEL` with the model that the others are compared with, the first row's if none is named;
+            rows are matched by `identifier`.
+        where: Value by column: only rows that have all of them are read.
+        labels: How labels are read.
+        missing: Words that mean missing, besides blank cells.
+    """
+
+    label: Sequence[str]
+    score: Sequence[str]
+    groups: Sequence[str]
+    patient: str | None = None
+    covariates: Sequence[str] = ()
+    identifier: str | None = None
+    compare_to: str | Path | None = None
+    model: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+    labels: LabelRules = field(default_factory=LabelRules)
+    missing: Sequence[str] = MISSING_WORDS
+
+
+def read_predictions(path: str | Path, **columns: Any) -> Predictions:
+    """Read a table of predictions: CSV, Excel or Parquet, packed or not (`fairdx.auditing.source`).
 
     Args:
-        path: The file; `.parquet` is read as Parquet, all else as CSV.
-        label: Column of the truth; or a column of 0 and 1 for each finding.
-        score: Column of P(Y=1); or, for one label of several classes, a column for each class, named like the
-            class or ending in it (as `score_benign`), or written `CLASS=COLUMN`; or, for several findings, a
-            column for each, in their order.
-        groups: Columns of sensitive attributes; a missing value makes a group "(missing)" of its own.
-        patient: Column of the patient.
-        covariates: Columns to standardise effects over.
-        identifier: Column that names the image; it must then be unique.
-        compare_to: Column of a second score; or a second file with the same score columns, whose rows are
-            matched by `identifier`.
-        where: Value by column: only rows that have all of them are read.
+        path: The file, or "-" for standard input.
+        **columns: Fields of `Columns`; a single column may be given as text, and the fields of
+            `fairdx.auditing.columns.LabelRules` by themselves.
 
     Returns:
-        The columns.
+        The columns. Rows without a known label are left out, which a note counts.
 
     Raises:
         InputError: One sentence naming the file and the column or row at fault: no such file or column (with
-            the nearest name), no rows, missing or non-numeric scores, scores outside [0, 1], missing labels,
-            a single class, a single group, too many groups, duplicate identifiers, images that the second
-            file lacks or labels otherwise.
+            the nearest name), no rows, missing or non-numeric scores, scores outside [0, 1], labels that do
+            not say which is the disease, a single class or group, too many groups, duplicate identifiers,
+            images that the second table lacks or labels otherwise.
     """
-    path, notes = Path(path), list[str]()
-    attributes, labels, scores = _names(groups), _names(label), _names(score)
-    frame = select(read_table(path), where or {}, path, notes)
-    for column in [*labels, *attributes, *covariates, patient, identifier]:
-        if column is not None:
-            require(frame, column, path)
-    if identifier is not None:
-        _unique(frame[identifier], path)
-    columns = [c if c in frame.columns else c.partition("=")[2] or c for c in scores]
-    truth, order = _truth(frame, labels, scores, path)
-    columns = [columns[k] for k in order]
-    after = None
-    if compare_to is not None:
-        second = (frame, path, [str(compare_to)])
-        if str(compare_to) not in frame.columns:
-            second = _second_table(frame, path, Path(compare_to), identifier, (labels, columns), notes)
-        after = _score_columns(*second, like=columns)
+    rules = {name: columns.pop(name) for name in ("positive", "uncertain", "unlabelled") if name in columns}
+    for name in ("label", "score", "groups"):
+        if isinstance(columns.get(name), str):
+            columns[name] = [columns[name]]
+    return read_columns(path, Columns(**columns, labels=LabelRules(**rules)))
+
+
+def read_columns(path: str | Path, asked: Columns) -> Predictions:
+    """Read a table of predictions; see `read_predictions`.
+
+    Args:
+        path: The file, or "-" for standard input.
+        asked: Which columns mean what.
+    """
+    source, notes = open_source(path), list[str]()
+    layout = _Layout.of(source, asked)
+    needed = [*layout.needed(asked), *checked_columns(source, asked.identifier)]
+    table = read_table(source, needed, missing=asked.missing)
+    table = select(table, asked.where, notes)
+    if source.remark:
+        notes.append(source.remark)
+    others: dict[str, Table] = {}
+    if layout.model is not None:
+        table, others = split_models(table, layout.model, layout.base, asked.identifier)
+    if asked.identifier is not None:
+        unique(table, asked.identifier)
+    notes += check_repeats(table, layout.needed(asked), asked.identifier)
+    truth, table = _truth(table, asked, layout, notes)
+    second = None
+    if asked.compare_to is not None:
+        second = _second_scores(source, table, asked, layout, truth, notes)
     return Predictions(
-        truth,
-        _score_columns(frame, path, columns, like=columns),
-        {name: _groups(frame[name], path, notes) for name in attributes},
-        None if patient is None else _complete(frame[patient], path, "patient"),
-        {name: _complete(frame[name], path, "covariate") for name in covariates},
-        after,
+        truth.y_true,
+        _matrix(table, truth.scores),
+        {g.column: read_groups(table, g, notes) for g in layout.groups},
+        None if asked.patient is None else complete(table, asked.patient, "patient"),
+        {c.column: read_groups(table, c, notes) for c in layout.covariates},
+        second,
+        truth.positive,
         tuple(notes),
+        {
+            name: _matrix(same_images(table, rows, str(asked.identifier), asked.label, notes), truth.scores)
+            for name, rows in others.items()
+        },
     )
 
 
-def _names(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+@dataclass(frozen=True)
+class _Layout:
+    """The columns that were asked for, found in the header."""
+
+    scores: list[str]
+    groups: list[GroupColumn]
+    covariates: list[GroupColumn]
+    second: str | None  # a column to compare with
+    model: str | None  # the column that says whose prediction a row is
+    base: str | None  # and the model that the others are compared with
+
+    @classmethod
+    def of(cls, source: Source, asked: Columns) -> "_Layout":
+        scores = [c if c in source.columns else c.partition("=")[2] or c for c in asked.score]
+        groups, covariates = (
+            [parse_group(text, source.columns) for text in texts]
+            for texts in (asked.groups, asked.covariates)
+        )
+        second = str(asked.compare_to) if str(asked.compare_to) in source.columns else None
+        model, base = asked.model, None
+        if model is not None and model not in source.columns:
+            model, _, base = model.partition("=")
+        for given, kind in (
+            (list(asked.label), "label"),
+            ([g.column for g in groups], "group"),
+            (scores, "score"),
+        ):
+            if twice := [c for i, c in enumerate(given) if c in given[:i]]:
+                raise InputError(f"the {kind} column {twice[0]!r} is given twice; give each once.")
+        return cls(scores, groups, covariates, second, model, base)
+
+    def needed(self, asked: Columns) -> list[str]:
+        single = [c for c in (asked.patient, asked.identifier, self.second, self.model) if c is not None]
+        attributes = [g.column for g in (*self.groups, *self.covariates)]
+        return [*asked.label, *self.scores, *attributes, *single, *asked.where]
 
 
-def _truth(
-    frame: "pd.DataFrame", labels: list[str], scores: list[str], path: Path
-) -> tuple["np.ndarray[Any, Any] | pd.DataFrame", list[int]]:
-    """The truth, and the order of the score columns that goes with it."""
-    import pandas as pd
+@dataclass(frozen=True)
+class _Known:
+    """The truth of the rows that have one, and the columns of scores in its order."""
 
+    y_true: "Codes | pd.DataFrame"
+    scores: list[str]
+    positive: str | None
+
+
+def _truth(table: Table, asked: Columns, layout: _Layout, notes: list[str]) -> tuple[_Known, Table]:
+    """The truth; and the table without the rows that have none."""
+    labels, scores = list(asked.label), layout.scores
     if len(labels) == len(scores) == 1:
-        return _labels(frame[labels[0]], path), [0]
-    if len(labels) == len(scores):
-        findings = {name: _finding(frame[name], path) for name in labels}
-        return pd.DataFrame(findings), list(range(len(scores)))
+        truth = read_label(table, labels[0], asked.labels, notes)
+        rows = truth.codes >= 0
+        y_true = Codes(truth.codes[rows], truth.names, truth.names)
+        return _Known(y_true, scores, truth.names[1]), _only(table, rows)
     if len(labels) > 1:
-        raise InputError(
-            f"there are {len(labels)} labels but {len(scores)} scores; give one score for each finding."
-        )
-    names = _complete(frame[labels[0]], path, "label")
-    return names, _class_columns(sorted(set(names)), scores, labels[0], path)
+        return _findings(table, asked, layout, notes)
+    if len(scores) == len(table.text(labels[0]).names) == 2:
+        truth = read_label(table, labels[0], asked.labels, notes)
+        order = order_of_scores(truth.names, asked.score, positional=False, what="class")
+        rows = truth.codes >= 0
+        y_true = Codes(truth.codes[rows], truth.names, truth.names)
+        return _Known(y_true, [scores[order[1]]], truth.names[1]), _only(table, rows)
+    return _classes(table, labels[0], asked, layout, notes)
 
 
-def _class_columns(classes: list[str], scores: list[str], label: str, path: Path) -> list[int]:
-    """Which of the score columns belongs to each class."""
-    if len(classes) != len(scores):
-        raise InputError(
-            f"{path}: label column {label!r} has {len(classes)} classes ({', '.join(classes[:8])}) but "
-            f"{len(scores)} scores are given; give one for each class."
-        )
-    order = []
-    for c in classes:
-        own = re.compile(rf"(.*[\W_])?{re.escape(c)}|{re.escape(c)}=.*", re.IGNORECASE)
-        found = [k for k, name in enumerate(scores) if own.fullmatch(name)]
-        if len(found) != 1:
-            raise InputError(
-                f"which of the scores {', '.join(scores)} is that of class {c!r}? Say so as {c}=COLUMN."
-            )
-        order += found
-    return order
+def _only(table: Table, rows: np.ndarray[Any, Any]) -> Table:
+    return table if rows.all() else table.take(rows)
 
 
-def _finding(column: "pd.Series[Any]", path: Path) -> np.ndarray[Any, Any]:
-    codes = _labels(column, path)
-    if codes.dtype.kind != "i":
-        raise InputError(f"{path}: label column {column.name!r} must be 0 or 1 for one of several findings.")
-    return codes
-
-
-def _second_table(
-    frame: "pd.DataFrame",
-    path: Path,
-    other: Path,
-    identifier: str | None,
-    columns: tuple[list[str], list[str]],
-    notes: list[str],
-) -> tuple["pd.DataFrame", Path, list[str]]:
-    """The rows of a second file in the order of the first."""
+def _findings(table: Table, asked: Columns, layout: _Layout, notes: list[str]) -> tuple[_Known, Table]:
     import pandas as pd
 
-    labels, scores = columns
-    if not other.is_file():
-        raise InputError(f"{path} has no column {str(other)!r} to compare with, and there is no such file.")
-    if identifier is None:
-        raise InputError(f"to compare with {other}, name the column of both that identifies an image.")
-    second = read_table(other)
-    for column in [identifier, *scores]:
-        require(second, column, other)
-    _unique(second[identifier], other)
-    wanted = texts(frame[identifier])
-    place = pd.Index(texts(second[identifier])).get_indexer(wanted)
-    absent = place < 0
-    if absent.any():
+    labels = list(asked.label)
+    if len(labels) != len(layout.scores):
         raise InputError(
-            f"{other} lacks {int(absent.sum()):,} of the {len(wanted):,} images of {path}, such as "
-            f"{wanted[absent][0]!r}; compare tables of the same images."
+            f"there are {len(labels)} labels but {len(layout.scores)} scores; give one score for each "
+            "finding."
         )
-    if len(second) > len(wanted):
-        notes.append(f"{len(second) - len(wanted):,} rows of {other} are not among the images audited.")
-    second = second.iloc[place]
-    for name in [name for name in labels if name in second.columns]:
-        differ = texts(second[name]) != texts(frame[name])
-        if differ.any():
-            raise InputError(
-                f"{other}: column {name!r} differs from that of {path} for {int(differ.sum()):,} images, "
-                f"such as {wanted[differ][0]!r}; the identifiers do not name the same images."
-            )
-    return second, other, scores
+    order = order_of_scores(labels, asked.score, positional=True, what="finding")
+    found: dict[str, Truth] = {name: read_label(table, name, asked.labels, notes) for name in labels}
+    truth = pd.DataFrame({name: np.where(t.codes < 0, np.nan, t.codes) for name, t in found.items()})
+    rows = truth.notna().any(axis=1).to_numpy()
+    return _Known(truth[rows].reset_index(drop=True), [layout.scores[k] for k in order], None), _only(
+        table, rows
+    )
 
 
-def _score_columns(frame: "pd.DataFrame", path: Path, columns: list[str], *, like: list[str]) -> Floats:
-    if len(columns) != len(like):
+def _classes(
+    table: Table, label: str, asked: Columns, layout: _Layout, notes: list[str]
+) -> tuple[_Known, Table]:
+    """Several classes, one for each image, each with a score."""
+    if asked.labels.positive is not None:
         raise InputError(
-            f"{columns[0]!r} is one column, but there are {len(like)} scores; compare with a second file."
+            f"--positive {asked.labels.positive} is of no use with a score for each of several classes."
         )
-    for column in columns:
-        require(frame, column, path)
-    found = [_scores(frame[column], path) for column in columns]
+    found = table.text(label)
+    if found.missing.any():
+        notes.append(
+            f"{found.missing.sum():,} of {len(table):,} rows have no label in {label} and are left out."
+        )
+    classes = list(found.names)
+    if len(classes) != len(layout.scores):
+        raise InputError(
+            f"{table.name}: label column {label!r} has {len(classes)} classes ({', '.join(classes[:8])}) but "
+            f"{len(layout.scores)} scores are given; give one for each class."
+        )
+    order = order_of_scores(classes, asked.score, positional=False, what="class")
+    codes = Codes(found.codes[~found.missing], found.names, found.names)
+    return _Known(codes, [layout.scores[k] for k in order], None), _only(table, ~found.missing)
+
+
+def _matrix(table: Table, columns: Sequence[str]) -> Floats:
+    found = [read_scores(table, column) for column in columns]
     return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
 
-def _unique(column: "pd.Series[Any]", path: Path) -> None:
-    twice = column.duplicated()
-    if twice.any():
+def _second_scores(
+    source: Source, table: Table, asked: Columns, layout: _Layout, truth: _Known, notes: list[str]
+) -> Floats:
+    """The scores to compare with, in the order of the rows."""
+    if layout.second is not None:
+        if len(truth.scores) > 1:
+            raise InputError(
+                f"{layout.second!r} is one column, but there are {len(truth.scores)} scores; compare with "
+                "a second "
+                "file."
+            )
+        return read_scores(table, layout.second)
+    other = Path(str(asked.compare_to))
+    if not other.exists():
         raise InputError(
-            f"{path}: column {column.name!r} repeats identifiers in {rows(column, twice)}, such as "
-            f"{column[twice].iloc[0]!r}; each image must occur once."
+            f"{source.name} has no column {str(other)!r} to compare with, and there is no such file."
         )
-
-
-def _scores(column: "pd.Series[Any]", path: Path) -> Floats:
-    import pandas as pd
-
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    wrong = np.isnan(numbers) & ~column.isna().to_numpy()
-    if wrong.any():
-        example = column[wrong].iloc[0]
-        raise InputError(
-            f"{path}: column {column.name!r} holds {example!r}, no number, in {rows(column, wrong)}."
-        )
-    missing = ~np.isfinite(numbers)
-    if missing.any():
-        raise InputError(
-            f"{path}: column {column.name!r} has no finite score in {rows(column, missing)}; remove them."
-        )
-    outside = (numbers < 0) | (numbers > 1)
-    if outside.any():
-        raise InputError(
-            f"{path}: column {column.name!r} lies outside [0, 1] in {rows(column, outside)}, with "
-            f"{numbers[outside][0]:g}; give probabilities, not logits or percentages."
-        )
-    return numbers
-
-
-def _complete(column: "pd.Series[Any]", path: Path, what: str) -> np.ndarray[Any, Any]:
-    missing = column.isna().to_numpy(dtype=bool)
-    if missing.any():
-        raise InputError(
-            f"{path}: {what} column {column.name!r} is empty in {rows(column, missing)}; fill or remove them."
-        )
-    return texts(column)
-
-
-def _labels(column: "pd.Series[Any]", path: Path) -> np.ndarray[Any, Any]:
-    names = _complete(column, path, "label")
-    classes = sorted(set(names))
-    if len(classes) == 1:
-        raise InputError(
-            f"{path}: label column {column.name!r} holds the single class {classes[0]!r}; two are needed."
-        )
-    known = {"0": 0, "1": 1, "False": 0, "True": 1, "false": 0, "true": 1}
-    if set(classes) <= set(known):
-        return np.array([known[v] for v in names], dtype=np.int64)
-    if len(classes) > 2:
-        raise InputError(
-            f"{path}: label column {column.name!r} has {len(classes):,} distinct values "
-            f"({', '.join(classes[:6])}); code a truth of two classes as 0 and 1, or give a column of scores "
-            "for each class."
-        )
-    return names
-
-
-def _groups(column: "pd.Series[Any]", path: Path, notes: list[str]) -> np.ndarray[Any, Any]:
-    missing = column.isna().to_numpy(dtype=bool)
-    names = texts(column, MISSING)
-    if missing.any():
-        notes.append(
-            f"{column.name} is missing in {rows(column, missing)}; these images form the group '{MISSING}'."
-        )
-    distinct, counts = np.unique(names.astype(str), return_counts=True)
-    distinct = distinct.astype(object)  # Python's own text, which prints without NumPy's type
-    if len(distinct) == 1:
-        raise InputError(f"{path}: group column {column.name!r} holds the single value {distinct[0]!r}.")
-    if len(distinct) > MOST_GROUPS:
-        raise InputError(
-            f"{path}: group column {column.name!r} has {len(distinct):,} distinct values, more than "
-            f"{MOST_GROUPS}; it looks like an identifier or a measurement, so bin it first."
-        )
-    notes.extend(f"{column.name}: group {name!r} has a single image." for name in distinct[counts == 1][:5])
-    return names
+    if asked.identifier is None:
+        raise InputError(f"to compare with {other}, name the column of both that identifies an image.")
+    found = open_source(other)
+    for column in (asked.identifier, *truth.scores):
+        require(found, column)
+    shared = [name for name in asked.label if name in found.columns]
+    second = read_table(found, [asked.identifier, *truth.scores, *shared], missing=asked.missing)
+    return _matrix(same_images(table, second, asked.identifier, asked.label, notes), truth.scores)

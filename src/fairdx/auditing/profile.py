@@ -4,15 +4,47 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.reliability import CALIBRATION_BINS, calibration_table, fit_calibration, logit
-from fairdx.metrics.scores import auc_from_histogram, equal_frequency, information_bins, score_table
+from fairdx.metrics.reliability import CALIBRATION_BINS, fit_calibration, logit
+from fairdx.metrics.scores import INFORMATION_BINS, auc_from_histogram, equal_frequency, score_table
 
-SCORE_BINS = 512
-"""Score bins of equal frequency; below so many distinct scores each has its own."""
-
-EXPLORER_THRESHOLDS = 150
+EXPLORER_THRESHOLDS = 100
 """Operating points of the threshold explorer, at most (besides the audit's own)."""
+
+
+def score_bins(n: int) -> int:
+    """Score bins for n images: half of equal frequency over all, half over those with Y=1.
+
+    Ties within K bins move a replicate of the AUC by about 1 / K^2, and its standard error falls with the
+    root of n: with 16 times the fourth root of n this stays a hundredth of it. Below so many distinct scores
+    each has a bin of its own.
+    """
+    return int(np.clip(16 * n**0.25, 128, 512))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of each image.
+
+    Attributes:
+        label: Shape (n,), 0 or 1: not of the class that is audited, or of it.
+        full: The class, shape (n,), 0 to Z - 1; the label itself where there are two.
+        of_full: The label of each class, shape (Z,).
+    """
+
+    label: Ints
+    full: Ints
+    of_full: Ints
+
+    @classmethod
+    def of(cls, label: Ints, full: Ints | None = None) -> "Truth":
+        """Join a label with the class that it is made from, if that says more."""
+        if full is None:
+            return cls(label, label, np.arange(2))
+        of_full = np.zeros(int(full.max()) + 1, dtype=np.int64)
+        of_full[full] = label
+        return cls(label, full, of_full)
 
 
 @dataclass(frozen=True)
@@ -25,6 +57,7 @@ class Grid:
         cut: First bin that is decided positive.
         explored: Indices into `edges` of the thresholds to explore.
         mean_score: Mean score in each bin, shape (K,); that of the nearest edge in empty ones.
+        information: Bin for I(S; score | Y) of each bin, for each class, shape (Z, K).
     """
 
     edges: Floats
@@ -32,6 +65,7 @@ class Grid:
     cut: int
     explored: Ints
     mean_score: Floats
+    information: Ints
 
     @property
     def size(self) -> int:
@@ -39,30 +73,68 @@ class Grid:
         return len(self.edges) + 1
 
     @classmethod
-    def of(cls, scores: Floats, threshold: float) -> "Grid":
-        """Make bins for scores in [0, 1], the threshold being an edge."""
-        edges = np.unique(scores)
-        if len(edges) > SCORE_BINS:
-            inner = np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1])
-            edges = np.unique(_readable(inner))
-        edges = np.unique(np.append(edges, threshold))
+    def of(cls, scores: Floats, threshold: float, truth: Truth) -> "Grid":
+        """Make bins for scores in [0, 1], the threshold and the bins for I(S; score | Y) being edges.
+
+        Every other edge is the shortest number that parts the same images, so that what is printed of it
+        selects them too.
+        """
+        values, rank = np.unique(scores, return_inverse=True)
+        starts = [_information_starts(rank[truth.full == z], len(values)) for z in range(len(truth.of_full))]
+        chosen = np.arange(len(values))
+        most = score_bins(len(scores))
+        if len(values) > most:
+            parts = rank, rank[truth.label == 1]
+            middle = np.linspace(0, 1, most // 2 + 1)[1:-1]
+            wanted = [np.quantile(part, middle, method="nearest") for part in parts]
+            chosen = np.unique(np.concatenate([[0], *wanted, *starts]).astype(np.int64))
+        before = np.concatenate([[-1.0], values])[chosen]
+        shortest = _shortest(before, values[chosen])
+        parted = [shortest[np.searchsorted(chosen, s)] for s in starts]
+        edges = np.unique(np.append(shortest, threshold))
         place = np.searchsorted(edges, scores, side="right").astype(np.int64)
         cut = int(np.searchsorted(edges, threshold))
-        even = np.linspace(0, len(edges) - 1, min(EXPLORER_THRESHOLDS, len(edges)))
-        explored = np.unique(np.append(even.round().astype(np.int64), cut))
-        counts = np.bincount(place, minlength=len(edges) + 1)
-        sums = np.bincount(place, weights=scores, minlength=len(edges) + 1)
-        empty = np.append(edges, edges[-1])
-        mean = np.where(counts > 0, sums / np.maximum(counts, 1), empty)
-        return cls(edges, place, cut + 1, explored, mean)
+        lower = np.concatenate([[-1.0], edges])
+        counts = np.bincount(place, minlength=len(lower))
+        sums = np.bincount(place, weights=scores, minlength=len(lower))
+        mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.append(edges, edges[-1]))
+        return cls(
+            edges,
+            place,
+            cut + 1,
+            np.unique(np.append(_explored(place[truth.label == 1], len(edges)), cut)),
+            mean,
+            np.stack([np.searchsorted(part, lower, side="right") for part in parted]),
+        )
 
 
-def _readable(scores: Floats) -> Floats:
-    """Round to four significant digits of the distance to the nearer of 0 and 1."""
-    distance = np.minimum(scores, 1 - scores)
-    digits = 10.0 ** (3 - np.floor(np.log10(np.maximum(distance, 1e-12))))
-    rounded = np.round(distance * digits) / digits
-    return np.where(scores <= 0.5, rounded, 1 - rounded)
+def _information_starts(rank: Ints, n_values: int) -> Ints:
+    """The first value of each bin but the first, in bins of equal frequency of the images of one class."""
+    counts = np.bincount(rank, minlength=n_values)
+    occurring = np.flatnonzero(counts)
+    bins = equal_frequency(counts[occurring].astype(float), INFORMATION_BINS)
+    return occurring[np.flatnonzero(np.diff(bins, prepend=0))]
+
+
+def _explored(positives: Ints, n_edges: int) -> Ints:
+    """Half of the explored edges evenly over all, half where the images with Y=1 are."""
+    half = min(EXPLORER_THRESHOLDS // 2, n_edges)
+    even = np.linspace(0, n_edges - 1, half)
+    if n_edges <= EXPLORER_THRESHOLDS or len(positives) == 0:
+        even = np.linspace(0, n_edges - 1, min(EXPLORER_THRESHOLDS, n_edges))
+        return np.unique(even.round().astype(np.int64))
+    cases = np.quantile(positives, np.linspace(0, 1, half), method="nearest") - 1
+    return np.unique(np.clip(np.append(even.round(), cases), 0, n_edges - 1).astype(np.int64))
+
+
+def _shortest(before: Floats, values: Floats) -> Floats:
+    """The decimal numbers with the fewest digits in (before, values]."""
+    found = np.full(len(values), np.nan)
+    for digits in range(17):
+        for rounded in (np.round(values, digits), np.floor(values * 10.0**digits) / 10.0**digits):
+            fits = np.isnan(found) & (rounded > before) & (rounded <= values)
+            found[fits] = rounded[fits]
+    return np.where(np.isnan(found), values, found)
 
 
 @dataclass(frozen=True)
@@ -71,17 +143,19 @@ class Profile:
 
     Attributes:
         counts: By label and decision, (B, S, 2, 2).
+        classes: By class and decision, (B, S, Z, 2).
         auc: (B, S).
         brier: (B, S).
         slope: Calibration slope, (B, S).
         intercept: Calibration intercept, (B, S).
-        residual: By calibration bin, (positives - scores) / images of the group, (B, S, 10).
+        residual: By the group's calibration bins, (positives - scores) / images of the group, (B, S, 10).
         in_the_large: Share with Y=1 less mean score, (B, S).
-        score_table: By label and information bin, (B, S, 2, 10).
-        selected: By label, decided positive at each explored threshold, (B, S, 2, G); fewer replicates.
+        score_table: By class and information bin, (B, S, Z, 10).
+        selected: By class, decided positive at each explored threshold, (B, S, Z, G); fewer replicates.
     """
 
     counts: Floats
+    classes: Floats
     auc: Floats
     brier: Floats
     slope: Floats
@@ -109,51 +183,60 @@ class Profiler:
 
     Attributes:
         grid: Bins of the score.
+        of_full: The label of each class, (Z,).
         squared_error: Mean (score - Y)^2 in each cell, (S, 2, K).
-        calibration_bins: Calibration bin of each score bin, (K,).
-        information_bins: Information bin of each score bin for each label, (2, K).
+        calibration_bins: Calibration bin of each score bin within each group, (S, K).
         calibration: Fitted slope, its intercept, and the intercept at slope 1 of each group, (S, 3).
     """
 
     grid: Grid
+    of_full: Ints
     squared_error: Floats
     calibration_bins: Ints
-    information_bins: Ints
     calibration: Floats
 
     @classmethod
-    def of(cls, histogram: Floats, squared_error: Floats, grid: Grid) -> "Profiler":
-        """Fit to the histogram of the sample, (S, 2, K); `squared_error` holds sums of (score - Y)^2."""
-        x = logit(grid.mean_score)
+    def of(cls, classes: Floats, squared_error: Floats, grid: Grid, of_full: Ints) -> "Profiler":
+        """Fit to the histogram of the sample, (S, Z, K); `squared_error` holds sums of (score - Y)^2."""
+        x, histogram = logit(grid.mean_score), by_label(classes, of_full)
         fitted = [fit_calibration(x, h[1], h[0]) for h in histogram]
         return cls(
             grid,
+            of_full,
             squared_error / np.maximum(histogram, 1),
-            equal_frequency(histogram.sum((0, 1)), CALIBRATION_BINS),
-            information_bins(histogram),
+            np.stack([equal_frequency(h.sum(0), CALIBRATION_BINS) for h in histogram]),
             np.array(fitted),
         )
 
-    def profile(self, histogram: Floats, explore: bool = True) -> Profile:
-        """Profile histograms of shape (B, S, 2, K)."""
-        above = np.cumsum(histogram[..., ::-1], axis=-1)[..., ::-1]  # images in this bin and above
+    def profile(self, classes: Floats, explore: bool = True) -> Profile:
+        """Profile histograms of shape (B, S, Z, K)."""
+        histogram = by_label(classes, self.of_full)
+        above = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]  # images in this bin and above
         images = histogram.sum((-1, -2))
         selected, total = above[..., self.grid.cut], above[..., 0]
-        table = calibration_table(histogram, self.grid.mean_score, self.calibration_bins)
-        residual = table["residual"] / np.maximum(images, 1)[..., None]
+        decided = np.stack([total - selected, selected], axis=-1)
+        residual = self._residual(histogram) / np.maximum(images, 1)[..., None]
         slope, intercept = self._calibration(histogram)
         thresholds = self.grid.explored + 1 if explore else self.grid.explored[:0]
         return Profile(
-            counts=np.stack([total - selected, selected], axis=-1),
+            counts=by_label(decided, self.of_full),
+            classes=decided,
             auc=auc_from_histogram(histogram),
             brier=(histogram * self.squared_error).sum((-1, -2)) / np.maximum(images, 1),
             slope=slope,
             intercept=intercept,
             residual=residual,
             in_the_large=np.where(images > 0, residual.sum(-1), np.nan),
-            score_table=score_table(histogram, self.information_bins),
+            score_table=score_table(classes, self.grid.information),
             selected=above[..., thresholds],
         )
+
+    def _residual(self, histogram: Floats) -> Floats:
+        """Positives less scores by the calibration bins of each group, (B, S, 10)."""
+        by_bin = histogram[..., 1, :] - histogram.sum(-2) * self.grid.mean_score
+        member = np.eye(CALIBRATION_BINS)[self.calibration_bins]
+        residual: Floats = np.matmul(by_bin.swapaxes(0, 1), member).swapaxes(0, 1)
+        return residual
 
     def _calibration(self, histogram: Floats) -> tuple[Floats, Floats]:
         """One Newton step from the fit to the sample: exact there, second-order close for replicates."""

@@ -9,7 +9,7 @@ from fairdx.metrics.definitions import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -42,13 +42,46 @@ class Gap:
         estimate: The value with its interval.
         lowest: The group with the lowest rate of the pair that is furthest apart; None for information.
         highest: The group with the highest.
-        detectable: The smallest value that would be found significant with 80 % power at this sample size.
+        detectable: The smallest value that would be found with 80 % power at this sample size by the test as
+            corrected for all others.
+        left_out: Groups with too few images for this difference, or none; the others are compared.
     """
 
     estimate: Estimate
     lowest: str | None
     highest: str | None
     detectable: Number
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What it would take to explain the direct effect of a group away.
+
+    Attributes:
+        e_value: The risk ratio by which an unmeasured common cause of disease and image would have to go both
+            with the group and with positive decisions (VanderWeele and Ding 2017); 1 is no strength at all.
+        e_value_interval: The same for the end of the interval that is nearer to no effect; 1 if it holds 0.
+        missed_share: The share of images recorded Y=0, of the group with more positive decisions, that would
+            have to be missed disease; null if no such share explains it.
+    """
+
+    e_value: Number
+    e_value_interval: Number
+    missed_share: Number
+
+
+@dataclass(frozen=True)
+class Support:
+    """Images that effects standardised over covariates leave out.
+
+    Attributes:
+        group: Images of the group whose covariates occur in the reference with too few labels, or not at all.
+        reference: Images of the reference whose covariates do so in the group.
+    """
+
+    group: int
+    reference: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +94,9 @@ class Test:
         group: The group compared with the reference, for effects; None if all groups are compared.
         method: How.
         p_value: Uncorrected.
-        p_holm: Corrected for the family-wise error rate over all tests of the audit.
-        p_bh: Corrected for the false discovery rate over all tests of the audit.
+        p_holm: Corrected for the family-wise error rate over all tests of the audit, those of every class or
+            finding and those of a second table among them.
+        p_bh: Corrected for the false discovery rate over the same tests.
     """
 
     attribute: str
@@ -164,6 +198,7 @@ class Change:
         difference: After less before, with an interval from paired replicates.
         p_value: Of no change; nan where none is computed.
         method: Of the p-value.
+        p_holm: Corrected for all tests of the audit.
     """
 
     before: Number
@@ -171,6 +206,7 @@ class Change:
     difference: Estimate
     p_value: Number
     method: str
+    p_holm: Number
 
 
 @dataclass(frozen=True)
@@ -219,11 +255,17 @@ class AuditResult:
         gaps: {attribute: {metric: gap}}; information (ADF) is here too.
         effects: {attribute: {group: {metric: estimate}}} against the attribute's reference.
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
+        simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
+            the ones to quote of the group with the largest effect.
+        sensitivity: {attribute: {group: sensitivity}} of the direct effects.
+        support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
         tests: All tests, with corrected p-values.
-        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
+        curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
+            {"all": curves}. Binary tasks only.
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
+        models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
     """
@@ -242,6 +284,9 @@ class AuditResult:
     gaps: dict[str, dict[str, Gap]]
     effects: dict[str, dict[str, dict[str, Estimate]]]
     adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
+    simultaneous_effects: dict[str, dict[str, dict[str, Estimate]]]
+    sensitivity: dict[str, dict[str, Sensitivity]]
+    support: dict[str, dict[str, Support]]
     tests: list[Test]
     curves: dict[str, dict[str, Curves]]
     explorer: dict[str, Explorer]
@@ -249,6 +294,7 @@ class AuditResult:
     identification: str
     notes: list[Note]
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
+    models: dict[str, "AuditResult"] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

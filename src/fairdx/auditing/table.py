@@ -1,168 +1,235 @@
-"""Read a table from any CSV or Parquet file, find its columns and rows, or say in one sentence why not."""
+"""The columns of a table as text or numbers, exactly as they are written, and its rows by their values."""
 
-import csv
-import io
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from fairdx.auditing.source import Source, as_text, open_source
 from fairdx.core.errors import InputError
+from fairdx.metrics.inputs import Floats, Ints
 
-if TYPE_CHECKING:
+MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "None", "NULL", "null")
+"""Words that mean that a value is missing, unless others are named; a blank cell always is."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A column as text.
+
+    Attributes:
+        codes: Place of each row's text in `names`, -1 where it is missing, shape (n,).
+        names: The texts that occur, exactly as they are written.
+        ordered: Whether the order of `names` means something, as that of an ordered category in Parquet.
+        words: The texts that were taken for missing, but for the blank one.
+    """
+
+    codes: Ints
+    names: tuple[str, ...]
+    ordered: bool = False
+    words: tuple[str, ...] = ()
+
+    @cached_property
+    def missing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each row's value is missing, (n,)."""
+        return np.asarray(self.codes < 0)
+
+    def array(self, missing: str = "") -> np.ndarray[Any, Any]:
+        """The text of each row, (n,)."""
+        found: np.ndarray[Any, Any] = np.array([*self.names, missing], dtype=object)[self.codes]
+        return found
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some of the columns of a table.
+
+    Attributes:
+        name: What messages call it.
+        columns: Names of all its columns, read or not.
+        data: Those that were read.
+        places: Place of each row in the file, from 0, shape (n,).
+        decimal_comma: Whether 0,5 in it is a number.
+        missing: Words that mean missing.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    data: pa.Table
+    places: Ints
+    decimal_comma: bool
+    missing: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def text(self, column: str) -> Text:
+        """A column as text."""
+        values = self.data.column(column)
+        try:
+            coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+            whole = coded.unify_dictionaries().combine_chunks()
+        except (pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            raise InputError(
+                f"{self.name}: column {column!r} holds {values.type}, not one value per row."
+            ) from None
+        if isinstance(whole, pa.ChunkedArray):  # an empty one, or more text than one array can hold
+            whole = pa.concat_arrays(whole.chunks)
+        names = [as_text(v) for v in whole.dictionary.to_pylist()]
+        codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return self._without_missing(codes, names, ordered=whole.type.ordered)
+
+    def _without_missing(self, codes: Ints, names: list[str], *, ordered: bool) -> Text:
+        """Codes of the distinct names that occur and mean something."""
+        absent = [not name.strip() or name.strip() in self.missing for name in names]
+        occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
+        kept = list(dict.fromkeys(n for n, a, o in zip(names, absent, occurs, strict=True) if o and not a))
+        kept = kept if ordered else sorted(kept)
+        place = {name: k for k, name in enumerate(kept)}
+        recode = np.array([*(-1 if a else place.get(n, -1) for n, a in zip(names, absent, strict=True)), -1])
+        words = {n.strip() for n, a, o in zip(names, absent, occurs, strict=True) if a and o and n.strip()}
+        return Text(recode[codes], tuple(kept), ordered, tuple(sorted(words)))
+
+    def numbers(self, column: str) -> Floats:
+        """A column as numbers, nan where it is missing; an error names what is no number."""
+        values = self.data.column(column)
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return self._typed_numbers(values, column)
+        values = pc.utf8_trim_whitespace(values)
+        values = pc.if_else(pc.is_in(values, pa.array(["", *self.missing])), None, values)
+        if self.decimal_comma:
+            values = pc.replace_substring(values, ",", ".")
+        try:
+            return _floats(values.cast(pa.float64()))
+        except pa.ArrowInvalid:
+            wrong = np.isnan(_lenient(values)) & pc.is_valid(values).to_numpy()
+        example = self.data.column(column)[int(np.flatnonzero(wrong)[0])].as_py() if wrong.any() else None
+        if example is None:
+            return _lenient(values)
+        raise InputError(
+            f"{self.name}: column {column!r} holds {example!r}, no number, in {self.rows(wrong)}."
+        )
+
+    def _typed_numbers(self, values: pa.ChunkedArray, column: str) -> Floats:
+        try:
+            return _floats(values.cast(pa.float64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(
+                f"{self.name}: column {column!r} holds {values.type}, which are no numbers."
+            ) from None
+
+    def rows(self, bad: Any) -> str:
+        """How many rows are bad and which is the first, as in a text editor: the header is row 1."""
+        where = np.flatnonzero(np.asarray(bad, dtype=bool))
+        return f"{len(where):,} row{'s' * (len(where) > 1)} (first: row {self.places[where[0]] + 2})"
+
+    def take(self, rows: Any) -> "Table":
+        """Some of the rows, by place or by a mask."""
+        chosen = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        return replace(self, data=self.data.take(pa.array(chosen)), places=self.places[chosen])
+
+
+def _floats(values: Any) -> Floats:
+    found: Floats = values.to_numpy().astype(np.float64)
+    return found
+
+
+def _lenient(values: Any) -> Floats:
+    """Numbers in all the ways that pandas reads, as +0.5; nan where there is none."""
     import pandas as pd
 
+    return np.asarray(pd.to_numeric(pd.Series(values.to_pylist()), errors="coerce"), dtype=np.float64)
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """Read a table.
+
+def read_table(
+    source: Source | str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    missing: Sequence[str] = MISSING_WORDS,
+) -> Table:
+    """Read columns of a table.
 
     Args:
-        path: `.parquet` and `.pq` are read as Parquet; all else as CSV, separated by commas, semicolons (with
-            decimal commas) or tabs, in UTF-8, UTF-16 with a byte-order mark, or Latin-1.
+        source: From `open_source`, or what it opens.
+        columns: Which columns; all if None.
+        missing: Words that mean missing, besides blank cells.
 
     Returns:
         The table, with at least one row.
 
     Raises:
-        InputError: There is no such file, it is no table, or it has no rows.
+        InputError: A column is not there, or there twice; or the table cannot be read or has no rows.
     """
-    import pandas as pd
-
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            frame = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as Parquet: {error}.") from error
-    else:
-        frame = _read_csv(path)
-    if frame.empty:
-        raise InputError(f"{path}: the table has no rows.")
-    return frame.reset_index(drop=frame.index.names == [None])  # Parquet may keep a column as the index
+    source = source if isinstance(source, Source) else open_source(source)
+    wanted = list(dict.fromkeys(source.columns if columns is None else columns))
+    for column in wanted:
+        require(source, column)
+    data = source.read(wanted)
+    if not len(data):
+        raise InputError(f"{source.name}: the table has no rows.")
+    return Table(
+        source.name, source.columns, data, np.arange(len(data)), source.decimal_comma, tuple(missing)
+    )
 
 
-def _read_csv(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    text = _decode(path)
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty.")
-    separator = _separator(text)
-    try:
-        with warnings.catch_warnings():
-            # More fields than names in every row: pandas would drop the last, or take the first for an index.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                decimal="," if separator == ";" else ".",
-                dtype_backend="numpy_nullable",
-                index_col=False,
-            )
-    except pd.errors.ParserWarning as warning:
-        raise InputError(
-            f"{path} is no regular table: its rows have more fields than its header."
-        ) from warning
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path} is no regular table: {reason}.") from error
-
-
-def _decode(path: Path) -> str:
-    """Decode by byte-order mark, else as UTF-8, else as Latin-1 (which cannot fail)."""
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return raw.decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} starts like UTF-16 but is not: {error.reason}.") from error
-    if b"\0" in raw[:1000]:
-        raise InputError(f"{path} is no text file; give CSV, or Parquet with the ending .parquet.")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-def _separator(text: str) -> str:
-    """The separator that cuts the header into most fields."""
-    header = text.lstrip().splitlines()[0]
-    return max(",;\t", key=lambda s: len(next(csv.reader([header], delimiter=s))))
-
-
-def require(frame: "pd.DataFrame", column: str, path: Path) -> None:
+def require(source: Source | Table, column: str) -> None:
     """Check that a column is there, once.
 
     Raises:
         InputError: It is not; the message has the nearest name, or those that there are.
     """
-    if column in frame.columns:
-        if list(frame.columns).count(column) > 1:
-            raise InputError(f"{path} has more than one column {column!r}; rename one.")
+    if column in source.columns:
+        if source.columns.count(column) > 1:
+            raise InputError(f"{source.name} has more than one column {column!r}; rename one.")
         return
-    names = [str(c) for c in frame.columns]
-    near = get_close_matches(column.lower(), [n.lower() for n in names], n=1)
-    hint = next((n for n in names if near and n.lower() == near[0]), None)
-    did = f"did you mean {hint!r}?" if hint else f"it has {', '.join(map(repr, names[:12]))}."
-    raise InputError(f"{path} has no column {column!r}; {did}")
+    lowered = [name.lower() for name in source.columns]
+    near = get_close_matches(column.lower(), lowered, n=1)
+    known = ", ".join(map(repr, source.columns[:12]))
+    did = f"did you mean {source.columns[lowered.index(near[0])]!r}?" if near else f"it has {known}."
+    raise InputError(f"{source.name} has no column {column!r}; {did}")
 
 
-def rows(frame: "pd.DataFrame | pd.Series[Any]", bad: "pd.Series[Any] | np.ndarray[Any, Any]") -> str:
-    """How many rows are bad and which is the first, counted as in a text editor (the header is row 1)."""
-    where = np.flatnonzero(np.asarray(bad, dtype=bool))
-    return f"{len(where)} row{'s' * (len(where) > 1)} (first: row {frame.index[where[0]] + 2})"
-
-
-def as_text(value: Any) -> str:
-    """Text of a value, the same for 1, 1.0 and "1": a column with holes reads whole numbers as decimals."""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def texts(column: "pd.Series[Any]", missing: str = "") -> np.ndarray[Any, Any]:
-    """The values of a column as text, shape (n,); each distinct value is converted once."""
-    import pandas as pd
-
-    codes, distinct = pd.factorize(column, use_na_sentinel=True)
-    names = np.array([*(as_text(v) for v in distinct), missing], dtype=object)
-    found: np.ndarray[Any, Any] = names[codes]
-    return found
-
-
-def select(frame: "pd.DataFrame", where: Mapping[str, str], path: Path, notes: list[str]) -> "pd.DataFrame":
+def select(table: Table, where: Mapping[str, str], notes: list[str]) -> Table:
     """Keep the rows that have certain values.
 
     Args:
-        frame: The table.
-        where: Value by column, both as text.
-        path: For messages.
+        table: The table.
+        where: Value by column, as text; where no row has this text, numbers that are equal count.
         notes: Gets a sentence with the number of rows kept.
 
     Returns:
-        The rows, with the index they had.
+        The rows.
 
     Raises:
-        InputError: There is no such column or value, or no row has all of them.
+        InputError: There is no such value, or no row has all of them.
     """
-    kept = frame
+    kept = np.ones(len(table), dtype=bool)
+    wanted = " and ".join(f"{c} = {v}" for c, v in where.items())
     for column, value in where.items():
-        require(frame, column, path)
-        names, chosen = texts(frame[column]), as_text(value)
-        if chosen not in names:
-            known = sorted({n for n in names if n})[:12]
-            raise InputError(f"{path}: no row has {column} = {value}; there is {', '.join(known)}.")
-        kept = kept.loc[names[kept.index] == chosen]
-        if kept.empty:
-            wanted = " and ".join(f"{c} = {v}" for c, v in where.items())
-            raise InputError(f"{path}: no row has {wanted} at the same time.")
+        found = table.text(column)
+        same = [k for k, name in enumerate(found.names) if name == value]
+        same = same or [k for k, name in enumerate(found.names) if _equal(name, value)]
+        if not same:
+            known = ", ".join(found.names[:12])
+            raise InputError(f"{table.name}: no row has {column} = {value}; there is {known}.")
+        kept &= np.isin(found.codes, same)
+        if not kept.any():
+            raise InputError(f"{table.name}: no row has {wanted} at the same time.")
     if where:
-        wanted = " and ".join(f"{c} = {v}" for c, v in where.items())
-        notes.append(f"{len(kept):,} of {len(frame):,} rows have {wanted}; only these are audited.")
-    return kept
+        notes.append(f"{kept.sum():,} of {len(table):,} rows have {wanted}; only these are audited.")
+    return table.take(kept) if where else table
+
+
+def _equal(name: str, value: str) -> bool:
+    try:
+        return name.strip() == value.strip() or float(name) == float(value)
+    except ValueError:
+        return False

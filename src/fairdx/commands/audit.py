@@ -1,43 +1,136 @@
 """`fairdx audit`: from a table of predictions to a page, to figures as JSON, and to an exit status."""
 
+import inspect
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from fairdx.auditing.engine import audit
-from fairdx.auditing.gate import parse_condition
-from fairdx.auditing.predictions import Predictions, read_predictions
-from fairdx.auditing.result import AuditResult, Note
+from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
 from fairdx.core.errors import InputError
-from fairdx.inference.uncertainty import Estimate
-from fairdx.metrics.definitions import METRICS
+
+if TYPE_CHECKING:
+    from fairdx.auditing.predictions import Predictions
+    from fairdx.auditing.result import AuditResult
+
+Texts = tuple[str, ...]
+
+
+def _option(text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, **more)
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What `fairdx audit` was asked; see its help for each."""
+    """What `fairdx audit` is asked: every option stands here, and only here."""
 
-    predictions: Path
-    labels: tuple[str, ...]
-    scores: tuple[str, ...]
-    groups: tuple[str, ...]
-    patient: str | None
-    identifier: str | None
-    threshold: float
-    where: tuple[str, ...]
-    covariates: tuple[str, ...]
-    references: tuple[str, ...]
-    compare: str | None
-    interval: str
-    min_group_size: int
-    replicates: int
-    seed: int
-    page: Path | None
-    json: Path | None
-    conditions: tuple[str, ...]
-    command: str
+    predictions: Annotated[
+        str,
+        typer.Argument(
+            help="CSV, Excel or Parquet, packed or not, one row for each image; - for standard input."
+        ),
+    ]
+    label: Annotated[Texts, _option("Column of the truth; repeated, one for each of several findings.")]
+    score: Annotated[
+        Texts,
+        _option("Column of the score, P(Y = 1); repeated, one for each class (CLASS=COLUMN) or finding."),
+    ]
+    group: Annotated[
+        Texts,
+        _option(
+            "Column of a sensitive attribute; age@40,60 divides numbers, stage:I|II|III orders levels. May "
+            "be "
+            "repeated.",
+        ),
+    ]
+    positive: Annotated[
+        str | None, _option("Label of the disease, where it is not 1 or a word such as 'diseased'.")
+    ] = None
+    patient: Annotated[str | None, _option("Column of the patient, for images that belong together.")] = None
+    identifier: Annotated[str | None, _option("Column that names the image, once each.", "--id")] = None
+    threshold: Annotated[float, _option("Operating point: positive from this score on.", min=0, max=1)] = 0.5
+    where: Annotated[Texts, _option("Audit only these rows; may be repeated.", metavar="COLUMN=VALUE")] = ()
+    covariate: Annotated[
+        Texts, _option("Column to standardise the effects over, like --group; may be repeated.")
+    ] = ()
+    reference: Annotated[
+        Texts,
+        _option("Group that effects compare with; the largest by default.", metavar="[ATTRIBUTE=]GROUP"),
+    ] = ()
+    compare: Annotated[
+        str | None, _option("Second score of the same images: a column, or a file joined on --id.")
+    ] = None
+    model: Annotated[
+        str | None,
+        _option(
+            "Column that says whose prediction a row is, for rows of several models joined on --id.",
+            metavar="COLUMN[=FIRST]",
+        ),
+    ] = None
+    unlabelled: Annotated[str, _option("What a blank label counts as: exclude, positive or negative.")] = (
+        "exclude"
+    )
+    uncertain: Annotated[
+        str, _option("What the label -1 beside 0 and 1 counts as: exclude, positive or negative.")
+    ] = "exclude"
+    missing: Annotated[
+        Texts,
+        _option("Word that means missing, in place of NA, NaN, None, null and the like; may be repeated."),
+    ] = ()
+    intersections: Annotated[
+        bool | None,
+        _option(
+            "Whether to audit intersections of attributes; with more than four findings only if asked.",
+            "--intersections/--no-intersections",
+        ),
+    ] = None
+    interval: Annotated[str, _option("Of rates and effects: percentile or bca.")] = "percentile"
+    min_group_size: Annotated[int, _option("Smaller groups are reported but not compared.", min=1)] = 30
+    replicates: Annotated[int, _option("Bootstrap replicates.", min=20)] = 2000
+    seed: Annotated[int, _option("Seed of bootstrap and permutations.", min=0)] = 0
+    out: Annotated[Path | None, _option("Write a page (HTML) to this file; - for standard output.")] = None
+    json: Annotated[Path | None, _option("Write all figures (JSON) to this file; - for standard output.")] = (
+        None
+    )
+    fail_if: Annotated[
+        Texts, _option("Exit with 1 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
+    ] = ()
+    quiet: Annotated[bool, _option("Print nothing but what failed.", "--quiet")] = False
+
+
+def add_audit(app: typer.Typer) -> None:
+    """Adds `audit`, its options being the fields of `AuditRequest`."""
+
+    def command(**given: Any) -> None:
+        """The full fairness audit of anybody's predictions: no model, no images, no torch.
+
+        Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
+        """
+        listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        failed = audit_file(AuditRequest(**listed))
+        for message in failed:
+            sys.stderr.write(f"{message}\n")
+        if failed:
+            raise typer.Exit(1)
+
+    signature = inspect.signature(AuditRequest)
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=_listed(p.annotation))
+        for p in signature.parameters.values()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command("audit")(command)
+
+
+def _listed(annotation: Any) -> Any:
+    """The annotation as typer reads it: an option that may be repeated is a list."""
+    kind, option = get_args(annotation)
+    return Annotated[list[str], option] if kind == Texts else annotation
 
 
 def audit_file(request: AuditRequest) -> list[str]:
@@ -52,49 +145,72 @@ def audit_file(request: AuditRequest) -> list[str]:
     Raises:
         InputError: The table, a column, a condition or an output path cannot be used.
     """
-    conditions = [parse_condition(text) for text in request.conditions]
-    table = read_predictions(
-        request.predictions,
-        label=request.labels,
-        score=request.scores,
-        groups=request.groups,
-        patient=request.patient,
-        covariates=request.covariates,
-        identifier=request.identifier,
-        compare_to=request.compare,
-        where=_assignments("--where", request.where),
-    )
-    result = _audit(request, table)
+    from fairdx.auditing.gate import parse_condition
+    from fairdx.commands.audit_summary import print_summary
+
+    conditions = [parse_condition(text) for text in request.fail_if]
+    inputs = [text for text in (request.predictions, request.compare) if text is not None and text != "-"]
+    check_outputs({"--json": request.json, "--out": request.out}, inputs)
+    result = _audit(request, _read(request))
     _write(request, result)
-    console = Console()
-    _print(console, result)
-    if request.page is not None:
-        console.print(f"Open [bold]{request.page}[/bold] for the whole audit.", highlight=False)
+    if not request.quiet:
+        aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
+        print_summary(result, request.out, stderr=aside)
+    for message in [text for condition in conditions for text in condition.not_judged(result)]:
+        sys.stderr.write(f"{message}\n")
     return [message for condition in conditions for message in condition.violations(result)]
 
 
-def _audit(request: AuditRequest, table: Predictions) -> AuditResult:
+def _read(request: AuditRequest) -> "Predictions":
+    from fairdx.auditing.columns import LabelRules
+    from fairdx.auditing.predictions import Columns, read_columns
+    from fairdx.auditing.table import MISSING_WORDS
+
+    columns = Columns(
+        label=request.label,
+        score=request.score,
+        groups=request.group,
+        patient=request.patient,
+        covariates=request.covariate,
+        identifier=request.identifier,
+        compare_to=request.compare,
+        model=request.model,
+        where=_assignments("--where", request.where),
+        labels=LabelRules(request.positive, request.uncertain, request.unlabelled),  # type: ignore[arg-type]
+        missing=request.missing or MISSING_WORDS,
+    )
+    return read_columns(request.predictions, columns)
+
+
+def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
-    result = audit(
+    from fairdx.auditing.models import audit_models
+    from fairdx.auditing.result import Note
+
+    result = audit_models(
         table.y_true,
         table.y_score,
+        table.models,
         sensitive_features=table.sensitive_features,
         patients=table.patients,
+        positive_class=table.positive_class,
         threshold=request.threshold,
-        reference=_references(request),
+        reference=_references(request, list(table.sensitive_features)),
         covariates=table.covariates or None,
         compare_to=table.compare_to,
         min_group_size=request.min_group_size,
         n_replicates=request.replicates,
-        interval=request.interval,  # type: ignore[arg-type]  # checked by audit
+        interval=request.interval,
         seed=request.seed,
+        intersections=request.intersections,
+        explore=request.out is not None or request.json is not None,
     )
     order = {"finding": 0, "caution": 1, "limit": 2}
     notes = [*(Note("caution", None, text) for text in table.notes), *result.notes]
     return replace(result, notes=sorted(notes, key=lambda note: order[note.kind]))
 
 
-def _assignments(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -106,53 +222,19 @@ def _assignments(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _references(request: AuditRequest) -> dict[str, str] | str | None:
+def _references(request: AuditRequest, attributes: Sequence[str]) -> dict[str, str] | str | None:
     """`ATTRIBUTE=GROUP` for each, or a single group of the attributes that have it."""
-    given = request.references
-    if len(given) == 1 and given[0].partition("=")[0] not in request.groups:
+    given = request.reference
+    if len(given) == 1 and given[0].partition("=")[0] not in attributes:
         return given[0]
     return _assignments("--reference", given) or None
 
 
-def _write(request: AuditRequest, result: AuditResult) -> None:
-    try:
-        if request.json is not None:
-            request.json.parent.mkdir(parents=True, exist_ok=True)
-            request.json.write_text(result.to_json(indent=2), encoding="utf-8")
-        if request.page is not None:
-            from fairdx.auditing.page import write_audit
+def _write(request: AuditRequest, result: "AuditResult") -> None:
+    if request.json is not None:
+        write_output(request.json, result.to_json(indent=2))
+    if request.out is not None:
+        from fairdx.auditing.page import render_audit
 
-            request.page.parent.mkdir(parents=True, exist_ok=True)
-            write_audit(result, request.page, command=request.command)
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from error
-
-
-def _print(console: Console, result: AuditResult) -> None:
-    for note in result.notes:
-        console.print(f"- {note.text}", highlight=False, markup=False)
-    table = Table("attribute", "measure", "estimate", f"{result.settings.level:.0%} interval")
-    for attribute, gaps in result.gaps.items():
-        for name, gap in gaps.items():
-            table.add_row(attribute, METRICS[name].title, *_figure(gap.estimate, ""))
-        for group, found in result.effects.get(attribute, {}).items():
-            for name, estimate in found.items():
-                table.add_row(attribute, f"{METRICS[name].title}: {group}", *_figure(estimate, "+"))
-    console.print(table)
-    if result.comparison:
-        console.print(_changes(result))
-
-
-def _changes(result: AuditResult) -> Table:
-    table = Table("attribute", "measure", "before", "after", "change", "p")
-    for attribute, changes in result.comparison.items():
-        for name, change in changes.items():
-            difference = " (".join(_figure(change.difference, "+")) + ")"
-            row = (f"{change.before:.4f}", f"{change.after:.4f}", difference, f"{change.p_value:.2g}")
-            table.add_row(attribute, METRICS[name].title, *row)
-    return table
-
-
-def _figure(estimate: Estimate, sign: str) -> tuple[str, str]:
-    value, low, high = (format(v, f"{sign}.4f") for v in (estimate.value, estimate.low, estimate.high))
-    return value, f"{low} to {high}"
+        command = shlex.join(["fairdx", *sys.argv[1:]])
+        write_output(request.out, render_audit(result, command=command))

@@ -1,8 +1,9 @@
 """The prepared data set: the hinge between the readers, which write it, and everything that learns or audits.
 
 A folder with `images.npy` (uint8, one row per image), `table.parquet` (one row per image, in the same order),
-`exclusions.csv` (what was left out, and why) and `meta.json` (where it came from and how it was made). The
-last is written last: a folder without it is unfinished.
+`exclusions.csv` (what was left out, and why), `warnings.csv` where images were taken with a warning, and
+`meta.json` (where it came from and how it was made). The last is written last: a folder without it is
+unfinished.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FORMAT: Final = 1
 """Version of the folder's format; raised when an older fairdx could misread a newer folder."""
 
 IMAGES, TABLE, EXCLUSIONS, META = "images.npy", "table.parquet", "exclusions.csv", "meta.json"
+WARNINGS: Final = "warnings.csv"
 
 
 class Batch(NamedTuple):
@@ -77,6 +79,8 @@ class Meta(BaseModel):
     """Number of images, of patients, and of images in each split."""
     exclusions: dict[str, int]
     """Number of images left out, by reason."""
+    warnings: dict[str, int] = {}
+    """Number of images taken with a warning, by what it says."""
     seed: int
     """Seed of the split."""
     settings: dict[str, Any]

@@ -1,11 +1,8 @@
-"""What every reader does with the tables it is given: read as text, parse strictly, name the row at fault."""
+"""The folders of a source: the one table, the images on disk, what no table mentions."""
 
 from __future__ import annotations
 
 import os
-import warnings
-import zlib
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,18 +11,17 @@ import pandas as pd
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
-from fairdx.data.checks import nearest, require_columns
 from fairdx.data.source import exclude
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-OLDEST: Final = 120
-"""Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
 IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg")
 """How the names of image files end, in lower case."""
+NAMED_ENDINGS: Final = (*IMAGE_ENDINGS, ".tif", ".tiff", ".webp", ".dcm", ".nii")
+"""What may be left out of the name of an image."""
 
 
 def source_folder(root: str | Path) -> Path:
@@ -47,7 +43,7 @@ def source_folder(root: str | Path) -> Path:
 
 
 def find_file(root: Path, *patterns: str) -> Path:
-    """Find the one file of a source that has one of several names.
+    """Find the one file of a source that has one of several names; folders and hidden files are passed over.
 
     Args:
         root: Folder of the source.
@@ -60,7 +56,7 @@ def find_file(root: Path, *patterns: str) -> Path:
         InputError: There is none, or the pattern has several.
     """
     for pattern in patterns:
-        files = sorted(root.glob(pattern))
+        files = sorted(path for path in root.glob(pattern) if path.is_file() and not _hidden(path.name))
         if len(files) > 1:
             raise InputError(
                 f"{root} has both {files[0].name} and {files[1].name}: move away the one that is not meant"
@@ -68,155 +64,6 @@ def find_file(root: Path, *patterns: str) -> Path:
         if files:
             return files[0]
     raise InputError(f"{root} has no {' or '.join(patterns)}: is it the folder of this data set?")
-
-
-def read_text_table(
-    path: Path,
-    columns: Iterable[str] = (),
-    *,
-    separator: str = ",",
-    only: Callable[[str], bool] | None = None,
-    skip: int = 0,
-) -> pd.DataFrame:
-    """Read a delimited text file with every cell as the text it is.
-
-    Args:
-        path: A CSV or TSV file in UTF-8, compressed or not (`.gz`).
-        columns: Columns it must have.
-        separator: What stands between cells.
-        only: Which columns to read, by their name; all by default.
-        skip: How many lines stand before the header.
-
-    Returns:
-        The table; cells without anything but blanks are null.
-
-    Raises:
-        InputError: The file is missing, not text, not a table, or lacks a column.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                encoding="utf-8-sig",
-                skiprows=skip,
-                usecols=None if only is None else (lambda name: only(name.strip())),
-            )
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text in UTF-8: export it again") from None
-    except (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).strip()}") from error
-    table.columns = table.columns.str.strip()
-    table.index += skip  # so that errors name the row as an editor shows it
-    require_columns(table, columns, path)
-    if table.columns.duplicated().any():
-        raise InputError(f"{path} has two columns {table.columns[table.columns.duplicated()][0]!r}")
-    return pd.DataFrame({name: cells.str.strip().replace("", None) for name, cells in table.items()})
-
-
-def row_of(table: pd.DataFrame, wrong: pd.Series[bool]) -> str:
-    """Name the first row at fault as an editor shows it: the header is row 1.
-
-    Args:
-        table: As read, with its first index.
-        wrong: Which rows are at fault.
-
-    Returns:
-        Its number, as text.
-    """
-    return str(int(table.index[wrong.to_numpy(bool)][0]) + 2)
-
-
-def parse_codes(
-    table: pd.DataFrame, column: str, codes: Mapping[str, int | None], file: Path
-) -> pd.Series[int]:
-    """Turn the words of a label column into codes.
-
-    Args:
-        table: As read, all text.
-        column: The label column.
-        codes: What each word means; null for words that say it is unknown.
-        file: Where the table came from.
-
-    Returns:
-        Codes (Int16), null where the cell is blank or unknown.
-
-    Raises:
-        InputError: A cell has another value; the message names its row.
-    """
-    words = table[column]
-    require_words(table, column, codes, file)
-    return words.map(codes).astype("Int16")
-
-
-def parse_groups(
-    table: pd.DataFrame, column: str, groups: Mapping[str, str | None], file: Path
-) -> pd.Series[str]:
-    """Turn the words of an attribute column into group names.
-
-    Args:
-        table: As read, all text.
-        column: The attribute column.
-        groups: The group that each word means; null for words that say it is unknown.
-        file: Where the table came from.
-
-    Returns:
-        Group names, null where the cell is blank or unknown.
-
-    Raises:
-        InputError: A cell has another value; the message names its row.
-    """
-    require_words(table, column, groups, file)
-    return table[column].map(groups).astype(pd.StringDtype(na_value=np.nan))
-
-
-def require_words(table: pd.DataFrame, column: str, words: Iterable[str], file: Path) -> None:
-    """Check that a column has no other values than these, or blanks.
-
-    Args:
-        table: As read, all text.
-        column: The column.
-        words: What it may hold.
-        file: Where the table came from.
-
-    Raises:
-        InputError: A cell has another value; the message names its row.
-    """
-    valid = list(words)
-    wrong = ~table[column].isin(valid) & table[column].notna()
-    if wrong.any():
-        value = str(table.loc[wrong, column].iloc[0])
-        raise InputError(
-            f"{file} row {row_of(table, wrong)}: {column!r} is {value!r} ({nearest(value, valid)})"
-        )
-
-
-def parse_numbers(table: pd.DataFrame, column: str, file: Path) -> pd.Series[float]:
-    """Turn a column into numbers.
-
-    Args:
-        table: As read, all text.
-        column: The column.
-        file: Where the table came from.
-
-    Returns:
-        float64, NaN where the cell is blank.
-
-    Raises:
-        InputError: A cell is no finite number; the message names its row.
-    """
-    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-    wrong = ~numbers.abs().lt(np.inf) & table[column].notna()
-    if wrong.any():
-        value = table.loc[wrong, column].iloc[0]
-        raise InputError(f"{file} row {row_of(table, wrong)}: {column!r} is {value!r}, not a number")
-    return numbers
 
 
 def found_in(
@@ -234,19 +81,6 @@ def found_in(
         Whether each is there, of shape (n,).
     """
     return np.asarray(pd.Index(known.unique()).get_indexer(pd.Index(values)) >= 0)
-
-
-def known_ages(age: pd.Series[float]) -> tuple[pd.Series[float], int]:
-    """Take ages that nobody has as unknown.
-
-    Args:
-        age: Ages in years, NaN where unknown.
-
-    Returns:
-        The ages, NaN also where they are below 0 or above `OLDEST`, and how many of these there are.
-    """
-    impossible = (age < 0) | (age > OLDEST)
-    return age.mask(impossible), int(impossible.sum())
 
 
 def unlisted_files(
@@ -285,29 +119,95 @@ def _cannot_be_read(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[str], tuple[str, ...]]:
-    """Divide ages into groups.
+def _hidden(name: str) -> bool:
+    """Files such as `._scan.png`, which macOS leaves beside each file of an archive."""
+    return name.startswith(".")
+
+
+def images_in(
+    root: Path, patterns: Iterable[str], endings: tuple[str, ...] = IMAGE_ENDINGS, *, stem: bool = False
+) -> dict[str, str]:
+    """Find image files by their name, wherever among several folders they are.
 
     Args:
-        age: Ages in years, NaN where unknown.
-        bins: Ages at which a new group begins, ascending, at least one.
+        root: Folder of the source.
+        patterns: Folders to look in, relative to the root, with wildcards; whatever else is there, as the
+            archives that they were unpacked from, is passed over.
+        endings: How the names of image files end, in lower case.
+        stem: Whether to go by the name without its ending.
 
     Returns:
-        The group of each age, null where it is unknown, and the names of the groups from young to old.
+        The path of each, relative to the root, by its name.
 
     Raises:
-        InputError: No bin, or not ascending ones.
-
-    Example:
-        >>> age_groups(pd.Series([39, 40, 70]), (40, 60))[0].tolist()
-        ['under 40', '40 to 59', '60 and over']
+        InputError: A folder cannot be read, or holds an image that another has too.
     """
-    edges = list(bins)
-    if not edges or edges != sorted(set(edges)) or edges[0] <= 0:
-        raise InputError(f"age bins {edges} are not possible: give ascending ages above 0, such as 40 and 60")
-    middle = (f"{low:g} to {high - 1:g}" for low, high in pairwise(edges))
-    names = (f"under {edges[0]:g}", *middle, f"{edges[-1]:g} and over")
-    group = np.array([*names, None], dtype=object)[
-        np.where(age.isna(), len(names), np.searchsorted(edges, age, side="right"))
-    ]
-    return pd.Series(group, index=age.index, dtype=pd.StringDtype(na_value=np.nan)), names
+    paths: dict[str, str] = {}
+    for folder in dict.fromkeys(path for pattern in patterns for path in sorted(root.glob(pattern))):
+        if not folder.is_dir():
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(e.name for e in entries if e.name.lower().endswith(endings))
+        except OSError as error:
+            raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+        for name in names:
+            path = f"{folder.relative_to(root).as_posix()}/{name}"
+            key = name.rpartition(".")[0] if stem else name
+            if paths.setdefault(key, path) != path:
+                raise InputError(f"{root} holds image {key!r} twice: as {paths[key]} and as {path}")
+    return paths
+
+
+def locate_images(root: Path, names: pd.Series[str]) -> tuple[pd.Series[str], int]:
+    """Find the files of images that a table names by a path, or by a name alone.
+
+    Args:
+        root: Folder of the source.
+        names: Paths relative to the root, or names of files anywhere below it, with their ending or without.
+
+    Returns:
+        The path of each, as it was where no file of that name is found; and how many were found by name.
+
+    Raises:
+        InputError: Several files have the name, or a folder cannot be read.
+    """
+    sought = [place for place, name in enumerate(names) if not _exists(root / name)]
+    if not sought:
+        return names.copy(), 0
+    files = _files_by_name(root)
+    paths, found = names.tolist(), 0
+    for place in sought:
+        name = paths[place].replace("\\", "/")
+        candidates = [name] if _exists(root / name) else files.get(name, [])
+        if len(candidates) > 1:
+            raise InputError(
+                f"{root} holds image {name!r} twice: as {candidates[0]} and as {candidates[1]}; give its path"
+            )
+        if candidates:
+            paths[place], found = candidates[0], found + 1
+    return pd.Series(paths, index=names.index, dtype=names.dtype), found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a null character
+        return False
+
+
+def _files_by_name(root: Path) -> dict[str, list[str]]:
+    """The paths of all images below a folder, by their name and by their name without its ending."""
+    files: dict[str, list[str]] = {}
+    with Reporter("looking for the images", 0, unit="folders") as bar:
+        for place, folders, names in os.walk(root, onerror=_cannot_be_read):
+            folders.sort()
+            below = os.path.relpath(place, root).replace(os.sep, "/")
+            for name in sorted(name for name in names if not _hidden(name)):
+                path = name if below == "." else f"{below}/{name}"
+                stem, _, ending = name.rpartition(".")
+                files.setdefault(name, []).append(path)
+                if f".{ending.lower()}" in NAMED_ENDINGS:
+                    files.setdefault(stem, []).append(path)
+            bar.advance()
+    return files

@@ -213,6 +213,7 @@ def render(description: Description, *, label: str | None = None) -> RenderableT
         _label_table(description),
         _group_table(description, main),
         *([_exclusion_table(meta)] if meta.exclusions else [Text("No image was left out.")]),
+        *([_warning_table(meta)] if meta.warnings else []),
         _choices(meta),
         *(problems or [Text("No problem found.", style="green")]),
     )
@@ -271,6 +272,14 @@ def _exclusion_table(meta: Meta) -> Table:
     total = meta.counts["images"] + sum(meta.exclusions.values())
     for reason, count in meta.exclusions.items():
         table.add_row(reason, f"{count:,}", _share(count, total))
+    return table
+
+
+def _warning_table(meta: Meta) -> Table:
+    """What was taken with a warning."""
+    table = _table("Taken with a warning (each is listed in warnings.csv)", "warning", "images", "share")
+    for reason, count in meta.warnings.items():
+        table.add_row(reason, f"{count:,}", _share(count, meta.counts["images"]))
     return table
 
 

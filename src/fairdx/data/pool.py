@@ -22,13 +22,16 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) -> Iterator[Result]:
+def ordered_map(
+    function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int, apart: bool = False
+) -> Iterator[Result]:
     """Apply a function to jobs in other processes.
 
     Args:
         function: Can be pickled, as can its argument and its result.
         jobs: Taken only a little ahead of the results.
         workers: Number of processes; with 1 the work is done in this one.
+        apart: Whether a single worker is a process of its own, too, beside which this one does other work.
 
     Yields:
         The results, in the order of the jobs.
@@ -36,7 +39,7 @@ def ordered_map(function: Callable[[Job], Result], jobs: Iterable[Job], *, worke
     Raises:
         RuntimeError: A process was killed.
     """
-    if workers <= 1:
+    if workers <= 1 and not apart:
         yield from map(function, jobs)
         return
     # Fresh processes: a fork would copy the locks of whatever threads the caller runs.

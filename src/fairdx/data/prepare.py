@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from contextlib import contextmanager
@@ -22,24 +23,22 @@ from fairdx.core.errors import InputError
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.core.progress import Reporter
-from fairdx.data.base import EXCLUSIONS, META, TABLE, Meta, PreparedDataset, table_bytes
+from fairdx.data.base import EXCLUSIONS, META, TABLE, WARNINGS, Meta, PreparedDataset, table_bytes
 from fairdx.data.checks import require_choice
-from fairdx.data.decode import Form, Geometry, decode_files
+from fairdx.data.decode import Decoded, Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
-from fairdx.data.writer import JOURNAL, ImageWriter
+from fairdx.data.writer import JOURNAL, Block, ImageWriter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+OnError = Literal["stop", "skip", "warn"]
 
-    Block = tuple[int, NDArray[np.uint8], list[tuple[int, str]], str]
-
-OnError = Literal["stop", "skip"]
+log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4 << 20
 _BLOCK_ROWS = 64
@@ -57,7 +56,9 @@ class PrepareOptions:
     geometry: Geometry = "pad"
     """What becomes of images that are not square: black bars, the centre alone, or stretched."""
     bits: int = 16
-    """Significant bits of 16-bit grey PNGs."""
+    """Significant bits of 16-bit grey images."""
+    frame: int | None = None
+    """Which frame of files with several (or axial slice of NIfTI), from 1; by default these are refused."""
     window: tuple[float, float] | None = None
     """Centre and width of the window for DICOM, in rescaled units; the source's by default."""
     seed: int = 0
@@ -67,7 +68,8 @@ class PrepareOptions:
     validation: float = 0.1
     """Fraction of training patients cut off for validation, where the source supplies no validation."""
     on_error: OnError = "stop"
-    """Stop at the first file that cannot be used, or leave it out, list and count it."""
+    """At a file that cannot be used: stop; skip (leave it out, list and count it); or warn (as skip, but take
+    files with odd bytes behind their last pixel, list and count them)."""
     workers: int | None = None
     """Number of processes; one per processor by default."""
     outside: bool = False
@@ -101,6 +103,8 @@ class PrepareOptions:
             geometry=self.geometry,
             bits=self.bits,
             window=self.window or source.window,
+            frame=self.frame,
+            lenient=self.on_error == "warn",
         )
 
 
@@ -172,6 +176,7 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
             "geometry": form.geometry,
             "bits": form.bits,
             "window": form.window and list(form.window),
+            "frame": form.frame,
         }
     meta = Meta(
         source=source.name,
@@ -219,28 +224,43 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
         Reporter(source.name, len(table), unit="images", done=writer.rows) as bar,
     ):
         _stop_at(writer.failures, source, paths, options)
-        for rows, images, failed, stamp in _blocks(source, files, (writer.rows, len(table)), meta, options):
-            _stop_at([(writer.rows + place, problem) for place, problem in failed], source, paths, options)
-            writer.add(rows, images, failed, stamp)
-            bar.advance(rows)
+        for block in _blocks(source, files, (writer.rows, len(table)), meta, options):
+            failed = [(writer.rows + place, problem) for place, problem in block.failures]
+            _stop_at(failed, source, paths, options)
+            writer.add(block)
+            bar.advance(block.rows)
         lost = [row for row, _ in writer.failures]
         kept = table.drop(index=lost).drop(columns="path", errors="ignore").reset_index(drop=True)
         if kept.empty:
             row, problem = writer.failures[0]
             raise InputError(f"not one image could be used: {source.root / paths.iloc[row]} {problem}")
-        exclusions = pd.concat([source.exclusions, _failed(table, paths, writer.failures)], ignore_index=True)
+        failures = _listed(table, paths, writer.failures, "file ")
+        exclusions = pd.concat([source.exclusions, failures], ignore_index=True)
+        noted = _listed(table, paths, writer.notes)
         write_whole(folder / TABLE, kept.to_parquet())
         write_whole(folder / EXCLUSIONS, table_bytes(exclusions))
+        if not noted.empty:
+            write_whole(folder / WARNINGS, table_bytes(noted))
         writer.finish()
         writer.digest.update(table_bytes(kept))
         final = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "counts": _counts(kept),
-            "exclusions": {str(k): int(v) for k, v in exclusions["reason"].value_counts().items()},
+            "exclusions": _by_reason(exclusions),
+            "warnings": _by_reason(noted),
             "hash": writer.digest.hexdigest(),
         }
         text = json.dumps(meta.model_copy(update=final).model_dump(), indent=2, ensure_ascii=False)
         write_whole(folder / META, text.encode() + b"\n")
+    for reason, number in _by_reason(noted).items():
+        first = noted.loc[noted["reason"] == reason, "detail"].iloc[0]
+        log.warning(
+            "%s images, the first of which is %s; all are in %s", f"{number:,}", first, folder / WARNINGS
+        )
+
+
+def _by_reason(listed: pd.DataFrame) -> dict[str, int]:
+    return {str(reason): int(number) for reason, number in listed["reason"].value_counts().items()}
 
 
 def _counts(table: pd.DataFrame) -> dict[str, int]:
@@ -256,14 +276,16 @@ def _stop_at(
         raise InputError(f"{source.root / paths.iloc[row]} {problem}{_SKIP}")
 
 
-def _failed(table: pd.DataFrame, paths: pd.Series[str], failures: list[tuple[int, str]]) -> pd.DataFrame:
-    """List files that could not be used; the reason is the problem without its details."""
-    rows = [row for row, _ in failures]
+def _listed(
+    table: pd.DataFrame, paths: pd.Series[str], found: list[tuple[int, str]], what: str = ""
+) -> pd.DataFrame:
+    """List files that could not be used, or with a warning; the reason is the problem without details."""
+    rows = [row for row, _ in found]
     return pd.DataFrame(
         {
             "image": table["image"].iloc[rows].tolist(),
-            "reason": [f"file {problem.partition(' (')[0]}" for _, problem in failures],
-            "detail": [f"{paths.iloc[row]} {problem}" for row, problem in failures],
+            "reason": [f"{what}{problem.partition(' (')[0]}" for _, problem in found],
+            "detail": [f"{paths.iloc[row]} {problem}" for row, problem in found],
         },
         dtype=str,
     )
@@ -289,18 +311,18 @@ def _blocks(
     if source.render is not None:
         # A renderer uses the processors itself; processes would only add their start to every run.
         for images in map(source.render, (np.arange(*span) for span in spans)):
-            yield len(images), images, [], file_stamp([])
+            yield Block(len(images), images, stamp=file_stamp([]))
         return
     workers = min(options.workers or available_cpus(), max(1, len(spans) // 4))
     decode = partial(_decode, form=options.form(source))
     results = ordered_map(decode, (files[start:end] for start, end in spans), workers=workers)
-    for (start, end), (stamp, images, failed) in zip(spans, results, strict=True):
-        yield end - start, images, failed, stamp
+    for (start, end), (stamp, decoded) in zip(spans, results, strict=True):
+        yield Block(end - start, decoded.images, decoded.failures, decoded.notes, stamp)
 
 
-def _decode(files: list[str], form: Form) -> tuple[str, NDArray[np.uint8], list[tuple[int, str]]]:
+def _decode(files: list[str], form: Form) -> tuple[str, Decoded]:
     """Decode a block; its stamp is taken first, so that a file replaced meanwhile does not match it."""
-    return file_stamp(files), *decode_files(files, form)
+    return file_stamp(files), decode_files(files, form)
 
 
 def _require_files(paths: list[str]) -> None:

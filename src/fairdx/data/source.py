@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import each_value_a_group, without_missing
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MOST_GROUPS: Final = 50
-"""A column of more values than this is no sensitive attribute, but a number or a name."""
-_RESERVED = ("image", "path", "patient", "split")
+RESERVED: Final = ("image", "path", "patient", "split")
+"""Columns that are the same in every source."""
 
 
 def no_exclusions() -> pd.DataFrame:
@@ -81,7 +81,8 @@ def with_attributes(source: Source, columns: Iterable[str]) -> Source:
 
     Args:
         source: As the reader made it.
-        columns: Their names; every value of a column is a group, in alphabetical order.
+        columns: Their names; every value of a column is a group, in alphabetical order, except for words that
+            say that nothing is known, which are counted.
 
     Returns:
         The same source with these attributes after its own.
@@ -89,8 +90,8 @@ def with_attributes(source: Source, columns: Iterable[str]) -> Source:
     Raises:
         InputError: There is no such column, or it has too many values to be groups.
     """
-    table, attributes = source.table.copy(), dict(source.attributes)
-    known = [str(name) for name in table if name not in (*_RESERVED, *source.labels, *attributes)]
+    table, attributes, settings = source.table.copy(), dict(source.attributes), dict(source.settings)
+    known = [str(name) for name in table if name not in (*RESERVED, *source.labels, *attributes)]
     for name in columns:
         if name in attributes:
             continue
@@ -98,13 +99,11 @@ def with_attributes(source: Source, columns: Iterable[str]) -> Source:
             raise InputError(
                 f"{source.name} has no column {name!r} to take as attribute ({nearest(name, known)})"
             )
-        table[name] = table[name].astype(pd.StringDtype(na_value=np.nan))
-        attributes[name] = tuple(sorted(table[name].dropna().unique()))
-        if (values := len(attributes[name])) > MOST_GROUPS:
-            raise InputError(
-                f"{source.name}: {name!r} has {values} values, over {MOST_GROUPS} groups: divide it first"
-            )
-    return replace(source, table=table, attributes=attributes)
+        words = table[name].astype(pd.StringDtype(na_value=np.nan))
+        table[name], missing = without_missing(words)
+        attributes[name] = each_value_a_group(table[name], name, source.name)
+        settings |= {f"missing_words_of_{name}": missing} if missing else {}
+    return replace(source, table=table, attributes=attributes, settings=settings)
 
 
 def check_source(source: Source) -> None:
@@ -141,7 +140,7 @@ def _check_names(source: Source) -> None:
     """Check that every code and group has a name, and every split is one of three."""
     columns = {label: list(range(len(names))) for label, names in source.labels.items()}
     checked: dict[str, list[Any]] = {**columns, **{a: list(names) for a, names in source.attributes.items()}}
-    reserved = set(_RESERVED) & set(checked)
+    reserved = set(RESERVED) & set(checked)
     if reserved or len(checked) < len(source.labels) + len(source.attributes):
         twice = next(iter(reserved or set(source.labels) & set(source.attributes)))
         raise InputError(f"{source.name}: {twice!r} cannot be the name of a label or attribute, it is taken")
@@ -171,18 +170,18 @@ class PathFinder:
         """Find the file of a path.
 
         Args:
-            path: Relative to the root; absolute only where paths may lead outside.
+            path: Relative to the root, or absolute.
 
         Returns:
             The absolute path; the file itself may be missing.
 
         Raises:
-            InputError: The path is absolute, or climbs or links out of the root.
+            InputError: The path leads, climbs or links out of the root.
         """
         joined = os.path.join(self._root, path)
         if self._outside:
             return joined
-        if os.path.isabs(path) or "\0" in path:
+        if "\0" in path:
             raise self._refused(path)
         folder, name = os.path.split(joined)
         if folder not in self._folders:

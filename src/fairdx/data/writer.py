@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import zlib
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -30,6 +31,22 @@ log = logging.getLogger(__name__)
 
 PARTIAL: Final = f"{IMAGES}.partial"
 JOURNAL: Final = "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images of consecutive rows of a source, as far as their files could be used."""
+
+    rows: int
+    """How many rows of the source it covers."""
+    images: NDArray[np.uint8]
+    """Those that could be used, of shape (rows - len(failures), C, H, W)."""
+    failures: Sequence[tuple[int, str]] = ()
+    """Place in the block and what is wrong, for each of the others."""
+    notes: Sequence[tuple[int, str]] = ()
+    """Place in the block and what is to be warned of, for some of the images."""
+    stamp: str = ""
+    """Of the files that it was made from, before they were read."""
 
 
 class ImageWriter:
@@ -54,6 +71,8 @@ class ImageWriter:
         """Images written."""
         self.failures: list[tuple[int, str]] = []
         """Row of the source and what is wrong with it, for each image that could not be used."""
+        self.notes: list[tuple[int, str]] = []
+        """Row of the source and what is to be warned of, for some of the images."""
         self.digest = hashlib.sha256()
         """Of the pixels written."""
         self._header = _header(0, shape)
@@ -104,30 +123,28 @@ class ImageWriter:
 
     def _count(self, line: dict[str, Any], data: bytes) -> None:
         self.failures += [(self.rows + place, message) for place, message in line["failed"]]
+        self.notes += [(self.rows + place, message) for place, message in line["notes"]]
         self.rows += line["rows"]
         self.kept += line["kept"]
         self.digest.update(data)
 
-    def add(
-        self, rows: int, images: NDArray[np.uint8], failed: Sequence[tuple[int, str]], stamp: str
-    ) -> None:
+    def add(self, block: Block) -> None:
         """Append a block.
 
         Args:
-            rows: How many rows of the source it covers.
-            images: Those that could be used, of shape (rows - len(failed), C, H, W).
-            failed: Place in the block and what is wrong, for each of the others.
-            stamp: Of the files that it was made from, before they were read.
+            block: The next rows of the source.
         """
-        if images.shape != (rows - len(failed), *self._shape) or images.dtype != np.uint8:
-            raise RuntimeError(f"a block of {rows} rows came as {images.dtype} of shape {images.shape}")
+        images = block.images
+        if images.shape != (block.rows - len(block.failures), *self._shape) or images.dtype != np.uint8:
+            raise RuntimeError(f"a block of {block.rows} rows came as {images.dtype} of shape {images.shape}")
         data = images.tobytes()
         line = {
-            "rows": rows,
+            "rows": block.rows,
             "kept": len(images),
             "crc": zlib.crc32(data),
-            "failed": [list(f) for f in failed],
-            "stamp": stamp,
+            "failed": [list(failure) for failure in block.failures],
+            "notes": [list(note) for note in block.notes],
+            "stamp": block.stamp,
         }
         write_all(self._images, data)
         write_all(self._journal, journal_line(line))

@@ -134,9 +134,10 @@ class Reference:
         try:
             found = _run(run, self.samples.images, "Compare")
         except Exception as error:  # each runtime has its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise InputError(
-                f"the exported model does not run on a batch of {_BATCH} images, only on that which it was "
-                f"exported with: {str(error).strip().splitlines()[-1]}"
+                f"the exported model does not run on batches of 1 and {_BATCH} images ({reason}): its batch "
+                "size is fixed"
             ) from error
         expected = self.outputs[:outputs]
         if [array.shape for array in found] != [array.shape for array in expected]:

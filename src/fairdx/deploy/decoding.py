@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError
-from fairdx.data.decode import Form, decode_files
+from fairdx.data.decode import Form, decode_file
 from fairdx.data.dicom import MAGIC, PREAMBLE, is_dicom, read_header, require_pydicom
 from fairdx.deploy.groups import HEADER, HeaderGroups
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-Item = TypeVar("Item")
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """What is always kept of a DICOM header."""
@@ -113,41 +105,20 @@ def decode_batch(job: Job, reading: Reading) -> Decoded:
     Raises:
         InputError: A file is DICOM, and pydicom is not installed.
     """
-    for path in job.files:
-        if starts_as_dicom(path):
+    images, files, broken = list[NDArray[np.uint8]](), list[ImageFile](), list[tuple[str, str]]()
+    for path, group in zip(job.files, job.groups, strict=True):
+        dicom = starts_as_dicom(path)
+        if dicom:
             _require_pydicom(path)
-    images, failures = decode_files(job.files, reading.form)
-    broken = dict(failures)
-    known, places = list[ImageFile](), list[int]()
-    for number, place in enumerate(p for p in range(len(job.files)) if p not in broken):
         try:
-            known.append(_describe(job.files[place], job.groups[place], reading))
-            places.append(number)
+            image = decode_file(Path(path), reading.form)
+            files.append(_describe(path, group, reading, dicom=dicom))
         except InputError as error:
-            broken[place] = str(error).removeprefix(f"{job.files[place]} ")
-    listed = tuple((job.files[place], broken[place]) for place in sorted(broken))
-    return Decoded(job, images[places], tuple(known), listed)
-
-
-def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Take items in a thread, a few ahead of whoever uses them.
-
-    Args:
-        items: Their source.
-        depth: How many at most are taken before they are asked for.
-
-    Yields:
-        The items, in order.
-    """
-    source, end = iter(items), object()
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(next, source, end) for _ in range(depth))
-        try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(reader.submit(next, source, end))
-                yield item  # type: ignore[misc]  # `end` never comes here
-        finally:
-            reader.shutdown(cancel_futures=True)
+            broken.append((path, str(error).removeprefix(f"{path} ")))
+        else:
+            images.append(image)
+    shape = (len(images), reading.form.channels, reading.form.size, reading.form.size)
+    return Decoded(job, np.array(images, np.uint8).reshape(shape), tuple(files), tuple(broken))
 
 
 def _require_pydicom(path: str) -> None:
@@ -157,9 +128,9 @@ def _require_pydicom(path: str) -> None:
         raise InputError(f"{path} {error}") from error
 
 
-def _describe(path: str, group: str | None, reading: Reading) -> ImageFile:
+def _describe(path: str, group: str | None, reading: Reading, *, dicom: bool) -> ImageFile:
     """What is kept of a file beside its pixels."""
-    file = ImageFile(path, dicom=starts_as_dicom(path), group=group or "")
+    file = ImageFile(path, dicom=dicom, group=group or "")
     if file.dicom:
         asked = HEADER[reading.header.keyword] if reading.header else ()
         patient = ("PatientID",) if reading.keep_patient_id else ()

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from torch import nn
+
 from fairdx.core.errors import InputError, writing_to
 from fairdx.deploy.comparison import Run, Samples, noise, reference_of
 from fairdx.deploy.monai_bundle import SCRIPT, write_bundle
@@ -95,6 +97,7 @@ class Request:
         opset: Of ONNX.
         trust: Whether a foreign model's file may run code of its own; see `load_model`.
         source: Where a foreign model's file is now.
+        network: The foreign model itself, where it came from memory.
         samples: Images to compare on; noise by default.
     """
 
@@ -105,6 +108,7 @@ class Request:
     opset: int | None = None
     trust: bool = False
     source: str | None = None
+    network: nn.Module | None = None
     samples: Samples | None = None
 
 
@@ -135,7 +139,7 @@ def export(request: Request) -> Exported:
         InputError: The model cannot be loaded, exported or written, or the export differs from it.
     """
     form = _format(request)
-    stored = load_model(request.folder, trust=request.trust, source=request.source)
+    stored = load_model(request.folder, trust=request.trust, source=request.source, network=request.network)
     program = Program.of(stored.card, stored.fair, request.content)
     samples = request.samples or noise(stored.card)
     reference = reference_of(stored, program.module, request.content, samples)

@@ -123,7 +123,8 @@ class FileGroups:
     """
 
     def __init__(self, path: Path, groups: Sequence[str], files: Sequence[str]) -> None:
-        from fairdx.data.files import parse_groups, read_text_table
+        from fairdx.data.cells import parse_groups
+        from fairdx.data.tabular import read_text_table
 
         table = read_text_table(path, ("path", "group"))
         parsed = parse_groups(table, "group", {name: name for name in groups}, path)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fairdx.core.errors import InputError
 from fairdx.data.decode import Form
-from fairdx.models.card import CARD, ModelCard, read_card
+from fairdx.models.card import CARD, ModelCard, model_folder, read_card
 from fairdx.models.rules import changed_scores
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def open_model(
         InputError: The folder or its ONNX file cannot be used, or ONNX Runtime or its device is missing.
     """
     card = read_card(folder, check=())
-    place = folder if (folder / CARD).exists() else folder / "model"
+    place = model_folder(folder)
     exported = card.exports.get("onnx")
     if exported is None:
         raise InputError(

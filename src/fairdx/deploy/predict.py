@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fairdx.core.locks import lock_of, locked
 from fairdx.core.progress import Reporter
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import file_stamp
-from fairdx.deploy.decoding import UIDS, Decoded, ImageFile, Job, Reading, decode_batch, read_ahead
+from fairdx.deploy.decoding import UIDS, Decoded, ImageFile, Job, Reading, decode_batch
 from fairdx.deploy.groups import FileGroups, header_groups
 from fairdx.deploy.inputs import Inputs, find_inputs, part_of, read_list
 from fairdx.deploy.onnx_model import DeployedModel, open_model
@@ -27,10 +27,10 @@ from fairdx.deploy.structured_report import Device, Result, require_highdicom, w
 from fairdx.deploy.writer import Batch, ScoreWriter, csv_lines, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-DEPTH = 2
-"""Batches that are read ahead of the scoring, beside those that the processes hold."""
+FEW: Final = 8
+"""Batches that are not worth a process of their own."""
 
 
 @dataclass(frozen=True)
@@ -212,17 +212,17 @@ class _Run:
             return writer.finish()
 
     def _results(self, done: int) -> Iterator[_Scored]:
+        """Decode, score and report: each step takes only a few batches ahead of the next."""
         starts = range(done, len(self._part), self._options.batch_size)
-        workers = min(self._workers, max(1, len(starts) // 4))  # to start processes takes a second
+        apart = len(starts) >= FEW  # to start a process takes a second
+        workers = min(self._workers, len(starts) // FEW) if apart else 1
         decode = partial(decode_batch, reading=self._reading)
-        decoded: Iterable[Decoded] = ordered_map(decode, self._jobs(starts), workers=workers)
-        reports = self._options.reports
-        if workers > 1 or reports is None:  # pydicom's warnings cannot be held back in two threads at once
-            decoded = read_ahead(decoded, DEPTH)
-        scored = map(self._score, decoded)
-        if reports is None:
+        scored = map(self._score, ordered_map(decode, self._jobs(starts), workers=workers, apart=apart))
+        folder = self._options.reports
+        if folder is None:
             return scored
-        return ordered_map(partial(_report, device=self._device(), folder=reports), scored, workers=workers)
+        report = partial(_report, device=self._device(), folder=folder)
+        return ordered_map(report, scored, workers=workers, apart=apart)
 
     def _jobs(self, starts: range) -> Iterator[Job]:
         for start in starts:
@@ -284,7 +284,7 @@ class _Run:
             facts |= {"largest change of a pixel by the mask": f"{card.mask.eta:g}"}
         facts |= {"model behind the mask": card.frozen.source, "its weights": card.frozen.weights_sha256}
         parameters = tuple(f"{name}={value}" for name, value in facts.items() if value)
-        return Device(card.seal, __version__, card.method, card.label, card.classes, parameters)
+        return Device(card.identity, __version__, card.method, card.label, card.classes, parameters)
 
 
 def _report(scored: _Scored, device: Device, folder: Path) -> _Scored:

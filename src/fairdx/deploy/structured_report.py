@@ -1,7 +1,7 @@
 """DICOM back: for each DICOM image a Comprehensive 3D SR after template TID 1500, by highdicom.
 
 Patient and study are copied from the image. The report says that software made it and that nobody signed it.
-The device that observes is the model: its UID comes from the seal of the model's card, so that a masked model
+The device that observes is the model: its UID comes from the identity on the card, so that a masked model
 is another device than the model behind the mask.
 """
 
@@ -36,7 +36,7 @@ _REFERENCE: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Serie
 class Device:
     """The model as a device: what a report says of whoever made it."""
 
-    seal: str
+    identity: str
     """Of the model's card."""
     fairdx: str
     """Version that predicts."""
@@ -52,7 +52,7 @@ class Device:
     @property
     def uid(self) -> str:
         """The device's UID."""
-        return uid_of("device", self.seal)
+        return uid_of("device", self.identity)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def write_report(path: str, result: Result, device: Device, folder: Path) -> Pat
             message lacks the file's name.
     """
     evidence = _evidence(path)
-    instance = uid_of("report", evidence.SOPInstanceUID, device.seal, device.fairdx, repr(result))
+    instance = uid_of("report", evidence.SOPInstanceUID, device.identity, device.fairdx, repr(result))
     file = folder / f"{instance}.dcm"
     if not file.exists():  # written whole, and the same UID has to be the same report
         try:
@@ -154,7 +154,7 @@ def _report(evidence: Any, instance: str, result: Result, device: Device) -> Any
         report = hd.sr.Comprehensive3DSR(
             evidence=[evidence],
             content=_content(evidence, instance, result, device),
-            series_instance_uid=uid_of("series", evidence.StudyInstanceUID, device.seal),
+            series_instance_uid=uid_of("series", evidence.StudyInstanceUID, device.identity),
             series_number=SERIES_NUMBER,
             series_description=f"fairdx: {device.label}"[:64],
             sop_instance_uid=instance,
@@ -162,7 +162,7 @@ def _report(evidence: Any, instance: str, result: Result, device: Device) -> Any
             manufacturer="fairdx",
             manufacturer_model_name=device.method[:64],
             software_versions=device.fairdx,
-            device_serial_number=device.seal,
+            device_serial_number=device.identity,
             specific_character_set="ISO_IR 192",  # classes may be named in any language
             is_complete=True,
             is_final=False,
@@ -184,7 +184,7 @@ def _content(evidence: Any, instance: str, result: Result, device: Device) -> An
             name=f"fairdx {device.method}: {device.label}",
             manufacturer_name="fairdx",
             model_name=device.method,
-            serial_number=device.seal,
+            serial_number=device.identity,
         ),
     )
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
@@ -193,7 +193,7 @@ def _content(evidence: Any, instance: str, result: Result, device: Device) -> An
         ),
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=f"fairdx {device.method}: {device.label}",
-            version=device.seal,
+            version=device.identity,
             manufacturer="fairdx",
             family=codes.DCM.ArtificialIntelligence,
             parameters=[f"fairdx={device.fairdx}", *device.parameters],

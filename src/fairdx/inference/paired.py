@@ -30,7 +30,7 @@ def length_change(
     replicates: tuple[Floats, Floats],
     length: Length,
     level: float,
-    widen: float = 1.0,
+    widen: Floats | float = 1.0,
 ) -> LengthChange:
     """Estimate how much a length changed, from paired replicates.
 

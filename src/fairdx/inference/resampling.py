@@ -14,6 +14,7 @@ from scipy import sparse
 
 from fairdx.metrics.inputs import Floats, Ints
 
+_MOST_DENSE = 5_000_000  # numbers in a dense array of patients: 40 MB
 _CHUNK_CELLS = 4_000_000  # at most so many numbers per chunk of replicates: 16 MB of weights or counts
 
 
@@ -66,18 +67,35 @@ def collapse(cells: list[Ints], n_cells: list[int], patients: Ints | None) -> Un
     column = np.concatenate([c + o for c, o in zip(cells, offsets, strict=True)])
     entries = (np.ones(len(column), dtype=np.float32), (np.tile(rows, len(cells)), column))
     vectors = sparse.csr_array(entries, shape=(int(rows.max()) + 1, width))
-    vectors.sum_duplicates()
-    first, multiplicity = _distinct(vectors)
-    return Units(vectors[first], multiplicity, single=False)
+    first, kind = _distinct(vectors)
+    return Units(vectors[first], np.bincount(kind), single=False)
+
+
+def kinds_of_patients(cell: Ints, n_cells: int, patients: Ints) -> tuple[Floats, Ints]:
+    """Distinct tables of patients, and which of them each patient has.
+
+    Args:
+        cell: Cell of every row, shape (n,).
+        n_cells: Number of cells, C.
+        patients: Patient codes 0 to N - 1, shape (n,).
+
+    Returns:
+        Count vectors, shape (T, C), and the kind of each patient, shape (N,).
+    """
+    shape = (int(patients.max()) + 1, n_cells)
+    vectors = sparse.csr_array((np.ones(len(cell), dtype=np.float32), (patients, cell)), shape=shape)
+    first, kind = _distinct(vectors)
+    return np.asarray(vectors[first].toarray(), dtype=float), kind
 
 
 def _distinct(vectors: "sparse.csr_array[Any, tuple[int, int]]") -> tuple[Ints, Ints]:
-    """Rows with distinct content and how often each occurs, found by a 64-bit random linear hash of each."""
+    """Rows with distinct content and which of them each row is, by a 64-bit random linear hash of each."""
+    vectors.sum_duplicates()
     key = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64)
     values = key[vectors.indices] * vectors.data.astype(np.uint64)
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
-    _, first, counts = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_counts=True)
-    return first.astype(np.int64), counts.astype(np.int64)
+    _, first, kind = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_inverse=True)
+    return first.astype(np.int64), kind.astype(np.int64).reshape(-1)
 
 
 def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iterator[Floats]:
@@ -131,30 +149,33 @@ def dense_vectors(units: Units, most: int = 20_000) -> tuple[Floats, Floats]:
 
     Args:
         units: From `collapse`.
-        most: With more distinct vectors than this an evenly spaced part of them is taken, which is enough
-            for a variance ratio.
+        most: With more distinct vectors than this (or fewer, where they are long) an evenly spaced part of
+            them is taken, which is enough for a variance ratio.
 
     Returns:
         Vectors of shape (U, C) and their multiplicity, shape (U,).
     """
+    most = max(min(most, _MOST_DENSE // units.vectors.shape[1]), 200)
     take = np.unique(np.linspace(0, len(units.multiplicity) - 1, most).astype(int))
     return np.asarray(units.vectors[take].toarray(), dtype=float), units.multiplicity[take].astype(float)
 
 
-def effective_patients(group: Ints, patient: Ints | None) -> float:
-    """Effective number of patients in the smallest group: (sum m)^2 / sum m^2, m the images of each there.
+def effective_patients(group: Ints, patient: Ints | None, n_groups: int | None = None) -> Floats:
+    """Effective number of patients in each group: (sum m)^2 / sum m^2, m the images of each there.
 
     Args:
         group: Group codes, shape (n,).
         patient: Patient codes, shape (n,), or None when images are independent.
+        n_groups: Number of groups, S; one more than the largest code if None.
 
     Returns:
-        The number; with independent images, the size of the smallest group.
+        Shape (S,); the numbers of images where these are independent, 0 for a group that does not occur.
     """
+    most = int(group.max(initial=-1)) + 1 if n_groups is None else n_groups
     if patient is None:
-        counts = np.bincount(group)
-        return float(counts[counts > 0].min())
-    pair, images = np.unique(group * (int(patient.max()) + 1) + patient, return_counts=True)
-    own = pair // (int(patient.max()) + 1)
-    total, squares = np.bincount(own, weights=images), np.bincount(own, weights=images.astype(float) ** 2)
-    return float((total[total > 0] ** 2 / squares[total > 0]).min())
+        return np.bincount(group, minlength=most).astype(float)
+    width = int(patient.max(initial=0)) + 1
+    pair, images = np.unique(group * width + patient, return_counts=True)
+    total = np.bincount(pair // width, weights=images, minlength=most)
+    squares = np.bincount(pair // width, weights=images.astype(float) ** 2, minlength=most)
+    return total**2 / np.maximum(squares, 1.0)

@@ -1,10 +1,10 @@
 """Intervals from bootstrap replicates, tests from the same replicates, and correction for many tests.
 
-Signed quantities (effects, rates) get percentile or BCa intervals. Quantities that cannot be negative (the
-largest gap, ADF) cannot: at zero every replicate lies above the truth, so a percentile interval never covers
-it. Each of them is a length |v| of a vector v that is smooth and nearly normal at zero (the rates of all
-groups; the root of the information), so `length_interval` inverts the test "the length is r" with the
-replicates of v - v_hat instead. Its coverage is studied in `tests/inference/test_coverage.py`.
+Signed quantities get percentile or BCa intervals. Quantities that cannot be negative (a calibration error, a
+sum of deviations) cannot: at zero every replicate lies above the truth, so a percentile interval never covers
+it. Each of them is a length |v| of a vector v that is smooth and nearly normal at zero, so `length_interval`
+inverts the test "the length is r" with the replicates of v - v_hat instead. Rates, areas and the gaps between
+them are in `fairdx.inference.score_intervals`, information in `fairdx.inference.information`.
 
 With few patients a bootstrap is too narrow, as a normal interval is beside Student's; `few_patients_factor`
 is the widening that makes up for it (Hesterberg 2015, "expanded percentile interval").
@@ -84,21 +84,21 @@ def check_level(level: float) -> float:
     return level
 
 
-def few_patients_factor(patients: float, level: float) -> float:
+def few_patients_factor(patients: Floats | float, level: float) -> Floats:
     """How much wider than the bootstrap says deviations are, with few patients.
 
     Args:
-        patients: Effective number of patients in the smallest group, (sum m)^2 / sum m^2 for m images each.
+        patients: Effective number of patients in each group, (sum m)^2 / sum m^2 for m images each.
         level: Nominal coverage.
 
     Returns:
         sqrt(N / (N - 1)) times the ratio of the quantiles of Student's t with N - 1 degrees of freedom and
-        the normal distribution; at least 1, that of two patients at most.
+        the normal distribution, of the shape of `patients`; at least 1, that of two patients at most.
     """
     from scipy.special import ndtri, stdtrit
 
-    n, tail = max(patients, 2.0), (1 + level) / 2
-    return float(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
+    n, tail = np.maximum(patients, 2.0), (1 + level) / 2
+    return np.asarray(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail) / ndtri(tail))
 
 
 def percentile_interval(replicates: Floats, level: float, widen: float = 1.0) -> Interval:
@@ -171,7 +171,7 @@ def jackknife_acceleration(left_out: Floats, multiplicity: Floats) -> float:
 
 
 def length_intervals(
-    vectors: Floats, replicates: Floats, length: Length, level: float, widen: float = 1.0
+    vectors: Floats, replicates: Floats, length: Length, level: float, widen: Floats | float = 1.0
 ) -> tuple[Floats, Floats]:
     """Intervals of lengths |v| that cannot be negative, by test inversion, for G vectors at once.
 
@@ -205,7 +205,7 @@ def length_intervals(
 
 
 def length_interval(
-    vector: Floats, replicates: Floats, length: Length, level: float, widen: float = 1.0
+    vector: Floats, replicates: Floats, length: Length, level: float, widen: Floats | float = 1.0
 ) -> Interval:
     """As `length_intervals`, for one vector and replicates of shape (B, *vector.shape)."""
     low, high = length_intervals(vector[None], replicates[:, None], length, level, widen)
@@ -213,7 +213,7 @@ def length_interval(
     return Interval(float(low[0]), float(high[0]), level, method)
 
 
-def length_p_value(vector: Floats, replicates: Floats, length: Length, widen: float = 1.0) -> float:
+def length_p_value(vector: Floats, replicates: Floats, length: Length, widen: Floats | float = 1.0) -> float:
     """P-value of the hypothesis |v| = 0, from the same replicates as `length_interval`.
 
     Args:
@@ -232,53 +232,16 @@ def length_p_value(vector: Floats, replicates: Floats, length: Length, widen: fl
 
 
 def tail_p_value(draws: Floats, observed: float) -> float:
-    """P-value of a statistic from draws under the hypothesis, good for small values too.
-
-    With ten or more draws at least as large it is (1 + their number) / (1 + B), exact if the draws are. With
-    fewer, B would set a floor that correction for many tests lifts over any level: then it is the tail of
-    the gamma distribution with the mean and variance of the draws, which quadratic statistics nearly have
-    (Satterthwaite 1946; compare Knijnenburg et al. 2009).
+    """P-value of a statistic from draws under the hypothesis: (1 + draws that reach it) / (1 + draws).
 
     Args:
-        draws: Non-negative, shape (B,).
+        draws: Shape (B,).
         observed: The statistic.
 
     Returns:
-        The p-value, in (0, 1].
+        The p-value, at least 1 / (1 + B): what is smaller was not measured.
     """
-    from scipy.special import gammaincc
-
-    reached = int(np.sum(draws >= observed * (1 - 1e-12) - 1e-15))
-    counted = (1 + reached) / (1 + len(draws))
-    mean, variance = float(draws.mean()), float(draws.var())
-    if reached >= 10 or variance == 0:
-        return float(counted)
-    return float(min(counted, max(gammaincc(mean**2 / variance, observed * mean / variance), 1e-300)))
-
-
-def detectable_length(
-    vector: Floats, replicates: Floats, length: Length, level: float, power: float = 0.8
-) -> float:
-    """The smallest length that the test of |v| = 0 finds with the given power, at this sample size.
-
-    Args:
-        vector: The estimate v_hat, any shape (its direction is used).
-        replicates: Bootstrap replicates of it, shape (B, *vector.shape).
-        length: The seminorm.
-        level: 1 minus the size of the test.
-        power: Probability to find it.
-
-    Returns:
-        The length, nan if undefined.
-    """
-    null = _Null.of(vector[None], replicates[:, None], length, 1.0)
-    limit = null.quantile(level)
-    found = _last_radius(
-        lambda r: null.share_up_to(r, limit) > 1 - power,
-        np.zeros_like(limit),
-        limit + 2 * null.longest + 1e-12,
-    )
-    return float(found[0]) if null.known[0] else float("nan")
+    return float((1 + np.sum(draws >= observed * (1 - 1e-12) - 1e-15)) / (1 + len(draws)))
 
 
 @dataclass(frozen=True)
@@ -294,7 +257,7 @@ class _Null:
     known: NDArray[np.bool_]  # (G,)
 
     @classmethod
-    def of(cls, vectors: Floats, replicates: Floats, length: Length, widen: float) -> "_Null":
+    def of(cls, vectors: Floats, replicates: Floats, length: Length, widen: Floats | float) -> "_Null":
         observed, spread = length(vectors), widen * (replicates - vectors)
         at_zero = length(spread)
         defined = np.isfinite(at_zero)

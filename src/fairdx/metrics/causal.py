@@ -7,8 +7,16 @@ distribution of (S, Y, Y^). For s- the reference group and s+ the group compared
     IE  = sum_y P(Y^=1 | s+, y) [P(y | s+) - P(y | s-)]
     TCE = DE + IE = P(Y^=1 | s+) - P(Y^=1 | s-)
 
-With covariates C (age, scanner) the sums run over strata (y, c) in place of y: what differs between the
-groups because C differs then counts as indirect.
+With covariates C (age, scanner) each of them is that within a value of C, averaged over the values as they
+are distributed in the reference group (the g-formula of Robins 1986):
+
+    DE  = sum_c P(c | s-) sum_y [P(Y^=1 | s+, y, c) - P(Y^=1 | s-, y, c)] P(y | s-, c)
+    IE  = sum_c P(c | s-) sum_y P(Y^=1 | s+, y, c) [P(y | s+, c) - P(y | s-, c)]
+    TCE = DE + IE
+
+so that a C which causes both the group and the disease moves none of them. A value of C that lacks a label of
+the other group in one of the two says nothing about this pair: it is left out (the sums run over the common
+support), and `fairdx.auditing` says how many images that leaves out.
 """
 
 import warnings
@@ -16,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fairdx.core.errors import InputError
 from fairdx.metrics import counts as tables
@@ -30,14 +38,18 @@ from fairdx.metrics.inputs import (
     to_labels,
     to_weights,
 )
-from fairdx.metrics.rates import UndefinedMetricWarning, positive_index
+from fairdx.metrics.positive import positive_place
+from fairdx.metrics.rates import UndefinedMetricWarning
 
 IDENTIFICATION = (
-    "The effects are causal if the graph S → Y, {S, Y} → X → Ŷ holds: nothing causes both the group and the "
-    "disease or the image (no confounding, no selection of images that depends on both), every label occurs "
-    "in both groups, and the recorded truth is the disease itself, equally accurate in all groups. With "
-    "covariates C the same must hold within their values, and what C carries counts as indirect. Otherwise "
-    "they are differences between groups, standardised for the disease, and no more."
+    "The effects are causal only in the graph S → Y, {S, Y} → X → Ŷ, and each needs its own part of it. The "
+    "total effect: nothing causes both the group and the disease or the image, and images were not selected "
+    "by the group and the disease together. The direct and the indirect effect need that too, and also that "
+    "nothing else causes both the disease and the image: severity and age do, and where they differ between "
+    "the groups they look like a direct effect. All three need the recorded truth to be the disease itself, "
+    "equally accurate in all groups, and every label in both groups. With covariates this must hold within "
+    "their values. Otherwise the figures are differences between groups, standardised for the disease, and "
+    "no more."
 )
 """What must be true for the numbers to be causal effects; every report states it."""
 
@@ -50,7 +62,7 @@ class Effects:
         reference: The reference group, s-.
         group: The group compared with it, s+.
         total_effect: TCE, exactly the sum of the other two.
-        direct_effect: DE; nan if a stratum of the reference does not occur in the group.
+        direct_effect: DE; nan if a label of the reference does not occur in the group.
         indirect_effect: IE.
     """
 
@@ -61,7 +73,9 @@ class Effects:
     indirect_effect: float
 
 
-def effects_from_strata(selected: Floats, totals: Floats, reference: int) -> dict[str, Floats]:
+def effects_from_strata(
+    selected: Floats, totals: Floats, reference: int, covariate: Ints | None = None
+) -> dict[str, Floats]:
     """Effects of every group against the reference, from counts by stratum.
 
     Args:
@@ -69,22 +83,76 @@ def effects_from_strata(selected: Floats, totals: Floats, reference: int) -> dic
             with values of the covariates.
         totals: Images by group and stratum, shape (..., S, Z).
         reference: Index of the reference group.
+        covariate: The value of the covariates of each stratum, shape (Z,); none if None.
 
     Returns:
         total_effect, direct_effect and indirect_effect, each of shape (..., S), 0 for the reference; nan
-        where a group has no image in a stratum that the reference has.
+        where a group has no image in a stratum that the reference has. With covariates these are the strata
+        of the common support, of which there must be one.
     """
+    if covariate is not None:
+        rate, kept = tables.ratio(selected, totals), common_support(totals, reference, covariate)
+        weight, share, base_share = support_shares(totals, kept, reference, covariate)
+        return _decomposed(rate, rate[..., reference, None, :], weight * share, base_share)
     rate = tables.ratio(selected, totals)
     share = tables.ratio(totals, totals.sum(-1, keepdims=True))
-    base_rate, base_share = rate[..., reference, None, :], share[..., reference, None, :]
-    # A stratum that the reference lacks has weight 0 in DE, and its rate there is not needed.
-    direct = np.where(base_share > 0, (rate - base_rate) * base_share, 0.0).sum(-1)
-    indirect = np.where((base_share > 0) | (share > 0), rate * (share - base_share), 0.0).sum(-1)
+    found = _decomposed(rate, rate[..., reference, None, :], share, share[..., reference, None, :])
     overall = tables.ratio(selected.sum(-1), totals.sum(-1))
     difference = overall - overall[..., reference, None]  # defined even where its two parts are not
-    both = direct + indirect
-    total: Floats = np.where(np.isnan(both), difference, both)
-    return {"total_effect": total, "direct_effect": direct, "indirect_effect": indirect}
+    total = found["total_effect"]
+    return {**found, "total_effect": np.where(np.isnan(total), difference, total)}
+
+
+def common_support(totals: Floats, reference: int, covariate: Ints) -> NDArray[np.bool_]:
+    """Strata whose value of the covariates occurs in a group with every label that it has in the reference.
+
+    Args:
+        totals: Images by group and stratum, shape (..., S, Z).
+        reference: Index of the reference group.
+        covariate: The value of the covariates of each stratum, shape (Z,).
+
+    Returns:
+        Shape (..., S, Z): whether the stratum serves the comparison of this group with the reference.
+    """
+    values = np.eye(int(covariate.max()) + 1)[covariate]
+    held = totals > 0
+    base = held[..., reference, None, :]
+    lacking, both = (base & ~held) @ values, (held @ values > 0) & (base @ values > 0)
+    kept: NDArray[np.bool_] = ((lacking == 0) & both)[..., covariate]
+    return kept
+
+
+def support_shares(
+    totals: Floats, kept: NDArray[np.bool_], reference: int, covariate: Ints
+) -> tuple[Floats, Floats, Floats]:
+    """Weights of strata on the common support.
+
+    Args:
+        totals: Images by group and stratum, shape (..., S, Z).
+        kept: From `common_support`.
+        reference: Index of the reference group.
+        covariate: The value of the covariates of each stratum, shape (Z,).
+
+    Returns:
+        P(c | s-), P(y | s, c) and their product for the reference, P(y, c | s-), each (..., S, Z); nan where
+        there is no common support.
+    """
+    values = np.eye(int(covariate.max()) + 1)[covariate]
+    own, base = totals * kept, totals[..., reference, None, :] * kept
+    base_share = tables.ratio(base, base.sum(-1, keepdims=True))
+    weight = (base_share @ values)[..., covariate]
+    within = (own @ values)[..., covariate]
+    return weight, np.where(kept, tables.ratio(own, within), 0.0), base_share
+
+
+def _decomposed(rate: Floats, base_rate: Floats, share: Floats, base_share: Floats) -> dict[str, Floats]:
+    """Effects from rates by stratum and the weights of strata, in the group and in the reference."""
+    # A stratum that the reference lacks has weight 0 in DE, and its rate there is not needed.
+    unknown = np.isnan(base_share)  # no common support
+    direct = np.where((base_share > 0) | unknown, (rate - base_rate) * base_share, 0.0).sum(-1)
+    used = (base_share > 0) | (share > 0) | unknown
+    indirect = np.where(used, rate * (share - base_share), 0.0).sum(-1)
+    return {"total_effect": direct + indirect, "direct_effect": direct, "indirect_effect": indirect}
 
 
 def effects_from_counts(counts: Floats, reference: int, positive: int = 1) -> dict[str, Floats]:
@@ -101,31 +169,31 @@ def effects_from_counts(counts: Floats, reference: int, positive: int = 1) -> di
     return effects_from_strata(counts[..., positive], counts.sum(-1), reference)
 
 
-def strata(label: Ints, covariates: Any | None) -> tuple[Ints, int]:
+def strata(label: Ints, covariates: Any) -> tuple[Ints, Ints]:
     """Number the combinations of label and covariates that occur.
 
     Args:
         label: Label codes, shape (n,).
-        covariates: Columns as for `sensitive_features`, or None; numbers with many values must be binned.
+        covariates: Columns as for `sensitive_features`; numbers with many values must be binned.
 
     Returns:
-        The stratum of every row, shape (n,), and the number of strata.
+        The stratum of every row, shape (n,), and the value of the covariates of each stratum, shape (Z,).
 
     Raises:
         InputError: If a covariate takes more than 50 values.
     """
-    if covariates is None:
-        return label, int(label.max()) + 1
-    code = label
+    value = np.zeros_like(label)
     for name, column in to_attributes(covariates).items():
         same_length(y_true=label, **{name: column.codes})
         if len(column.names) > 50:
             raise InputError(
                 f"Covariate {name!r} takes {len(column.names)} values; bin it into 50 or fewer first."
             )
-        code = code * len(column.names) + column.codes
-    occurring, code = np.unique(code, return_inverse=True)
-    return code, len(occurring)
+        value = value * len(column.names) + column.codes
+    value = np.unique(value, return_inverse=True)[1]
+    n_labels = int(label.max()) + 1
+    occurring, code = np.unique(value * n_labels + label, return_inverse=True)
+    return code, occurring // n_labels
 
 
 def reference_index(group: Codes, reference: Any | None, attribute: str = "sensitive_features") -> int:
@@ -167,12 +235,13 @@ def effects(
         y_pred: Decisions, shape (n,).
         sensitive_features: Groups, shape (n,).
         reference: The reference group s-; the largest one if None.
-        positive_class: The decision whose probability the effects are of; the second of two classes.
-        covariates: Columns to standardise over together with the label, or None.
+        positive_class: The decision whose probability the effects are of; not needed for 0 and 1, or for
+            classes in known words (`fairdx.metrics.positive`).
+        covariates: Columns to standardise over besides the label (on their common support), or None.
         sample_weight: Weights, shape (n,).
 
     Returns:
-        One entry for each group but the reference; nan with a warning where a group lacks a stratum.
+        One entry for each group but the reference; nan with a warning where a group lacks a label.
 
     Raises:
         InputError: If the reference or the class does not exist, or columns do not fit.
@@ -184,17 +253,18 @@ def effects(
     truth, decision, classes = to_labels(y_true, y_pred)
     group = to_codes(sensitive_features, "sensitive_features")
     n = same_length(y_true=truth, sensitive_features=group.codes)
-    base, positive = reference_index(group, reference), positive_index(classes, positive_class)
-    stratum, n_strata = strata(truth, covariates)
-    shape = (len(group.names), n_strata, len(classes))
+    base = reference_index(group, reference)
+    positive = positive_place(classes, positive_class, what="y_true")
+    stratum, value = (truth, None) if covariates is None else strata(truth, covariates)
+    shape = (len(group.names), int(stratum.max()) + 1, len(classes))
     weight = None if sample_weight is None else to_weights(sample_weight, n)
     counts = tables.weighted_table(group.codes, stratum, decision, shape, weight)
-    values = effects_from_counts(counts, base, positive)
+    values = effects_from_strata(counts[..., positive], counts.sum(-1), base, value)
     undefined = [group.names[s] for s in np.flatnonzero(np.isnan(values["direct_effect"]))]
     if undefined:
         warnings.warn(
-            f"Effects are undefined for {', '.join(map(repr, undefined))}: a label (and covariates) of the "
-            f"reference {group.names[base]!r} does not occur there.",
+            f"Effects are undefined for {', '.join(map(repr, undefined))}: a label of the reference "
+            f"{group.names[base]!r} does not occur there, or occurs with no value of the covariates in both.",
             UndefinedMetricWarning,
             stacklevel=2,
         )

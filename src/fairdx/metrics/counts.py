@@ -40,6 +40,13 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     return quotient
 
 
+def by_label(classes: Floats, of_class: Ints) -> Floats:
+    """Sum tables by class (..., Z, D) into tables by label (..., 2, D); `of_class` (Z,) is 0 or 1."""
+    if len(of_class) == 2 and of_class.tolist() == [0, 1]:
+        return classes
+    return np.stack([classes[..., of_class == y, :].sum(-2) for y in (0, 1)], axis=-2)
+
+
 def decision_rates(counts: Floats) -> Floats:
     """P(decision = d | s, y): shape (..., S, Y, D), nan where a group has no such label."""
     return ratio(counts, counts.sum(-1, keepdims=True))
@@ -191,12 +198,15 @@ def design_effect(unit_counts: Floats, multiplicity: Floats) -> float:
     n, patients = counts.sum(), multiplicity.sum()
     if patients < 2 or degrees_of_freedom(counts) == 0:
         return 1.0
-    rows = np.eye(counts.size).reshape(-1, *counts.shape)
     share = counts / n
     unit_counts = unit_counts - unit_counts.sum((-1, -2, -3), keepdims=True) * share
-    rows = rows - share
     clustered = (_tangent(unit_counts, counts) ** 2).sum((-1, -2, -3)) @ multiplicity
-    independent_rows = (_tangent(rows, counts) ** 2).sum((-1, -2, -3)) @ counts.ravel()
+    independent_rows = 0.0
+    for cells in np.array_split(np.flatnonzero(counts), counts.size**2 // 4_000_000 + 1):  # memory
+        rows = np.zeros((len(cells), counts.size))
+        rows[np.arange(len(cells)), cells] = 1.0
+        moved = _tangent(rows.reshape(-1, *counts.shape) - share, counts)
+        independent_rows += float((moved**2).sum((-1, -2, -3)) @ counts.ravel()[cells])
     if independent_rows <= 0:
         return 1.0
     return float(clustered / independent_rows * patients / (patients - 1) * (n - 1) / n)

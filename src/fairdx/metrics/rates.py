@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairdx.core.errors import InputError
 from fairdx.metrics import counts as tables
 from fairdx.metrics.inputs import Floats, same_length, to_codes, to_labels, to_weights
+from fairdx.metrics.positive import positive_place
 
 
 class UndefinedMetricWarning(UserWarning):
@@ -141,11 +141,16 @@ def equal_opportunity_difference(
     Returns:
         The difference, in [0, 1]; nan with a warning if a group has no image of the class.
 
+    Raises:
+        InputError: If two classes do not say which is the positive one; recode them as 0 and 1.
+
     Example:
         >>> equal_opportunity_difference([1, 1, 1, 1], [0, 1, 1, 1], sensitive_features=list("aabb"))
         0.5
     """
-    counts, names, _ = group_table(y_true, y_pred, sensitive_features, sample_weight)
+    counts, names, classes = group_table(y_true, y_pred, sensitive_features, sample_weight)
+    if len(classes) == 2:
+        positive_place(classes, what="y_true", how="recode them as 0 and 1")
     return _gap(tables.opportunity_rates(counts), names, "equal_opportunity_difference")
 
 
@@ -219,27 +224,6 @@ def _gap(rates: Floats, names: tuple[str, ...], metric: str) -> float:
     return float(tables.largest_gap(rates))
 
 
-def positive_index(classes: tuple[Any, ...], positive_class: Any = None) -> int:
-    """Which class counts as positive: the one named, else the second of two.
-
-    Args:
-        classes: The classes in order.
-        positive_class: One of them, or None.
-
-    Returns:
-        Its index.
-
-    Raises:
-        InputError: If it is not among them, or none is named and there are more than two.
-    """
-    if positive_class is None and len(classes) == 2:
-        return 1
-    if positive_class not in classes:
-        told = ", ".join(map(str, classes))
-        raise InputError(f"positive_class is {positive_class!r}; give one of the classes {told}.")
-    return classes.index(positive_class)
-
-
 def _binary_table(
     y_true: ArrayLike,
     y_pred: ArrayLike,
@@ -249,7 +233,7 @@ def _binary_table(
 ) -> tuple[Floats, tuple[str, ...]]:
     """The table collapsed to positive and rest."""
     counts, names, classes = group_table(y_true, y_pred, sensitive_features, sample_weight)
-    return one_vs_rest(counts, positive_index(classes, positive_class)), names
+    return one_vs_rest(counts, positive_place(classes, positive_class, what="y_true")), names
 
 
 def one_vs_rest(counts: Floats, positive: int) -> Floats:
@@ -299,7 +283,8 @@ def group_rates(
         y_pred: Decisions, shape (n,).
         sensitive_features: Groups, shape (n,).
         sample_weight: Weights, shape (n,).
-        positive_class: The class that counts as positive; the second one if there are two.
+        positive_class: The class that counts as positive; not needed for 0 and 1, or classes in known words
+            (`fairdx.metrics.positive`).
 
     Returns:
         {metric: {group: value}}, values in [0, 1]; nan with a warning where a group has no such image.

@@ -83,21 +83,48 @@ def calibration(
 
     Returns:
         calibration_slope (ideal 1), calibration_intercept (ideal 0, at slope 1), and
-        expected_calibration_error (ideal 0, ten bins of equal frequency); nan where undefined.
+        expected_calibration_error (ideal 0, see `expected_calibration_error`); nan where undefined.
     """
     scores, truth = to_scores(y_score), binary_truth(y_true)
     weight = to_weights(sample_weight, same_length(y_true=truth, y_score=scores))
     slope, _, intercept = fit_calibration(logit(scores), weight * truth, weight * (1 - truth))
-    values, place = np.unique(scores, return_inverse=True)
-    histogram = score_histogram(np.zeros_like(truth), truth, place, (1, 2, len(values)), weight)[0]
-    bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)
-    table = calibration_table(histogram, values, bins)
-    error = np.abs(table["residual"]).sum(-1) / weight.sum()
     return {
         "calibration_slope": slope,
         "calibration_intercept": intercept,
-        "expected_calibration_error": float(error),
+        "expected_calibration_error": expected_calibration_error(truth, scores, weight),
     }
+
+
+def expected_calibration_error(label: Ints, scores: Floats, weight: Floats | None = None) -> float:
+    """Mean over ten bins of equal frequency of |share with Y=1 - mean score|, less what chance adds to it.
+
+    The plain mean is far above 0 for a calibrated score: 0.056 with 250 images. What chance adds to a bin is
+    E|d + e| - |d| for a normal error e of the bin's binomial variance v, at d^2 = max(observed^2 - v, 0).
+
+    Args:
+        label: 0 or 1, shape (n,).
+        scores: P(Y=1), shape (n,).
+        weight: Shape (n,), or None.
+
+    Returns:
+        The error, at least 0; nan without images.
+    """
+    from scipy.special import ndtr
+
+    weight = np.ones(len(label)) if weight is None else weight
+    if weight.sum() <= 0:
+        return float("nan")
+    values, place = np.unique(scores, return_inverse=True)
+    shape = (1, 2, len(values))
+    histogram = score_histogram(np.zeros_like(label), label, place, shape, weight)[0]
+    bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)
+    table = calibration_table(histogram, values, bins)
+    residual = np.abs(table["residual"])
+    chance = np.bincount(bins[place], weights=weight**2 * scores * (1 - scores), minlength=len(residual))
+    true, error = np.sqrt(np.maximum(residual**2 - chance, 0.0)), np.sqrt(np.maximum(chance, 1e-300))
+    z = true / error
+    added = 2 * error * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - 2 * true * ndtr(-z)
+    return float(max((residual - added).sum(), 0.0) / weight.sum())
 
 
 def calibration_table(histogram: Floats, mean_score: Floats, bins: Ints) -> dict[str, Floats]:

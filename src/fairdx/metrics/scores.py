@@ -21,32 +21,32 @@ from fairdx.metrics.inputs import (
     to_scores,
     to_weights,
 )
+from fairdx.metrics.positive import positive_place
 from fairdx.metrics.rates import UndefinedMetricWarning, approximate_diagnosis_fairness, warn_undefined
 
 INFORMATION_BINS = 10
 """Bins of equal frequency within each label for I(S; score | Y)."""
 
 
-def binary_truth(y_true: ArrayLike) -> Ints:
-    """Encode a truth of two classes as 0 and 1.
+def binary_truth(y_true: ArrayLike, positive_class: Any = None) -> Ints:
+    """Encode a truth as 0 and 1.
 
     Args:
-        y_true: Shape (n,); of two classes the later in sorted order is positive, and 1 always is.
+        y_true: Shape (n,).
+        positive_class: The class that is 1, all others being 0. If None it is 1, or of two classes the one
+            that `fairdx.metrics.positive` recognises.
 
     Returns:
         Codes, shape (n,).
 
     Raises:
-        InputError: If there are more than two classes, or one that is neither 0 nor 1.
+        InputError: If there is no such class, or none is named and the classes do not tell.
     """
     column = to_codes(y_true, "y_true")
-    if set(column.values) <= {0, 1}:
+    if positive_class is None and set(column.values) <= {0, 1}:
         return np.array([int(v) for v in column.values], dtype=np.int64)[column.codes]
-    if len(column.names) != 2:
-        raise InputError(
-            f"y_true has {len(column.names)} classes ({', '.join(column.names[:5])}); this needs two."
-        )
-    return column.codes
+    positive = positive_place(column.values, positive_class, what="y_true")
+    return np.asarray(column.codes == positive, dtype=np.int64)
 
 
 def auc_from_histogram(histogram: Floats) -> Floats:

@@ -14,7 +14,8 @@ import numpy as np
 from fairdx.core.errors import InputError
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import effects_from_counts
-from fairdx.metrics.inputs import Floats, Ints, same_length, to_numpy
+from fairdx.metrics.inputs import Floats, Ints, same_length, to_numpy, to_scores
+from fairdx.metrics.threshold import at_precision
 
 
 class RunningTable(ABC):
@@ -29,6 +30,8 @@ class RunningTable(ABC):
     def __init__(self, n_groups: int, n_classes: int = 2, *, threshold: float = 0.5) -> None:
         if n_groups < 2 or n_classes < 2:
             raise InputError(f"n_groups is {n_groups} and n_classes {n_classes}; give at least 2 of each.")
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}; give a number in [0, 1].")
         self.n_groups, self.n_classes, self.threshold = n_groups, n_classes, threshold
         self.counts: Floats = np.zeros((n_groups, n_classes, n_classes))
 
@@ -36,35 +39,45 @@ class RunningTable(ABC):
         """Add a batch; predictions first, as in torchmetrics.
 
         Args:
-            preds: Scores of shape (n,), class scores of shape (n, K) (the largest decides), or decisions as
-                whole numbers of shape (n,); tensors on any device.
-            target: Labels, shape (n,).
-            groups: Groups, shape (n,).
+            preds: Scores in [0, 1] of shape (n,) or (n, 1); class scores of shape (n, K), the largest
+                deciding, or for two classes the second against the threshold if they are probabilities; or
+                decisions as whole numbers of shape (n,). Tensors on any device.
+            target: Labels, shape (n,) or (n, 1).
+            groups: Groups, shape (n,) or (n, 1).
 
         Raises:
-            InputError: If lengths differ or a code is out of range.
+            InputError: If lengths differ, a code is missing, no whole number or out of range, or a score is
+                missing or outside [0, 1].
         """
-        label, group = (to_numpy(v, n).astype(np.int64) for v, n in ((target, "target"), (groups, "groups")))
         decision = self._decide(to_numpy(preds, "preds"))
-        if len(label) == 0:
+        label, group = _codes(target, "target", self.n_classes), _codes(groups, "groups", self.n_groups)
+        if len(label) == len(group) == len(decision) == 0:
             return
         same_length(preds=decision, target=label, groups=group)
-        for name, code, size in (
-            ("preds", decision, self.n_classes),
-            ("target", label, self.n_classes),
-            ("groups", group, self.n_groups),
-        ):
-            if code.min() < 0 or code.max() >= size:
-                bad = code.min() if code.min() < 0 else code.max()
-                raise InputError(f"{name} holds {bad}; codes go from 0 to {size - 1}.")
         self.counts += tables.count_table(group, label, decision, self.counts.shape)
 
     def _decide(self, preds: np.ndarray[Any, Any]) -> Ints:
         if preds.ndim == 2:
-            decision = preds.argmax(1)
-        else:
-            decision = preds >= self.threshold if preds.dtype.kind == "f" else preds
-        return np.asarray(decision, dtype=np.int64)
+            preds = self._of_classes(to_scores(preds, "preds", bounded=False))
+        if preds.dtype.kind != "f" or (self.n_classes > 2 and preds.ndim == 1):
+            return _codes(preds, "preds", self.n_classes)
+        scores = at_precision(to_scores(preds, "preds"), self.threshold)
+        return (scores >= self.threshold).astype(np.int64)
+
+    def _of_classes(self, scores: Floats) -> np.ndarray[Any, Any]:
+        """Decisions from class scores (n, K), or the probability of the second of two classes."""
+        if scores.shape[1] != self.n_classes:
+            raise InputError(
+                f"preds has {scores.shape[1]} columns; give one for each of {self.n_classes} classes."
+            )
+        sums_to_one = np.abs(scores.sum(1) - 1) < 1e-3
+        if self.n_classes == 2 and len(scores) and sums_to_one.all() and (scores >= 0).all():
+            return scores[:, 1]
+        if self.n_classes == 2 and self.threshold != 0.5:
+            raise InputError(
+                "preds of two columns are no probabilities; a threshold needs the score of one class."
+            )
+        return np.asarray(scores.argmax(1))
 
     def merge(self, other: Self) -> Self:
         """Add the counts of another process or epoch to these; returns itself."""
@@ -127,3 +140,16 @@ class RunningEffects(RunningTable):
             where a label of the reference does not occur.
         """
         return effects_from_counts(self.counts, reference, positive)
+
+
+def _codes(values: Any, name: str, size: int) -> Ints:
+    """Whole numbers from 0 to size - 1, shape (n,)."""
+    given = to_scores(values, name, bounded=False)
+    if given.ndim != 1:
+        raise InputError(f"{name} has shape {given.shape}; give one value per image.")
+    if part := next(iter(given[given != np.round(given)].tolist()), None):
+        raise InputError(f"{name} holds {part:g}; codes are whole numbers from 0 to {size - 1}.")
+    if len(given) and (given.min() < 0 or given.max() >= size):
+        bad = given.min() if given.min() < 0 else given.max()
+        raise InputError(f"{name} holds {bad:.0f}; codes go from 0 to {size - 1}.")
+    return given.astype(np.int64)

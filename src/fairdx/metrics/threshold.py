@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fairdx.core.errors import InputError
+from fairdx.metrics.inputs import Floats
 
 
 def youden_threshold(y_true: ArrayLike, y_score: ArrayLike) -> float:
@@ -33,3 +34,26 @@ def youden_threshold(y_true: ArrayLike, y_score: ArrayLike) -> float:
     best = last[np.argmax(sensitivity - false_alarms)]
     below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
     return float((ranked[best] + below) / 2)
+
+
+def at_precision(y_score: Floats, threshold: float) -> Floats:
+    """Returns the scores ready to be compared with a threshold in the precision that they were given in.
+
+    A score of 0.7 in single precision is 0.699999988, which is below 0.7, although both say 0.7. Where all
+    scores are numbers of a lower precision, those equal to the threshold in that precision become equal to
+    it; all others lie on the same side of both.
+
+    Args:
+        y_score: Scores as float64, whatever they were given in, any shape.
+        threshold: The threshold.
+
+    Example:
+        >>> at_precision(np.float32([0.7]).astype(float), 0.7) >= 0.7
+        array([ True])
+    """
+    for precision in (np.float16, np.float32):
+        rounded = float(precision(threshold))
+        there = rounded != threshold and (y_score == rounded).any()
+        if there and (y_score == y_score.astype(precision)).all():
+            return np.where(y_score == rounded, threshold, y_score)
+    return y_score

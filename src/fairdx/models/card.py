@@ -7,7 +7,7 @@ with its sha256; it is written last, so that a folder without it is unfinished.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ FORMAT: Final = 1
 FROZEN_WEIGHTS: Final = "frozen.safetensors"
 MASK_WEIGHTS: Final = "mask.safetensors"
 CORRECTION_WEIGHTS: Final = "correction.safetensors"
+_WEIGHTS: Final = (FROZEN_WEIGHTS, MASK_WEIGHTS, CORRECTION_WEIGHTS)
+_REPORTED: Final = {"fairdx", "created", "data", "metrics", "familiar", "exports", "files", "seal"}
+"""What is only said of a model, and changes none of its scores."""
 
 
 class ImageCard(Config):
@@ -167,12 +170,13 @@ class ModelCard(Config):
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of every file of the folder but the card."""
     seal: str = ""
-    """sha256 of everything above: a card that was edited by hand is refused."""
+    """sha256 of everything above as it is written: a card that was edited by hand is refused."""
 
-    def sealed(self) -> Self:
-        """Returns the card with its seal."""
-        content = self.model_copy(update={"seal": ""}).model_dump_json()
-        return self.model_copy(update={"seal": hashlib.sha256(content.encode()).hexdigest()})
+    @property
+    def identity(self) -> str:
+        """sha256 of what decides about scores and decisions: another export is the same device."""
+        weights = {name: digest for name, digest in self.files.items() if name in _WEIGHTS}
+        return _digest({**self.model_dump(mode="json", exclude=_REPORTED), "weights": weights})
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:
@@ -186,9 +190,20 @@ def write_card(folder: Path, card: ModelCard) -> ModelCard:
         The card as it was written.
     """
     files = {name: file_hash(folder / name) for name in card.files}
-    sealed = card.model_copy(update={"files": files}).sealed()
-    write_whole(folder / CARD, sealed.model_dump_json(indent=2).encode())
-    return sealed
+    card = card.model_copy(update={"files": files, "seal": ""})
+    values = card.model_dump(mode="json")
+    seal = _seal(values)
+    write_whole(folder / CARD, json.dumps({**values, "seal": seal}, indent=2, allow_nan=False).encode())
+    return card.model_copy(update={"seal": seal})
+
+
+def _seal(values: dict[str, Any]) -> str:
+    """Of the values as they are written, so that a field which a later version adds changes nothing."""
+    return _digest({key: value for key, value in values.items() if key != "seal"})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:
@@ -228,7 +243,7 @@ def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCar
             f"{file} has format {values['format']}, and this fairdx reads up to {FORMAT}: install a newer one"
         )
     card = validate(ModelCard, values, where=str(file))
-    if card.seal != card.sealed().seal:
+    if card.seal != _seal(values):
         raise InputError(f"{file} was edited after it was saved: what it says cannot be relied on")
     for name in card.files if check is None else check:
         _check_file(folder / name, card.files.get(name))

@@ -3,7 +3,8 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,19 @@ class DiagnosisModel(nn.Module, ABC):
         Returns:
             The embedding, edited, and the logits.
         """
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Returns a context that computes in the tensors' own precision, whatever is asked for around it.
+
+    An exported program computes so anyway, and torch.export cannot write the switch down.
+
+    Args:
+        tensor: It says on which device.
+    """
+    if torch.compiler.is_exporting():
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def weights_hash(module: nn.Module) -> str:

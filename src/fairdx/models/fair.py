@@ -3,10 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, full_precision
 from fairdx.models.networks import MaskGenerator, apply_mask
 
 
@@ -101,6 +100,6 @@ class FairModel(nn.Module):
             found: Diagnosis = self.model(masked)
         else:
             found = self.model(masked, edit=correction.edit if correction.edits else None)
-            with torch.autocast(masked.device.type, enabled=False):
+            with full_precision(masked):
                 found = found._replace(logit=correction(found))
         return found

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_unshuffle, silu
 
 from fairdx.core.errors import InputError
-from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit, full_precision
 
 View = Literal["image", "embedding", "logit"]
 """What the discriminator may look at."""
@@ -128,7 +128,7 @@ class Diagnoser(DiagnosisModel):
         """Returns embedding and logits of images (N, C, H, W) in [0, 1]; see `DiagnosisModel`."""
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
-        with torch.autocast(image.device.type, enabled=False):
+        with full_precision(image):
             embedding = embedding.float() if edit is None else edit(embedding.float())
             return Diagnosis(embedding, self.head(embedding))
 

@@ -129,19 +129,7 @@ def check_model(
     model.to(fabric.device)
     truth = task.label[indices]
     pixels = dataset.read(indices)
-    trials = {"as given": (config.contract, pixels)}
-    trials |= {name: (c, pixels) for name, c in _usual(config.contract, dataset.meta.channels)}
-    if (cut := _without_bars(pixels)) is not None:
-        trials[NO_BARS] = (config.contract, cut)
-    tried, scores = [], np.empty((0, 0))
-    with Reporter("contracts", len(trials), unit="contracts") as bar:
-        for name, (contract, seen) in trials.items():
-            found = _scores(model, contract, seen, fabric)
-            scores = found if name == "as given" else scores
-            tried.append(_tried(name, truth, found))
-            bar.advance()
-    given, *usual = tried
-    usual.sort(key=lambda one: -one.auroc)
+    scores, given, usual = _try_contracts(model, config.contract, pixels, truth, fabric)
     few = to_unit_range(pixels[:GRADIENT_IMAGES], fabric.device)
     return ModelCheck(
         source=config.source,
@@ -161,6 +149,28 @@ def check_model(
         onnx_difference=onnx_difference(config, model, few) if config.kind == "onnx" else None,
         findings=_findings(task, indices, scores),
     )
+
+
+def _try_contracts(
+    model: FrozenModel,
+    contract: Contract,
+    pixels: NDArray[np.uint8],
+    truth: NDArray[np.int64],
+    place: Place,
+) -> tuple[NDArray[np.float64], Tried, list[Tried]]:
+    """Scores under the contract as given, how good they are, and how good the usual contracts, best first."""
+    trials = {"as given": (contract, pixels)}
+    trials |= {name: (usual, pixels) for name, usual in _usual(contract, pixels.shape[1])}
+    if (cut := _without_bars(pixels)) is not None:
+        trials[NO_BARS] = (contract, cut)
+    tried, scores = [], np.empty((0, 0))
+    with Reporter("contracts", len(trials), unit="contracts") as bar:
+        for name, (one, seen) in trials.items():
+            found = _scores(model, one, seen, place)
+            scores = found if name == "as given" else scores
+            tried.append(_tried(name, truth, found))
+            bar.advance()
+    return scores, tried[0], sorted(tried[1:], key=lambda one: -one.auroc)
 
 
 def _chosen(task: Task, root: Path) -> tuple[str, NDArray[np.int64]]:

@@ -23,6 +23,8 @@ from fairdx.runs.data import RunData
 logger = logging.getLogger(__name__)
 
 Logits = Callable[[Tensor], Tensor]
+Decide = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+"""What a model decides of images."""
 
 
 class Adjust(Protocol):
@@ -84,8 +86,11 @@ def measure(current: RunData, name: str, logits: Logits, adjust: Adjust | None =
     figures["threshold_chosen_on"] = None if threshold is None else chosen_on
     if threshold is not None:
         figures["at_half"] = _figures(current, test, scores["test"], 0.5)
-    if _truth_is_known(current) and threshold is not None and rule is None:
-        figures |= _true_effects(current, logits, test, scores["test"], threshold)
+    told = rule is not None and (rule.card is None or rule.card.needs_group)
+    if _truth_is_known(current) and threshold is not None and not told:
+        decide = partial(_decide, current, logits, rule, threshold)
+        decision = (scores["test"][:, 1] >= threshold).astype(np.int64)
+        figures |= _true_effects(current, decide, test, decision)
     table = pd.concat(
         [
             _predictions(current, name, split, indices, scores[split], threshold)
@@ -142,7 +147,7 @@ def _json_number(value: Any) -> Any:
 
 
 def _true_effects(
-    current: RunData, logits: Logits, test: NDArray[np.int64], scores: Scores, threshold: float
+    current: RunData, decide: Decide, test: NDArray[np.int64], decision: NDArray[np.int64]
 ) -> dict[str, Any]:
     """The effects measured by drawing the same patients of the phantom under interventions.
 
@@ -153,14 +158,12 @@ def _true_effects(
     groups = task.group_names
     reference = groups.index(current.reference)
     index = test[: current.settings.evaluation.true_effect_patients]
-    decide = partial(_decide, current, logits, threshold)
     found = {}
     for comparison, group in enumerate(groups):
         if comparison != reference:
             effects = current.phantom.true_effects(decide, index, reference=reference, comparison=comparison)
             found[group] = asdict(effects)
     names = np.array(groups)[task.group[test]]
-    decision = (scores[:, 1] >= threshold).astype(np.int64)
     estimated = direct_effect(
         task.label[test], decision, sensitive_features=names, reference=current.reference
     )
@@ -178,10 +181,13 @@ def _true_effects(
 
 
 def _decide(
-    current: RunData, logits: Logits, threshold: float, images: NDArray[np.uint8]
+    current: RunData, logits: Logits, rule: Rule | None, threshold: float, images: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
-    (score,) = apply(lambda image: (logits(image).float().softmax(1)[:, 1],), [images], current.fabric)
-    return score >= threshold
+    (scores,) = apply(lambda image: (logits(image).float().softmax(1),), [images], current.fabric)
+    if rule is not None:  # one that is not told the group
+        scores = rule(scores, np.zeros(len(scores), dtype=np.int64))
+    decided: NDArray[np.bool_] = scores[:, 1] >= threshold
+    return decided
 
 
 def _predictions(

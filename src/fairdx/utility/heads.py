@@ -143,7 +143,7 @@ def compare(
     drawn += (values - _binned(answers))[:, None, :]  # what the bins cost, 1e-5 or so
     place = {(a.finding, a.arm): i for i, a in enumerate(answers)}
     findings, arms = (list(dict.fromkeys(getattr(a, k) for a in answers)) for k in ("finding", "arm"))
-    widen = few_patients_factor(number, level)
+    widen = float(few_patients_factor(number, level))
 
     def figures(name: str, kind: str, value: Floats, repeated: Floats) -> Iterator[Figure]:
         """Of arrays with findings in front: (F, M) and (F, B, M)."""

@@ -131,6 +131,74 @@ def test_by_patient_leaves_the_split_to_prepare(root):
     assert "split" not in read_chexpert(root, official_split=False).table
 
 
+def add_test_set(root, table, header=HEADER, name="CheXpert-v1.0-small/"):
+    """A test set as Stanford gives it out, or as CheXlocalize does: with labels alone."""
+    views = [f"patient6474{i}/study1/view{v}" for i in (1, 2) for v in ("1_frontal", "2_lateral")]
+    lines = []
+    for view in views:
+        cells = row(
+            f"test/{view}.jpg", "Male", "50", "Frontal" if "frontal" in view else "Lateral", "AP", "1"
+        )
+        values = dict(zip(HEADER.split(","), cells.split(","), strict=True))
+        lines.append(name + ",".join(values[h] for h in header.split(",")).partition("/")[2])
+        (root / "test" / view).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 39), 90, np.uint8)).save(root / "test" / f"{view}.jpg")
+    (root / table).write_text("\n".join([header, *lines]) + "\n")
+
+
+LABELS_ALONE = ",".join(["Path", *HEADER.split(",")[5:]])
+
+
+@pytest.mark.parametrize(
+    ("table", "header", "name"),
+    [
+        ("test.csv", HEADER, "CheXpert-v1.0-small/"),
+        ("test.csv", LABELS_ALONE, "CheXpert-v1.0/"),
+        ("test_labels.csv", LABELS_ALONE, ""),
+    ],
+)
+def test_the_test_set_is_used_where_it_is_there(root, table, header, name):
+    add_test_set(root, table, header, name)
+    source = read_chexpert(root)
+    assert source.table["split"].tolist() == ["train"] * 4 + ["validation"] + ["test"] * 2
+    assert source.table["image"].tolist()[-1] == "test/patient64742/study1/view1_frontal.jpg"
+    assert source.table["Pneumonia"].tolist()[-2:] == [1, 1]
+    assert source.exclusions["reason"].tolist() == ["view is lateral", "view is LL"] + ["view is lateral"] * 2
+    known = source.table["sex"].fillna("?").tolist()[-2:]
+    assert known == (["male", "male"] if header == HEADER else ["?", "?"])
+    pooled = read_chexpert(root, official_split=False)
+    assert "split" not in pooled.table
+    assert len(pooled.table) == 7
+
+
+def test_sex_and_age_of_the_test_set_come_from_the_demographics(root):
+    add_test_set(root, "test_labels.csv", LABELS_ALONE, "")
+    people = [*DEMOGRAPHICS, ("patient64741", "Female", 44, "Caucasian", "x")]
+    pd.DataFrame(people, columns=DEMO_HEADER).to_csv(root / "CHEXPERT DEMO.csv", index=False)
+    last = read_chexpert(root).table.iloc[-2:]
+    assert last["sex"].fillna("?").tolist() == ["female", "?"]
+    assert last["age"].fillna(-1).tolist() == [44, -1]
+    assert last["race"].fillna("?").tolist() == ["white", "?"]
+
+
+def test_files_of_a_test_set_without_its_table_are_listed(root):
+    add_test_set(root, "test.csv")
+    (root / "test.csv").unlink()
+    assert read_chexpert(root).exclusions["reason"].value_counts()["not in the table"] == 4
+
+
+def test_one_table_is_enough_without_the_official_split(root):
+    (root / "valid.csv").unlink()
+    assert len(read_chexpert(root, official_split=False).table) == 4
+    with pytest.raises(InputError, match=r"valid\.csv does not exist: add it, or do not use the official"):
+        read_chexpert(root)
+    add_test_set(root, "test.csv")
+    assert read_chexpert(root).table["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    add_test_set(root, "test_labels.csv")
+    with pytest.raises(InputError, match=r"has both test\.csv and test_labels\.csv"):
+        read_chexpert(root)
+
+
 @pytest.mark.parametrize("kind", ["csv", "xlsx"])
 def test_demographics(root, kind):
     sheet = pd.DataFrame(DEMOGRAPHICS, columns=DEMO_HEADER)
@@ -160,6 +228,7 @@ def test_demographics(root, kind):
         "images_whose_age_contradicts_the_demographics": 1,
         "patients_of_contradictory_race": 1,
         "patients_of_undecided_race": 1,
+        "records_of_unrecognised_race": 0,
     }
     assert read_chexpert(root, race_map="white_other").table["race"].fillna("?").tolist() == [
         "white",
@@ -176,7 +245,7 @@ def test_demographics(root, kind):
         ("Path,Sex", "Path,Gender", "no column 'Sex'"),
         (",Pneumonia,", ",Pneumonia ?,", r"no column 'Pneumonia' \(did you mean 'Pneumonia \?'"),
         ("Female,68,Frontal", "F,68,Frontal", "row 2: 'Sex' is 'F'"),
-        ("Male,30", "Male,thirty", "row 4: 'Age' is 'thirty', not a number"),
+        ("Male,30", "Male,thirty", "row 4: 'Age' is 'thirty', not an age"),
         ("-1.0", "-2.0", "row 4: 'Edema' is '-2.0'"),
         ("Lateral,,", "Sideways,,", "row 3: 'Frontal/Lateral' is 'Sideways'"),
         ("small/train/patient00002", "small/train/person2", "row 4: 'Path' is '.*person2.*', not like"),

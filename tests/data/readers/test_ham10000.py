@@ -54,13 +54,21 @@ def test_labels_groups_and_lesions(tmp_path, folders):
     assert task.usable.tolist() == [True, True, True, False, True, True]
 
 
+def test_what_is_malignant_is_a_choice(tmp_path):
+    chosen = read_ham10000(layout(tmp_path / "source"), malignant=["mel"])
+    assert chosen.table["malignant"].tolist() == [0, 0, 1, 0, 0, 0]
+    assert chosen.policies["malignant"] == ["mel"]
+    with pytest.raises(InputError, match=r"malignant='melanoma' is not possible"):
+        read_ham10000(tmp_path / "source", malignant=["melanoma"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("lesion_id,", "lesion,", r"no column 'lesion_id' \(did you mean 'lesion'\?\)"),
         ("mel,", "mell,", r"row 4: 'dx' is 'mell' \(did you mean 'mel'\?\)"),
         ("unknown,", "other,", "row 5: 'sex' is 'other'"),
-        ("55.0", "55 years", "row 6: 'age' is '55 years', not a number"),
+        ("55.0", "55 years", "row 6: 'age' is '55 years', not an age"),
     ],
 )
 def test_a_table_that_is_wrong(tmp_path, old, new, message):

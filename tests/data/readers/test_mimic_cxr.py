@@ -113,6 +113,7 @@ def test_join_counted_by_hand(tmp_path, packed, module, race):
         "images_without_admission": 3,
         "patients_of_contradictory_race": 2,
         "patients_of_undecided_race": 1,
+        "admissions_of_unrecognised_race": 0,
     }
     dataset = prepare(source, tmp_path / "out", PrepareOptions(size=16, validation=0, workers=1))
     assert dataset.meta.policies["labeller"] == "chexpert"
@@ -205,9 +206,12 @@ def test_damaged_and_missing_tables(tmp_path):
     root = layout(tmp_path)
     path = root / "mimic-cxr-2.0.0-split.csv.gz"
     data = path.read_bytes()
-    for damaged in (data[: len(data) // 2], b"no gzip"):
+    for damaged, message in (
+        (data[: len(data) // 2], "cannot be read as a table"),
+        (b"no gzip", "no column"),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"split\.csv\.gz cannot be read as a table"):
+        with pytest.raises(InputError, match=rf"split\.csv\.gz .*{message}"):
             read_mimic_cxr(root)
     path.unlink()
     with pytest.raises(InputError, match=r"has no mimic-cxr-\*-split\.csv\*"):

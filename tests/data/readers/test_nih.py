@@ -98,6 +98,23 @@ def test_twelve_folders_and_what_is_not_in_the_table(tmp_path):
     assert dataset.meta.exclusions == {"not in the table": 1}
 
 
+def test_archives_and_other_files_beside_the_folders_are_passed_over(tmp_path):
+    """As the official script for the download leaves them."""
+    root = layout(tmp_path, folders=("images_001/images", "images_002/images"))
+    for name in (
+        "images_001.tar.gz",
+        "images_012.zip",
+        "images_003",
+        "._Data_Entry_2017_v2020.csv",
+        "README",
+    ):
+        (root / name).write_bytes(b"not an image")
+    (root / "Data_Entry_2017_v2020.csv.d").mkdir()
+    source = read_nih(root)
+    assert source.table["path"].str.startswith(("images_001/images/", "images_002/images/")).all()
+    assert source.exclusions.empty
+
+
 def lists(root, train, test):
     (root / "train_val_list.txt").write_text("\n".join(train))
     (root / "test_list.txt").write_text("\n".join(test))

@@ -1,3 +1,6 @@
+import gzip
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,11 +79,11 @@ def test_parquet_with_numbers_and_booleans(tmp_path):
             r"row 5: 'stage' is 'Late' \(did you mean 'late'\?\)",
         ),
         (0, "sex", "x", {"attribute": ["sex:m|f"]}, "row 2: 'sex' is 'x'"),
-        (2, "years", "old", {"attribute": ["years@60"]}, "row 4: 'years' is 'old', not a number"),
-        (2, "years", "inf", {"attribute": ["years@60"]}, "row 4: 'years' is 'inf', not a number"),
+        (2, "years", "old", {"attribute": ["years@60"]}, "row 4: 'years' is 'old', not an age"),
+        (2, "years", "inf", {"attribute": ["years@60"]}, "row 4: 'years' is 'inf', not an age"),
         (2, "fold", "", {"split": "fold"}, r"row 4: 'fold' is '\(blank\)'"),
         (2, "file", "", {}, "row 4: 'file' is blank"),
-        (0, "who", "x", {"attribute": ["years@sixty"]}, "attribute 'years@sixty' does not end in numbers"),
+        (0, "who", "x", {"attribute": ["years@sixty"]}, "'years@sixty' does not end in numbers"),
         (0, "who", "x", {"label": ["il"]}, r"no column 'il' \(did you mean 'ill'\?\)"),
         (0, "who", "x", {"patient": "patient"}, "no column 'patient'"),
         (0, "who", "x", {"table": "other.csv"}, r"other\.csv does not exist"),
@@ -107,6 +110,254 @@ def test_no_patient_a_leak_and_two_tables(tmp_path):
     layout(tmp_path, name="second.csv")
     with pytest.raises(InputError, match=r"has both my\.csv and second\.csv"):
         read(tmp_path)
+
+
+def published(root, table, images, **options):
+    """A table as its owners publish it, with an image for each path; the value of its pixels is its place."""
+    for number, path in enumerate(images):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(root / path)
+    for name, text in table.items():
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_table(root, **options)
+
+
+PAD_UFES = """patient_id,lesion_id,smoke,age,fitspatrick,gender,diagnostic,itch,img_id,biopsed
+PAT_1516,1765,,8,,,NEV,False,PAT_1516_1765_530.png,False
+PAT_46,881,False,55,3.0,FEMALE,BCC,True,PAT_46_881_939.png,True
+PAT_9,1,True,148,1.0,MALE,MEL,UNK,PAT_9_1_2.png,True
+PAT_10,2,True,79,2.0,MALE,ACK,True,PAT_10_2_3.png,True
+"""
+PAD_IMAGES = [
+    "images/imgs_part_1/imgs_part_1/PAT_1516_1765_530.png",
+    "images/imgs_part_2/imgs_part_2/PAT_46_881_939.png",
+    "images/imgs_part_3/imgs_part_3/PAT_9_1_2.png",
+    "images/imgs_part_3/imgs_part_3/PAT_10_2_3.png",
+]
+
+
+def test_pad_ufes_20_as_published(tmp_path):
+    source = published(
+        tmp_path,
+        {"metadata.csv": PAD_UFES},
+        PAD_IMAGES,
+        image=["img_id"],
+        patient="patient_id",
+        label=["diagnostic:malignant=MEL,BCC", "biopsed"],
+        attribute=["gender", "age@60", "fitspatrick:light=1.0,2.0|dark=3.0", "itch"],
+    )
+    assert source.table["path"].tolist() == PAD_IMAGES
+    assert source.labels == {"diagnostic": ("not malignant", "malignant"), "biopsed": ("0", "1")}
+    assert source.table["diagnostic"].tolist() == [0, 1, 1, 0]
+    assert source.table["diagnostic_in_table"].tolist() == ["NEV", "BCC", "MEL", "ACK"]
+    assert source.table["biopsed"].tolist() == [0, 1, 1, 1]
+    assert source.table["age_group"].fillna("?").tolist() == ["under 60", "under 60", "?", "60 and over"]
+    assert source.table["fitspatrick"].fillna("?").tolist() == ["?", "dark", "light", "light"]
+    assert source.table["itch"].fillna("?").tolist() == ["False", "True", "?", "True"]
+    assert source.settings == {
+        "images_found_by_name": 4,
+        "impossible_ages_of_age": 1,
+        "missing_words_of_itch": 1,
+    }
+
+
+def test_fitzpatrick17k_as_published(tmp_path):
+    head = (
+        "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,nine_partition_label,three_partition_label,url"
+    )
+    rows = [
+        f"{name},{scale},-1,eczema,inflammatory,{kind},https://x.y/{name}.jpg"
+        for name, scale, kind in (("aa", 3, "non-neoplastic"), ("bb", -1, "benign"), ("cc", 6, "malignant"))
+    ]
+    source = published(
+        tmp_path,
+        {"fitzpatrick17k.csv": "\n".join([head, *rows])},
+        ["images/aa.jpg", "images/bb.jpg", "images/cc.jpg"],
+        image=["md5hash"],
+        patient="md5hash",
+        label=["three_partition_label:malignant=malignant"],
+        attribute=["fitzpatrick_scale"],
+    )
+    assert source.table["path"].tolist() == ["images/aa.jpg", "images/bb.jpg", "images/cc.jpg"]
+    assert source.attributes == {"fitzpatrick_scale": ("3", "6")}
+    assert source.table["fitzpatrick_scale"].fillna("?").tolist() == ["3", "?", "6"]
+    assert source.settings["missing_words_of_fitzpatrick_scale"] == 1
+    assert source.table["three_partition_label"].tolist() == [0, 0, 1]
+
+
+EYES = """ID,Left-Fundus,Right-Fundus,Sex,N,D
+0,0_left.jpg,0_right.jpg,Female,1,0
+1,1_left.jpg,,Male,0,1
+"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "csv.gz", "gz called csv", "xlsx", "semicolons", "latin-1"])
+def test_two_images_a_row_in_every_kind_of_table(tmp_path, kind):
+    options = {
+        "image": ["Left-Fundus", "Right-Fundus"],
+        "patient": "ID",
+        "label": ["D"],
+        "attribute": ["Sex"],
+    }
+    frame = pd.read_csv(io.StringIO(EYES), dtype=str)
+    files = {
+        "csv": {"eyes.csv": EYES},
+        "tsv": {"eyes.tsv": EYES.replace(",", "\t")},
+        "csv.gz": {"eyes.csv.gz": gzip.compress(EYES.encode())},
+        "gz called csv": {"eyes.csv": gzip.compress(EYES.encode())},
+        "semicolons": {"eyes.csv": EYES.replace(",", ";")},
+        "latin-1": {"eyes.csv": EYES.replace("Male", "Männlich").encode("latin-1")},
+        "xlsx": {},
+    }[kind]
+    if kind == "xlsx":
+        pytest.importorskip("openpyxl", reason="the extra `excel` is not installed")
+        with pd.ExcelWriter(tmp_path / "eyes.xlsx") as book:
+            pd.DataFrame({"notes": ["x"]}).to_excel(book, sheet_name="Readme", index=False)
+            frame.to_excel(book, sheet_name="Eyes", index=False)
+    if kind == "latin-1":
+        options["encoding"] = "latin-1"
+    source = published(tmp_path, files, ["0_left.jpg", "0_right.jpg", "1_left.jpg"], **options)
+    assert source.table["image"].tolist() == ["0_left.jpg", "0_right.jpg", "1_left.jpg"]
+    assert source.table["image_column"].tolist() == ["Left-Fundus", "Right-Fundus", "Left-Fundus"]
+    assert source.table["patient"].tolist() == ["0", "0", "1"]
+    assert source.table["D"].tolist() == [0, 0, 1]
+    assert source.table["Sex"].tolist() == ["Female", "Female", "Männlich" if kind == "latin-1" else "Male"]
+    assert source.settings == {"images_missing_of_a_row": 1}
+
+
+def with_column(root, name, values):
+    rows = pd.DataFrame(ROWS, columns=HEADER).assign(**{name: values})
+    layout(root)
+    rows.to_csv(root / "my.csv", index=False)
+    return root
+
+
+MISSING_WORDS = ["-1", "unknown", "nan", "NaN", "Prefer not to say", "n/a", "None", "UNK", " Unknown "]
+
+
+@pytest.mark.parametrize("word", MISSING_WORDS)
+def test_words_for_the_unknown_are_no_group_unless_they_are_named(tmp_path, word):
+    root = with_column(tmp_path, "skin", ["1", word, "2", "2"])
+    source = read(root, attribute=["skin"])
+    assert source.attributes == {"skin": ("1", "2")}
+    assert source.table["skin"].fillna("?").tolist() == ["1", "?", "2", "2"]
+    assert source.settings == {"missing_words_of_skin": 1}
+    named = read(root, attribute=[f"skin:1|2|{word.strip()}"])
+    assert named.attributes["skin"] == ("1", "2", word.strip())
+    assert named.table["skin"].tolist()[1] == word.strip()
+
+
+def test_further_words_for_the_unknown(tmp_path):
+    root = with_column(tmp_path, "skin", ["1", "999", "keine Angabe", "2"])
+    source = read(root, attribute=["skin"], missing=["999", "Keine Angabe"])
+    assert source.attributes == {"skin": ("1", "2")}
+    assert source.settings == {"missing_words_of_skin": 2}
+    label = with_column(tmp_path, "ill", ["1", "9", "0", "1"])
+    assert read(label, missing=["9"]).table["ill"].fillna(-1).tolist() == [1, -1, 0, 1]
+    others = with_column(tmp_path, "dx", ["mel", "unknown", "nv", "bcc"])
+    assert read(others, label=["dx:bad=mel,bcc"]).table["dx"].fillna(-1).tolist() == [1, -1, 0, 1]
+
+
+@pytest.mark.parametrize("age", ["148", "155", "999", "-1", "150Y", "999.0"])
+def test_ages_that_nobody_has_are_in_no_group(tmp_path, age):
+    root = with_column(tmp_path, "PatientAge", ["39", age, "075Y", "61.5"])
+    source = read(root, attribute=["PatientAge@40"])
+    assert source.table["PatientAge_group"].fillna("?").tolist() == [
+        "under 40",
+        "?",
+        "40 and over",
+        "40 and over",
+    ]
+    assert sum(source.settings.values()) == 1
+    weight = with_column(tmp_path, "weight", ["39", "148", "75", "61.5"])
+    assert read(weight, attribute=["weight@40"]).table["weight_group"].tolist()[1] == "40 and over"
+
+
+def test_a_column_called_split_is_used_only_where_it_is_named(tmp_path):
+    root = with_column(tmp_path, "split", ["0", "0", "1", "2"])
+    source = read(root)
+    assert "split" not in source.table
+    assert source.table["split_in_table"].tolist() == ["0", "0", "1", "2"]
+    with pytest.raises(InputError, match=r"row 2: 'split' is '0' \(known: 'train'"):
+        read(root, split="split")
+    mapped = read(root, split="split:train=0|validation=1|test=2")
+    assert mapped.table["split"].tolist() == ["train", "train", "validation", "test"]
+    rest = read(root, split="split:train=*|test=2")
+    assert rest.table["split"].tolist() == ["train", "train", "train", "test"]
+    with pytest.raises(InputError, match=r"split='training' is not possible"):
+        read(root, split="split:training=0|test=1,2")
+
+
+def test_other_columns_with_the_names_of_ours_are_kept(tmp_path):
+    source = read(with_column(tmp_path, "path", ["w", "x", "y", "z"]))
+    assert source.table["path_in_table"].tolist() == ["w", "x", "y", "z"]
+    assert source.table["path"].tolist() == [row[0] for row in ROWS]
+
+
+def test_classes_and_groups_in_a_column_each(tmp_path):
+    root = tmp_path
+    text = "image,patient,MEL,NV,white,black\na/1.png,p1,1.0,0.0,TRUE,FALSE\na/2.png,p2,0.0,1.0,no,yes\n"
+    (layout(root) / "my.csv").write_text(text + "b/3.png,p3,0,0,0,0\n")
+    source = read_table(root, label=["dx=MEL+NV"], attribute=["race=white+black"])
+    assert source.labels == {"dx": ("MEL", "NV")}
+    assert source.table["dx"].fillna(-1).tolist() == [0, 1, -1]
+    assert source.table["race"].fillna("?").tolist() == ["white", "black", "?"]
+    (root / "my.csv").write_text(text + "b/3.png,p3,1,1,0,0\n")
+    with pytest.raises(InputError, match="row 4: 'MEL' and 'NV' are both 1"):
+        read_table(root, label=["dx=MEL+NV"], attribute=["race=white+black"])
+
+
+@pytest.mark.parametrize("words", ["TRUE FALSE", "true false", "Yes No", "1 0", "1.0 0.0"])
+def test_words_for_yes_and_no(tmp_path, words):
+    yes, no = words.split()
+    assert read(with_column(tmp_path, "ill", [no, yes, yes, no])).table["ill"].tolist() == [0, 1, 1, 0]
+
+
+def test_a_number_as_attribute_is_refused_with_a_hint(tmp_path):
+    rows = [[f"a/{i}.png", f"p{i}", "0", "early", "f", str(i), "train", "x"] for i in range(160)]
+    with pytest.raises(InputError, match=r"'years' has 160 different numbers.* as years@40,60"):
+        read(layout(tmp_path, rows), attribute=["years"])
+    words = [[*row[:5], f"name {row[5]}", *row[6:]] for row in rows]
+    with pytest.raises(
+        InputError, match=r"'years' has 160 values, over 50 groups: .* years:first=a,b\|second=c"
+    ):
+        read(layout(tmp_path, words), attribute=["years"])
+
+
+def test_images_that_are_found_twice_or_by_an_absolute_path(tmp_path):
+    layout(tmp_path)
+    (tmp_path / "b" / "1.png").write_bytes((tmp_path / "a" / "1.png").read_bytes())
+    rows = [list(row) for row in ROWS]
+    rows[0][0] = "1"
+    rows[1][0] = str(tmp_path / "a" / "2.png")
+    rows[2][0] = "b\\3.png"
+    layout(tmp_path, rows)
+    with pytest.raises(InputError, match=r"holds image '1' twice: as a/1\.png and as b/1\.png; give"):
+        read(tmp_path)
+    (tmp_path / "b" / "1.png").unlink()
+    dataset = prepare(
+        read(tmp_path), tmp_path / "out", PrepareOptions(size=8, workers=1, test=0.5, validation=0, seed=1)
+    )
+    assert dataset.images[:, 0, 3, 3].tolist() == [0, 50, 100, 150]
+
+
+def test_specs_that_cannot_be_read(tmp_path):
+    layout(tmp_path)
+    for options, message in (
+        ({"label": ["ill", "ill"]}, "'ill' is named twice"),
+        ({"label": ["stage:early=early|late=early"]}, "names a word twice"),
+        ({"label": ["stage:=early|late"]}, "has a group without a name"),
+        (
+            {"label": ["stage:bad=worse|good=early"]},
+            "has no row with 'worse' in 'stage', which",
+        ),
+        ({"attribute": ["x=sex+:"]}, "cannot be read"),
+        ({"attribute": ["x=sex+rex"]}, r"no column 'rex' \(did you mean 'sex'\?\)"),
+        ({"encoding": "latin-99"}, "encoding='latin-99' is not known"),
+        ({"sheet": "x"}, "is not a workbook"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path, **options)
 
 
 cells = st.one_of(

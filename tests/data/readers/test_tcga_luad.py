@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,7 +53,7 @@ CLINICAL = {
 }
 
 
-def write_slice(path, uid, z, orientation=AXIAL, value=0, kind=("ORIGINAL", "PRIMARY", "AXIAL")):
+def write_slice(path, uid, z, orientation=AXIAL, value=0, kind=("ORIGINAL", "PRIMARY", "AXIAL"), **more):
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -63,6 +65,8 @@ def write_slice(path, uid, z, orientation=AXIAL, value=0, kind=("ORIGINAL", "PRI
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
     image.RescaleSlope, image.RescaleIntercept = 1, 0
     image.PixelData = np.full((16, 16), value, np.int16).tobytes()
+    for name, content in more.items():
+        setattr(image, name, content)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save_as(path, enforce_file_format=True)
 
@@ -136,10 +140,10 @@ def test_damaged_slice_stops_or_is_skipped(root, tmp_path):
     first = sorted(root.rglob("*.dcm"))[0]
     first.write_bytes(first.read_bytes()[:100])
     options = {"size": 16, "test": 0.5, "validation": 0, "workers": 1}
-    with pytest.raises(InputError, match=rf"{first.name} is not PNG, JPEG or DICOM"):
+    with pytest.raises(InputError, match=rf"{first.name} is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI"):
         prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options))
     dataset = prepare(read_tcga_luad(root), tmp_path / "out", PrepareOptions(**options, on_error="skip"))
-    assert dataset.meta.exclusions["file is not PNG, JPEG or DICOM"] == 1
+    assert dataset.meta.exclusions["file is not PNG, JPEG, TIFF, WebP, DICOM or NIfTI"] == 1
     assert len(dataset) == 3
 
 
@@ -172,7 +176,7 @@ def test_without_a_column_of_race(root):
         ("ajcc_pathologic_stage", "stage", r"no column 'diagnoses\.ajcc_pathologic_stage' or"),
         ("Stage IIIA", "Stage V", "row 4: 'ajcc_pathologic_stage' is 'Stage V', not a stage"),
         ("\tmale\tblack", "\tm\tblack", "row 4: the sex is 'm'"),
-        ("\t71\tmale", "\told\tmale", "row 4: 'age_at_index' is 'old', not a number"),
+        ("\t71\tmale", "\told\tmale", "row 4: 'age_at_index' is 'old', not an age"),
         ("TCGA-17", "TCGA-99", "not one row of the two belongs together"),
     ],
 )
@@ -208,3 +212,116 @@ def test_series_that_is_nowhere_and_file_that_is_in_no_series(root, tmp_path):
         prepare(source, tmp_path / "out", PrepareOptions(**options))
     dataset = prepare(source, tmp_path / "out", PrepareOptions(**options, on_error="skip"))
     assert dataset.meta.exclusions["file does not exist"] == 1
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """One folder: 5 slices of a CT, 9 of a PET, 5 of another CT, and what radiotherapy leaves there."""
+    place = tmp_path / "TCGA-LUAD" / "TCGA-17-Z001" / "study"
+    for number in range(5):
+        more = {"Modality": "CT", "PatientID": "TCGA-17-Z001", "SOPInstanceUID": f"1.{number}"}
+        name = ("1-%03d.dcm", "1-%03d.DCM", "IM%04d")[number % 3] % number
+        write_slice(place / name, "1.1", 10.0 * number, value=number, **more)
+        more["SOPInstanceUID"] = f"2.{number}"
+        write_slice(place / f"2-{number:03d}.dcm", "1.2", 10.0 * number, value=100 + number, **more)
+    write_slice(place / "1-000 (1).dcm", "1.1", 0, Modality="CT", SOPInstanceUID="1.0")  # loaded down twice
+    for number in range(9):
+        write_slice(place / f"PT{number}", "1.3", 10.0 * number, value=200, Modality="PT")
+    write_slice(place / "scout.dcm", "1.1", 0, kind=("ORIGINAL", "PRIMARY", "LOCALIZER"), Modality="CT")
+    write_slice(place / "dose.dcm", "1.1", 20, Modality="RTDOSE")
+    write_slice(place / "seg", "1.4", 20, Modality="SEG")
+    (place / "LICENSE").write_text("text")
+    (place / "._1-000.dcm").write_bytes(b"what macOS leaves")
+    rows = [(f"1.{n}", m, n_files) for n, m, n_files in ((1, "CT", 5), (2, "CT", 5), (3, "PT", 9))]
+    location = ".\\TCGA-LUAD\\TCGA-17-Z001\\study"
+    lines = [
+        f"{u},TCGA-LUAD,,,TCGA-17-Z001,1.2,x,y,z,GE,{m},CT,1.2,{n},1 MB,{location},now" for u, m, n in rows
+    ]
+    (tmp_path / "metadata.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    (tmp_path / "clinical.tsv").write_text(OLD)
+    return tmp_path
+
+
+def test_series_that_share_a_folder_are_not_mixed(mixed):
+    source = read_tcga_luad(mixed, slices="all")
+    assert source.table["series"].value_counts().to_dict() == {"1.1": 5, "1.2": 5}
+    names = source.table["path"].str.rpartition("/")[2]
+    assert names[source.table["series"] == "1.1"].tolist() == [
+        "1-000 (1).dcm",
+        "1-001.DCM",
+        "IM0002",
+        "1-003.dcm",
+        "1-004.DCM",
+    ]
+    assert names[source.table["series"] == "1.2"].str.startswith("2-").all()
+    assert source.exclusions["reason"].value_counts().to_dict() == {
+        "modality is PT": 9,
+        "copy of another slice": 1,
+        "slice is not axial": 1,
+        "modality is RTDOSE": 1,
+        "not in the table": 1,
+    }
+    # Every DICOM file is in the set or on the list.
+    dicom = {path.relative_to(mixed).as_posix() for path in mixed.rglob("*/study/*")}
+    others = {path for path in dicom if path.endswith(("LICENSE", "._1-000.dcm"))}
+    assert dicom - others == {*source.table["path"], *source.exclusions["image"]}
+
+
+def test_one_series_of_the_folder_alone(mixed):
+    lines = (mixed / "metadata.csv").read_text().splitlines()
+    (mixed / "metadata.csv").write_text("\n".join(lines[:2]))
+    source = read_tcga_luad(mixed, slices="all")
+    assert source.table["series"].tolist() == ["1.1"] * 5
+    assert source.exclusions["reason"].value_counts()["not in the table"] == 5 + 9 + 1
+
+
+def test_without_a_table_the_files_say_what_they_are(mixed):
+    """As the Imaging Data Commons gives the collection out."""
+    (mixed / "metadata.csv").unlink()
+    source = read_tcga_luad(mixed, slices="all")
+    assert source.table["series"].value_counts().to_dict() == {"1.1": 5, "1.2": 5}
+    assert set(source.table["patient"]) == {"TCGA-17-Z001"}
+    (mixed / "empty").mkdir()
+    (mixed / "empty" / "clinical.tsv").write_text(OLD)
+    with pytest.raises(InputError, match=r"has no metadata\.csv and no DICOM file"):
+        read_tcga_luad(mixed / "empty")
+
+
+def test_a_series_of_another_patient_than_the_table_says_is_counted(mixed):
+    file = mixed / "metadata.csv"
+    file.write_text(file.read_text().replace(",,TCGA-17-Z001,", ",,TCGA-17-Z002,", 1))
+    assert read_tcga_luad(mixed).settings["series_of_another_patient"] == 1
+
+
+def test_a_stray_quote_in_the_clinical_table_costs_no_patient(root):
+    (root / "clinical.tsv").write_text(OLD.replace("TCGA-LUAD\t58", '"TCGA-LUAD\t58', 1))
+    assert read_tcga_luad(root).table["patient"].tolist() == SUBJECTS[:3]
+
+
+def test_clinical_json_of_the_gdc(root):
+    cases = [
+        {
+            "submitter_id": "TCGA-17-Z001",
+            "demographic": {"sex_at_birth": "female", "race": "white", "age_at_index": 58},
+            "diagnoses": [
+                {"ajcc_pathologic_stage": "Stage IIB", "treatments": []},
+                {"ajcc_pathologic_stage": None},
+            ],
+        },
+        {
+            "submitter_id": "TCGA-17-Z002",
+            "demographic": {"gender": "male", "race": "black or african american", "age_at_index": 71},
+            "diagnoses": [{"ajcc_pathologic_stage": "Stage IIIA"}],
+        },
+        {"submitter_id": "TCGA-17-Z003", "diagnoses": [{"ajcc_pathologic_stage": "Stage IV"}]},
+    ]
+    (root / "clinical.cart.2026-01-01.json").write_text(json.dumps(cases))
+    table = read_tcga_luad(root).table
+    assert table["stage"].tolist() == [0, 1, 1]
+    assert table["sex"].fillna("?").tolist() == ["female", "?", "?"]  # the first name that has a value
+    assert table["race"].fillna("?").tolist() == ["white", "black", "?"]
+    assert table["age"].fillna(-1).tolist() == [58, 71, -1]
+    for text, message in (("[1]", "is not a list of cases"), ("[]", "has no case"), ("{", "cannot be read")):
+        (root / "clinical.cart.2026-01-01.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_tcga_luad(root)

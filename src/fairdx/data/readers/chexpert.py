@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import age_groups, parse_ages, parse_groups, require_words, row_of
 from fairdx.data.checks import require_columns
-from fairdx.data.files import (
-    age_groups,
-    found_in,
-    known_ages,
-    parse_groups,
-    parse_numbers,
-    read_text_table,
-    require_words,
-    row_of,
-    source_folder,
-)
+from fairdx.data.files import found_in, source_folder
 from fairdx.data.readers.observations import (
     ALIASES,
     CLASSES,
@@ -35,14 +26,20 @@ from fairdx.data.readers.observations import (
     view_exclusions,
 )
 from fairdx.data.source import Source
+from fairdx.data.tabular import read_sheets, read_text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
-_SPLITS = {"train.csv": "train", "valid.csv": "test"}
-_FOLDERS = ("train", "valid")
+_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "train": ("train.csv",),
+    "validation": ("valid.csv", "val_labels.csv"),
+    "test": ("test.csv", "test_labels.csv"),
+}
+"""The tables by what they are for; the second names are those of CheXlocalize."""
+_FOLDERS = ("train", "valid", "val", "test")
 _SEX = {"Male": "male", "Female": "female", "Unknown": None}
 _DEMOGRAPHICS = ("PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE")
 _AGE_TOLERANCE = 15  # years, as public readers of the demographics use
@@ -65,16 +62,18 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     Example: `fairdx prepare chexpert --root CheXpert-v1.0-small --out prepared/chexpert`
 
     Args:
-        root: Holds `train.csv`, `valid.csv`, their folders of images, and possibly `CHEXPERT DEMO.xlsx`.
+        root: Holds `train.csv`, `valid.csv`, possibly `test.csv` (or the `val_labels.csv` and
+            `test_labels.csv` of CheXlocalize), their folders of images, and possibly `CHEXPERT DEMO.xlsx`.
         finding: The main label.
         uncertain: What a label of -1 becomes.
         unmentioned: What a blank label becomes.
         view: Which views to keep.
         age_bins: Ages in years at which a new age group begins.
         race_map: Which races to tell apart, where the demographics are there.
-        official_split: Whether to train on `train.csv` and test on the radiologists' `valid.csv`, some 200
-            patients, too few for rates of groups; otherwise both are pooled and split by patient, 90 to 10
-            as in the paper.
+        official_split: Whether to train on `train.csv` and test on what radiologists labelled: on `test.csv`
+            where it is there, `valid.csv` then being the validation, else on `valid.csv`, some 200 patients,
+            too few for rates of groups; otherwise all tables that are there are pooled and split by patient,
+            90 to 10 as in the paper.
         scan_files: Whether to look through all folders for images that the tables do not mention, and to list
             these as left out; about a second for each 10,000 folders on a local disk.
 
@@ -86,18 +85,19 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     """
     folder = source_folder(root)
     labels = order_labels(finding)
+    demographics = _demographics(folder)
     out = pd.concat(
         [
-            _table(folder / name, labels, uncertain, unmentioned).assign(split=side)
-            for name, side in _SPLITS.items()
+            _table(file, labels, uncertain, unmentioned, demographics).assign(split=side)
+            for side, file in _tables(folder, official_split=official_split).items()
         ],
         ignore_index=True,
     )
     settings: dict[str, Any] = {"age_zero_taken_as_unknown": int((out["age"] == 0).sum())}
-    out["age"], settings["impossible_ages"] = known_ages(out["age"].mask(out["age"] == 0))
+    settings["impossible_ages"] = int(out.pop("impossible_age").sum())
+    out["age"] = out["age"].mask(out["age"] == 0)
     out["age_group"], age_names = age_groups(out["age"], age_bins)
     attributes = {"sex": ("male", "female"), "age_group": age_names}
-    demographics = _demographics(folder)
     if demographics is not None:
         out["race"], attributes["race"], found = _race(out, demographics, race_map)
         settings |= found
@@ -125,18 +125,42 @@ def read_chexpert(  # noqa: PLR0913 - one argument for each policy
     )
 
 
-def _table(file: Path, labels: Sequence[str], uncertain: Uncertain, unmentioned: Unmentioned) -> pd.DataFrame:
-    """One of the two tables: what is known of each image, and the codes of its labels."""
-    table = read_text_table(file, _COLUMNS)
+def _tables(folder: Path, *, official_split: bool) -> dict[str, Path]:
+    """The tables that are there, by the split that they are."""
+    files = {}
+    for side, names in _TABLES.items():
+        present = [folder / name for name in names if (folder / name).exists()]
+        if len(present) > 1:
+            raise InputError(f"{folder} has both {' and '.join(names)}: move away the one that is not meant")
+        if present:
+            files[side] = present[0]
+    if not files or (official_split and "train" not in files):
+        raise InputError(f"{folder / 'train.csv'} does not exist")
+    if official_split and len(files) < 2:
+        raise InputError(f"{folder / 'valid.csv'} does not exist: add it, or do not use the official split")
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    return files
+
+
+def _table(
+    file: Path,
+    labels: Sequence[str],
+    uncertain: Uncertain,
+    unmentioned: Unmentioned,
+    demographics: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """One of the tables: what is known of each image, and the codes of its labels."""
+    table = read_text_table(file, _COLUMNS if file.name in ("train.csv", "valid.csv") else ("Path",))
     table = table.rename(columns={old: new for old, new in ALIASES.items() if old in table})
     require_columns(table, labels, file)
     codes = parse_observations(table, labels, file, uncertain=uncertain, unmentioned=unmentioned)
-    return pd.concat([_rows(table, file), codes], axis=1)
+    return pd.concat([_rows(table, file, demographics), codes], axis=1)
 
 
-def _rows(table: pd.DataFrame, file: Path) -> pd.DataFrame:
+def _rows(table: pd.DataFrame, file: Path, demographics: pd.DataFrame | None) -> pd.DataFrame:
     """Image, path, patient, sex, age and view of each row."""
-    parts = table["Path"].fillna("").str.extract(r"^[^/]+/((?:train|valid)/(patient\d+)/.+)$")
+    parts = table["Path"].fillna("").str.extract(rf"^(?:[^/]+/)?((?:{'|'.join(_FOLDERS)})/(patient\d+)/.+)$")
     wrong = parts[0].isna()
     if wrong.any():
         value = table["Path"].fillna("")[wrong].iloc[0]
@@ -144,19 +168,39 @@ def _rows(table: pd.DataFrame, file: Path) -> pd.DataFrame:
             f"{file} row {row_of(table, wrong)}: 'Path' is {value!r}, not like "
             "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
         )
+    table = _completed(table, parts[1], demographics)
     require_words(table, "Frontal/Lateral", ("Frontal", "Lateral"), file)
     side = table["Frontal/Lateral"]
+    age, _ = parse_ages(table, "Age", file)
     return pd.DataFrame(
         {
             "image": parts[0],
             "path": parts[0],
             "patient": parts[1],
             "sex": parse_groups(table, "Sex", _SEX, file),
-            "age": parse_numbers(table, "Age", file),
+            "age": age,
+            "impossible_age": age.isna() & table["Age"].notna(),
             # Some images are called frontal and yet have the lateral positions LL and RL.
             "view": table["AP/PA"].where(side == "Frontal", "lateral"),
         }
     )
+
+
+def _completed(
+    table: pd.DataFrame, patient: pd.Series[str], demographics: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Tables of test sets have labels alone: sex and age are the patient's, the view is in the name."""
+    table = table.copy()
+    first = None if demographics is None else demographics.drop_duplicates("PATIENT").set_index("PATIENT")
+    for column, name in (("Sex", "GENDER"), ("Age", "AGE_AT_CXR")):
+        if column not in table:
+            table[column] = None if first is None else patient.map(first[name])
+    if "Frontal/Lateral" not in table:
+        lateral = table["Path"].str.contains("lateral", case=False)
+        table["Frontal/Lateral"] = lateral.map({True: "Lateral", False: "Frontal"})
+    if "AP/PA" not in table:
+        table["AP/PA"] = "frontal"
+    return table
 
 
 def _demographics(folder: Path) -> pd.DataFrame | None:
@@ -166,13 +210,7 @@ def _demographics(folder: Path) -> pd.DataFrame | None:
     file = folder / "CHEXPERT DEMO.xlsx"
     if not file.exists():
         return None
-    try:
-        sheets = pd.read_excel(file, sheet_name=None, dtype=str)
-    except ImportError:
-        raise InputError(f"{file} needs the package openpyxl: pip install 'fairdx[excel]'") from None
-    except Exception as error:  # a damaged workbook raises whatever its parser does
-        raise InputError(f"{file} cannot be read as a workbook: {error}") from error
-    for sheet in sheets.values():
+    for sheet in read_sheets(file).values():
         if "PATIENT" in sheet:
             require_columns(sheet, _DEMOGRAPHICS, file)
             return sheet
@@ -183,7 +221,7 @@ def _race(
     out: pd.DataFrame, demographics: pd.DataFrame, race_map: RaceMap
 ) -> tuple[pd.Series[str], tuple[str, ...], dict[str, int]]:
     """Race of each image by its patient, and what did not fit together."""
-    group, names = parse_race(demographics["PRIMARY_RACE"], race_map)
+    group, names, unrecognised = parse_race(demographics["PRIMARY_RACE"], race_map)
     by_patient, conflicts, ties = most_frequent(demographics["PATIENT"], group)
     met = found_in(out["patient"], demographics["PATIENT"])
     require_some(int(met.sum()), "CheXpert and its demographics")
@@ -203,5 +241,6 @@ def _race(
         ),
         "patients_of_contradictory_race": conflicts,
         "patients_of_undecided_race": ties,
+        "records_of_unrecognised_race": unrecognised,
     }
     return out["patient"].map(by_patient), names, found

@@ -6,18 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from fairdx.core.errors import InputError
-from fairdx.data.files import (
-    age_groups,
-    find_file,
-    known_ages,
-    parse_codes,
-    parse_groups,
-    parse_numbers,
-    read_text_table,
-    source_folder,
-)
+from fairdx.data.cells import age_groups, parse_ages, parse_codes, parse_groups
+from fairdx.data.checks import require_choice
+from fairdx.data.files import find_file, images_in, source_folder
 from fairdx.data.source import Source, exclude
+from fairdx.data.tabular import read_text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +23,9 @@ MALIGNANT: Final = ("akiec", "bcc", "mel")
 _SEX = {"male": "male", "female": "female", "unknown": None}
 
 
-def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Source:
+def read_ham10000(
+    root: str | Path, *, malignant: Sequence[str] = MALIGNANT, age_bins: Sequence[float] = (60,)
+) -> Source:
     """Read the HAM10000 data set.
 
     There is no patient in it: several pictures of one lesion stay together instead.
@@ -40,27 +35,30 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
     Args:
         root: Holds `HAM10000_metadata.csv` and the pictures, in `HAM10000_images/` or in
             `HAM10000_images_part_1/` and `HAM10000_images_part_2/`.
+        malignant: The diagnoses that are malignant; some authors count actinic keratosis (akiec) as benign.
         age_bins: Ages in years at which a new age group begins.
 
     Returns:
-        Malignant (actinic keratosis, basal cell carcinoma, melanoma) and the diagnosis as labels; sex and age
-        group as attributes.
+        Malignant (by default actinic keratosis, basal cell carcinoma, melanoma) and the diagnosis as labels;
+        sex and age group as attributes.
 
     Raises:
         InputError: A missing file or column, or a value that means nothing.
     """
+    for name in malignant:
+        require_choice("malignant", name, DIAGNOSES)
     folder = source_folder(root)
     file = find_file(folder, "HAM10000_metadata.csv", "HAM10000_metadata")
     table = read_text_table(file, ("lesion_id", "image_id", "dx", "age", "sex"))
-    age, impossible = known_ages(parse_numbers(table, "age", file))
+    age, impossible = parse_ages(table, "age", file)
     age_group, age_names = age_groups(age, age_bins)
-    paths = _image_paths(folder)
+    paths = images_in(folder, ("HAM10000_images*",), (".jpg",), stem=True)
     out = pd.DataFrame(
         {
             "image": table["image_id"],
             "path": [paths.get(name, f"HAM10000_images/{name}.jpg") for name in table["image_id"]],
             "patient": table["lesion_id"],
-            "malignant": parse_codes(table, "dx", {dx: int(dx in MALIGNANT) for dx in DIAGNOSES}, file),
+            "malignant": parse_codes(table, "dx", {dx: int(dx in malignant) for dx in DIAGNOSES}, file),
             "diagnosis": parse_codes(table, "dx", {dx: code for code, dx in enumerate(DIAGNOSES)}, file),
             "sex": parse_groups(table, "sex", _SEX, file),
             "age_group": age_group,
@@ -76,7 +74,7 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
         root=folder,
         policies={
             "table": file.name,
-            "malignant": list(MALIGNANT),
+            "malignant": list(malignant),
             "age_bins": list(age_bins),
             "patient": "lesion",
         },
@@ -84,13 +82,3 @@ def read_ham10000(root: str | Path, *, age_bins: Sequence[float] = (60,)) -> Sou
         settings={"impossible_ages": impossible},
         channels=3,
     )
-
-
-def _image_paths(root: Path) -> dict[str, str]:
-    """Path of each picture below the root, by the name of the image."""
-    paths: dict[str, str] = {}
-    for file in sorted(root.glob("HAM10000_images*/*.jpg")):
-        path = file.relative_to(root).as_posix()
-        if paths.setdefault(file.stem, path) != path:
-            raise InputError(f"{root} holds image {file.stem!r} twice: as {paths[file.stem]} and as {path}")
-    return paths

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import age_groups, known_ages, parse_ages, parse_groups, parse_numbers, row_of
 from fairdx.data.checks import require_choice, require_columns
-from fairdx.data.files import (
-    age_groups,
-    find_file,
-    found_in,
-    known_ages,
-    parse_groups,
-    parse_numbers,
-    read_text_table,
-    row_of,
-    source_folder,
-)
+from fairdx.data.files import find_file, found_in, source_folder
 from fairdx.data.readers.observations import (
     ALIASES,
     CLASSES,
@@ -37,6 +28,7 @@ from fairdx.data.readers.observations import (
     view_exclusions,
 )
 from fairdx.data.source import Source
+from fairdx.data.tabular import read_text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,7 +210,7 @@ def _add_patients(
     patients = pd.DataFrame(
         {
             "sex": parse_groups(table, "gender", {"M": "male", "F": "female"}, file),
-            "birth": parse_numbers(table, "anchor_year", file) - parse_numbers(table, "anchor_age", file),
+            "birth": parse_numbers(table, "anchor_year", file) - parse_ages(table, "anchor_age", file)[0],
         }
     ).set_axis(table["subject_id"])
     if not patients.index.is_unique:
@@ -244,7 +236,7 @@ def _add_admissions(
     table = read_text_table(file, ("subject_id",), only=lambda name: name in wanted)
     race_column = "race" if "race" in table else "ethnicity"  # MIMIC-IV 1.0 called it so
     require_columns(table, (race_column,), file)
-    group, names = parse_race(table[race_column], race_map)
+    group, names, unrecognised = parse_race(table[race_column], race_map)
     race, conflicts, ties = most_frequent(table["subject_id"], group)
     out["race"] = out["patient"].map(race)
     attributes = {"race": names}
@@ -252,6 +244,7 @@ def _add_admissions(
         "images_without_admission": int((~found_in(out["patient"], table["subject_id"])).sum()),
         "patients_of_contradictory_race": conflicts,
         "patients_of_undecided_race": ties,
+        "admissions_of_unrecognised_race": unrecognised,
     }
     if "insurance" in table:
         insurance, _, _ = most_frequent(table["subject_id"], table["insurance"])

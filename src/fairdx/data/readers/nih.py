@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import age_groups, parse_ages, parse_groups, row_of
 from fairdx.data.checks import require_choice
-from fairdx.data.files import (
-    IMAGE_ENDINGS,
-    age_groups,
-    find_file,
-    known_ages,
-    parse_groups,
-    read_text_table,
-    row_of,
-    source_folder,
-)
+from fairdx.data.files import find_file, images_in, source_folder
 from fairdx.data.source import Source, exclude
+from fairdx.data.tabular import read_text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +75,7 @@ def read_nih(
     )
     rows, impossible = _rows(table, file)
     rows["age_group"], age_names = age_groups(rows["age"], age_bins)
-    paths = _image_paths(folder)
+    paths = images_in(folder, _FOLDERS)
     rows["path"] = [paths.get(name, f"images/{name}") for name in rows["image"]]
     labels = _labels(table, chosen, file)
     exclusions = [exclude(pd.Series(sorted(set(paths) - set(rows["image"])), dtype=str), "not in the table")]
@@ -116,7 +108,7 @@ def _rows(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, int]:
     sex = "Patient Sex" if "Patient Sex" in table else "Patient Gender"
     if sex not in table:
         raise InputError(f"{file} has no column 'Patient Gender' or 'Patient Sex'")
-    age, impossible = _ages(table, file)
+    age, impossible = parse_ages(table, "Patient Age", file)
     rows = {
         "image": table["Image Index"],
         "patient": table["Patient ID"],
@@ -125,17 +117,6 @@ def _rows(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, int]:
         "view": table["View Position"],
     }
     return pd.DataFrame(rows), impossible
-
-
-def _ages(table: pd.DataFrame, file: Path) -> tuple[pd.Series[float], int]:
-    """Ages in years: `58`, or `058Y`, `011M`, `005D` as in DICOM."""
-    parts = table["Patient Age"].str.extract(r"^(\d{1,4})([YMWD]?)$")
-    wrong = parts[0].isna() & table["Patient Age"].notna()
-    if wrong.any():
-        value = table.loc[wrong, "Patient Age"].iloc[0]
-        raise InputError(f"{file} row {row_of(table, wrong)}: 'Patient Age' is {value!r}, not an age")
-    per_year = parts[1].map({"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25})
-    return known_ages((parts[0].astype(float) / per_year).astype(float))
 
 
 def _labels(table: pd.DataFrame, chosen: list[str], file: Path) -> pd.DataFrame:
@@ -155,21 +136,6 @@ def _labels(table: pd.DataFrame, chosen: list[str], file: Path) -> pd.DataFrame:
     main = present[chosen].max(axis=1).rename(" or ".join(chosen))
     others = present.drop(columns=main.name) if main.name in present else present
     return pd.concat([main, others], axis=1).reindex(table.index).astype("Int16")
-
-
-def _image_paths(root: Path) -> dict[str, str]:
-    """Path of each image file below the root, by its name."""
-    paths: dict[str, str] = {}
-    for pattern in _FOLDERS:
-        for folder in sorted(root.glob(pattern)):
-            with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGE_ENDINGS))
-            for name in names:
-                path = f"{folder.relative_to(root).as_posix()}/{name}"
-                if name in paths:
-                    raise InputError(f"{root} holds image {name!r} twice: as {paths[name]} and as {path}")
-                paths[name] = path
-    return paths
 
 
 def _official_split(root: Path) -> dict[str, str] | None:

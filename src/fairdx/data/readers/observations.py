@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import parse_codes, without_missing
 from fairdx.data.checks import require_choice
-from fairdx.data.files import parse_codes, unlisted_files
+from fairdx.data.files import unlisted_files
 from fairdx.data.source import exclude
 
 if TYPE_CHECKING:
@@ -45,7 +46,32 @@ View = Literal["frontal", "AP", "PA", "all"]
 RaceMap = Literal["white_black_asian_other", "white_black_other", "white_other", "white_black_asian"]
 """Which races are told apart; those not named become "other", or unknown where there is no other."""
 
-_UNKNOWN_RACE = ("unknown", "refused", "declined", "unable", "not reported", "race and ethnicity unknown")
+_RACES: Final = {
+    "white": ("white", "caucasian", "european"),
+    "black": ("black", "african"),
+    "asian": ("asian", "south asian", "east asian", "southeast asian"),
+}
+"""What the words for each of them begin with."""
+_OTHER_RACES = (
+    "other",
+    "hispanic",
+    "latin",
+    "indian",
+    "alaska",
+    "native",
+    "hawaii",
+    "pacific",
+    "multi",
+    "mixed",
+    "two or more",
+    "more than one",
+    "south american",
+    "portuguese",
+    "middle east",
+    "arab",
+)
+"""What the words for races beside these contain."""
+_UNKNOWN_RACE = ("unknown", "refus", "declin", "unable", "not reported", "not specified", "prefer not")
 
 
 def order_labels(finding: str) -> tuple[str, ...]:
@@ -101,7 +127,8 @@ def view_exclusions(position: pd.Series[str], view: View) -> pd.Series[str]:
     """Find the images that are not of the views wanted.
 
     Args:
-        position: AP, PA, LATERAL, LL, ... of each image, null where it is not said.
+        position: AP, PA, LATERAL, LL, ... of each image, "frontal" where no more is known, null where
+            it is not said.
         view: The views wanted.
 
     Returns:
@@ -111,7 +138,7 @@ def view_exclusions(position: pd.Series[str], view: View) -> pd.Series[str]:
         InputError: There is no such choice.
     """
     require_choice("view", view, get_args(View))
-    wanted = {"frontal": ["AP", "PA"], "all": list(position.dropna().unique())}.get(view, [view])
+    wanted = {"frontal": ["AP", "PA", "frontal"], "all": list(position.dropna().unique())}.get(view, [view])
     reason = ("view is " + position).fillna("all" if view == "all" else "view is not said")
     return reason.mask(position.isin(wanted) | (view == "all"))
 
@@ -137,7 +164,7 @@ def list_exclusions(
     return pd.concat([listed, unlisted_files(root, folders, out["path"])], ignore_index=True)
 
 
-def parse_race(words: pd.Series[str], race_map: RaceMap) -> tuple[pd.Series[str], tuple[str, ...]]:
+def parse_race(words: pd.Series[str], race_map: RaceMap) -> tuple[pd.Series[str], tuple[str, ...], int]:
     """Map the many spellings of race to few groups.
 
     Args:
@@ -145,21 +172,25 @@ def parse_race(words: pd.Series[str], race_map: RaceMap) -> tuple[pd.Series[str]
         race_map: Which races are told apart, by what the words begin with.
 
     Returns:
-        The group of each, null where the race is unknown, and the names of the groups.
+        The group of each, null where the race is unknown; the names of the groups; and how many words are
+        not known for a race: they count as other.
 
     Raises:
         InputError: There is no such map.
     """
     require_choice("race_map", race_map, get_args(RaceMap))
     names = tuple(race_map.split("_"))
-    folded = words.str.casefold()
+    folded = without_missing(words)[0].str.strip().str.casefold()
+    known = folded.str.contains("|".join(_OTHER_RACES), regex=True, na=False)
     group = pd.Series(
         "other" if "other" in names else None, index=words.index, dtype=pd.StringDtype(na_value=np.nan)
     )
-    for name in names:
-        group = group.mask(folded.str.startswith(name, na=False), name)
+    for name in (name for name in names if name in _RACES):
+        group = group.mask(folded.str.startswith(_RACES[name], na=False), name)
+    for beginnings in _RACES.values():
+        known |= folded.str.startswith(beginnings, na=False)
     unknown = folded.isna() | folded.str.contains("|".join(_UNKNOWN_RACE), regex=True, na=False)
-    return group.mask(unknown), names
+    return group.mask(unknown), names, int((~known & ~unknown).sum())
 
 
 def most_frequent(keys: pd.Series[str], values: pd.Series[str]) -> tuple[pd.Series[str], int, int]:

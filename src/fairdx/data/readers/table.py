@@ -1,63 +1,71 @@
-"""Any CSV or Parquet file with one row per image: paths, patients, labels and attributes."""
+"""Any table with one row per image, or with several images a row: paths, patients, labels and attributes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from fairdx.core.errors import InputError
-from fairdx.data.checks import require_columns
-from fairdx.data.files import (
-    age_groups,
-    find_file,
-    parse_codes,
-    parse_groups,
-    parse_numbers,
-    read_text_table,
-    row_of,
-    source_folder,
-)
-from fairdx.data.source import Source
+from fairdx.data.cells import parse_groups, row_of
+from fairdx.data.checks import require_choice, require_columns
+from fairdx.data.files import find_file, locate_images, source_folder
+from fairdx.data.readers.specs import OTHERS, Spec, find_classes, find_groups, parse_spec
+from fairdx.data.source import RESERVED, Source
+from fairdx.data.split import SPLITS
+from fairdx.data.tabular import read_any_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 SPLIT_WORDS: Final = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "validate", "valid", "val"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    "train": ("train", "training"),
+    "validation": ("validation", "validate", "valid", "val"),
+    "test": ("test", "testing"),
 }
 """What the published data sets call their splits."""
+_PATTERNS = ("*.csv", "*.parquet", "*.tsv", "*.csv.gz", "*.tsv.gz", "*.xlsx")
 
 
-def read_table(
+def read_table(  # noqa: PLR0913 - one argument for each column that can be named
     root: str | Path,
     *,
     label: Sequence[str],
     attribute: Sequence[str],
     table: str | None = None,
-    image: str = "image",
+    image: Sequence[str] = ("image",),
     patient: str = "patient",
     split: str | None = None,
+    missing: Sequence[str] = (),
     channels: int = 1,
+    encoding: str = "utf-8",
+    sheet: str | None = None,
 ) -> Source:
-    """Read any table (CSV or Parquet) with one row for each image: paths, patients, labels, attributes.
+    """Read any table (CSV, TSV, Excel, Parquet) of images: paths, patients, labels, attributes.
 
     Example: `fairdx prepare table --root scans --label ill --attribute sex --out prepared/scans`
 
     Args:
         root: Folder that the paths start from, and the table lies in.
-        label: Label columns, the main one first: `name` for a column of 0 and 1, or `name:benign|malignant`
-            to list the values that are the classes, in the order of their codes.
-        attribute: Attribute columns, the main one first: `name`, every value being a group, or
-            `name:male|female` to list the groups, or `age@40,60` to divide numbers into groups at these.
-        table: Name of the CSV or Parquet file; the only one in the folder if left out.
-        image: Column of paths, relative to the root.
-        patient: Column of patients.
-        split: Column with a split to use (train, validation, test); made by patient if left out.
+        label: Label columns, the main one first: `name` for a column of 0 and 1, `name:benign|malignant` for
+            the values that are the classes, in the order of their codes, `name:benign=nv|malignant=mel,bcc`
+            to merge values, `name:malignant=mel,bcc` against all others, or `name=MEL+NV+BCC` for a class in
+            each of several columns of 0 and 1.
+        attribute: Attribute columns, the main one first: `name`, each value being a group, `name:male|female`
+            to list the groups, `name:light=1,2|dark=5,6` to merge values (`*` for all others), `age@40,60` to
+            divide numbers into groups at these, or `race=white+black` for a group in each of several columns.
+        table: Name of the table's file; the only one in the folder if left out.
+        image: Column of paths, relative to the root, or of names of images anywhere below it, with an ending
+            or without; repeated, several images a row, as of the left and the right eye.
+        patient: Column of patients; that of the images where there are no patients.
+        split: Column with a split to use (train, validation, test), or `name:train=0,1,2|validation=3|test=4`
+            for one in other words; made by patient if left out.
+        missing: A further word that says that a value is not known, besides blanks and, in attributes, those
+            that always do (unknown, nan, n/a, -1, prefer not to say, ...); it is counted.
         channels: 1 (grey) or 3 (RGB).
+        encoding: What the text is written in, as latin-1.
+        sheet: Which sheet of a workbook; by default the first that has the columns.
 
     Returns:
         The labels and attributes that were named, with all other columns of the table kept.
@@ -66,80 +74,99 @@ def read_table(
         InputError: A missing file or column, or a value that means nothing; the message names the row.
     """
     folder = source_folder(root)
-    file = folder / table if table else find_file(folder, "*.csv", "*.parquet")
-    data = _read(file)
-    label_names = [spec.partition(":")[0] for spec in label]
-    attribute_names = [spec.partition(":")[0].partition("@")[0] for spec in attribute]
-    needed = [image, patient, *([split] if split else []), *label_names, *attribute_names]
-    require_columns(data, needed, file)
-    blank = data[image].isna()
-    if blank.any():
-        raise InputError(f"{file} row {row_of(data, blank)}: {image!r} is blank")
-    out = pd.DataFrame({"image": data[image], "path": data[image], "patient": data[patient]})
-    labels, attributes = {}, {}
-    for spec in label:
-        name, out_column, classes = _label(data, spec, file)
-        out[name], labels[name] = out_column, classes
-    for spec in attribute:
-        name, groups, names = _attribute(data, spec, file)
-        out[name], attributes[name] = groups, names
+    file = folder / table if table else find_file(folder, *_PATTERNS)
+    images = [image] if isinstance(image, str) else list(image)
+    data = read_any_table(file, (*images, patient), encoding=encoding, sheet=sheet)
+    out, settings = _images(data, images, patient, file)
+    out["path"], by_name = locate_images(folder, out["image"])
+    settings |= {"images_found_by_name": by_name} if by_name else {}
+    columns: dict[str, Any] = {}
+    labels, attributes = _specs(label, data, file), _specs(attribute, data, file)
+    classes: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    for spec in labels:
+        columns[spec.name], found = find_classes(data, spec, file, missing)
+        classes[spec.name] = found.names
+        settings |= found.counts
+    for spec in attributes:
+        found = find_groups(data, spec, file, missing)
+        columns[_attribute_name(spec)], groups[_attribute_name(spec)] = found.values, found.names
+        settings |= found.counts
     if split:
-        lowered = data.assign(**{split: data[split].str.lower().fillna("(blank)")})
-        out["split"] = parse_groups(lowered, split, SPLIT_WORDS, file)
-    others = data.drop(
-        columns=[column for column in data if column in out or column in (image, patient, split)]
+        columns["split"] = _split(data, split, file)
+    rows = pd.concat(
+        [
+            pd.DataFrame(columns, index=data.index),
+            _others(data, [*images, patient, *(s.name for s in (*labels, *attributes) if s.plain)], columns),
+        ],
+        axis=1,
     )
     return Source(
         name="table",
-        table=pd.concat([out, others], axis=1),
-        labels=labels,
-        attributes=attributes,
+        table=out.join(rows, on="row").drop(columns="row"),
+        labels=classes,
+        attributes=groups,
         root=folder,
-        policies={"table": file.name, "label": list(label), "attribute": list(attribute)},
+        policies={
+            "table": file.name,
+            "label": list(label),
+            "attribute": list(attribute),
+            "missing": list(missing),
+        },
+        settings=settings,
         channels=channels,
     )
 
 
-def _read(file: Path) -> pd.DataFrame:
-    """Read CSV or Parquet, every cell as text: `1`, `1.0` and `True` keep what they were written as."""
-    if file.suffix != ".parquet":
-        return read_text_table(file)
-    try:
-        data = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as a table: {error}") from error
-    data = data.reset_index(drop=True)
-    return pd.DataFrame({name: cells.astype(str).where(cells.notna()) for name, cells in data.items()})
+def _images(
+    data: pd.DataFrame, images: Sequence[str], patient: str, file: Path
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Image, patient and row of the table of each image; which column it is from, where there are several."""
+    parts = []
+    for column in images:
+        part = pd.DataFrame({"image": data[column], "patient": data[patient], "row": data.index})
+        parts.append(part.assign(image_column=column) if len(images) > 1 else part)
+    out = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    blank = out["image"].isna()
+    nowhere = data[list(images)].isna().all(axis=1)
+    if nowhere.any():
+        raise InputError(f"{file} row {row_of(data, nowhere)}: {' and '.join(map(repr, images))} is blank")
+    settings = {"images_missing_of_a_row": int(blank.sum())} if blank.any() else {}
+    return out[~blank].reset_index(drop=True), settings
 
 
-def _label(data: pd.DataFrame, spec: str, file: Path) -> tuple[str, pd.Series[int], tuple[str, ...]]:
-    name, _, listed = spec.partition(":")
-    if listed:
-        classes = tuple(listed.split("|"))
-        _require_each(data, name, "class", classes, file)
-        return name, parse_codes(data, name, {word: code for code, word in enumerate(classes)}, file), classes
-    words = {"0": 0, "0.0": 0, "False": 0, "1": 1, "1.0": 1, "True": 1}
-    return name, parse_codes(data, name, words, file), ("0", "1")
-
-
-def _attribute(data: pd.DataFrame, spec: str, file: Path) -> tuple[str, pd.Series[str], tuple[str, ...]]:
-    name, _, edges = spec.partition("@")
-    if edges:
-        try:
-            bins = [float(edge) for edge in edges.split(",")]
-        except ValueError:
-            raise InputError(f"attribute {spec!r} does not end in numbers, as age@40,60 does") from None
-        groups, names = age_groups(parse_numbers(data, name, file), bins)
-        return f"{name}_group", groups, names
-    name, _, listed = spec.partition(":")
-    names = tuple(listed.split("|")) if listed else tuple(sorted(data[name].dropna().unique()))
-    _require_each(data, name, "group", names, file)
-    return name, parse_groups(data, name, {word: word for word in names}, file), names
-
-
-def _require_each(data: pd.DataFrame, column: str, kind: str, names: Iterable[str], file: Path) -> None:
-    """Refuse a class or group that was listed and is nowhere: a typing error, most often."""
-    present = set(data[column])
+def _specs(texts: Sequence[str], data: pd.DataFrame, file: Path) -> list[Spec]:
+    """The labels or attributes that were named, none of them twice."""
+    specs = [parse_spec(text, data.columns) for text in texts]
+    require_columns(data, [column for spec in specs for column in spec.columns], file)
+    names = [_attribute_name(spec) for spec in specs]
     for name in names:
-        if name not in present:
-            raise InputError(f"{file} has no row with the {kind} {name!r} of {column!r}")
+        if names.count(name) > 1:
+            raise InputError(f"{name!r} is named twice: give each label and each attribute once")
+    return specs
+
+
+def _attribute_name(spec: Spec) -> str:
+    return f"{spec.name}_group" if spec.edges else spec.name
+
+
+def _others(data: pd.DataFrame, used: Sequence[str], made: Iterable[str]) -> pd.DataFrame:
+    """All further columns of the table; one whose name is taken gets another."""
+    others = data.drop(columns=list(dict.fromkeys(used)))
+    taken = {*made, *RESERVED}
+    return others.rename(columns={name: f"{name}_in_table" for name in others if name in taken})
+
+
+def _split(data: pd.DataFrame, text: str, file: Path) -> pd.Series[str]:
+    """The split that a column says, in the words of the published data sets or in those given."""
+    spec = parse_spec(text, data.columns)
+    column = spec.columns[0]
+    require_columns(data, [column], file)
+    lowered = data.assign(**{column: data[column].str.lower().fillna("(blank)")})
+    words: dict[str, str | None] = {}
+    for side, named in (spec.words or SPLIT_WORDS).items():
+        require_choice("split", side, SPLITS)
+        words |= dict.fromkeys((word.lower() for word in named), side)
+    if OTHERS in words:
+        words |= dict.fromkeys(set(lowered[column]) - set(words), words.pop(OTHERS))
+    return parse_groups(lowered, column, words, file)

@@ -1,0 +1,115 @@
+"""Everything that is estimated about one attribute of a binary audit."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fairdx.auditing.design import Grouping
+from fairdx.auditing.draws import Draws
+from fairdx.auditing.effects import Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.gaps import equity_scaled_estimate, gap_estimates
+from fairdx.auditing.groups import group_estimates
+from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.resampled import Resampled
+from fairdx.auditing.result import Attribute, Gap, Sensitivity, Support, Test
+from fairdx.auditing.study import Study
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.causal import common_support
+from fairdx.metrics.inputs import Floats, Ints
+
+Effects = dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found about one attribute.
+
+    Attributes:
+        about: The attribute.
+        chosen: Indices of the groups that are compared.
+        by_group: Performance of every group.
+        gaps: By metric.
+        effects: By group.
+        simultaneous: As `effects`, with intervals for all groups at once.
+        adjusted: Standardised over covariates.
+        support: Images that this leaves out.
+        sensitivity: Of the direct effects.
+        tests: Not yet corrected for each other.
+    """
+
+    about: Attribute
+    chosen: Ints
+    by_group: dict[str, dict[str, Estimate]]
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    effects: Effects = field(default_factory=dict)
+    simultaneous: Effects = field(default_factory=dict)
+    adjusted: Effects = field(default_factory=dict)
+    support: dict[str, Support] = field(default_factory=dict)
+    sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
+    tests: list[Test] = field(default_factory=list)
+
+
+def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
+    """Estimate and test everything about an attribute.
+
+    Args:
+        draws: What was resampled.
+        grouping: The attribute.
+        study: The study.
+
+    Returns:
+        The figures. Groups that are too small are in `by_group` alone.
+    """
+    data, about = draws.data[grouping.name], study.describe(grouping)
+    by_group = group_estimates(data, draws.sample.truth.of_full)
+    compared = [s for s, g in enumerate(grouping.groups) if g not in about.excluded]
+    chosen = np.array(compared, dtype=np.int64)
+    if len(chosen) < 2:
+        return Part(about, chosen, by_group)
+    kept = data.keep(chosen)
+    gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
+    gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
+    part = Part(about, chosen, by_group, gaps, tests=tests)
+    return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
+
+
+def _permuted(draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study) -> Permuted:
+    sample = draws.sample
+    group = grouping.of_finest[sample.finest]
+    rows = np.isin(group, chosen)
+    cell = (sample.truth.full * 2 + sample.decision)[rows]
+    patient = None if sample.patient is None else sample.patient[rows]
+    cells = np.searchsorted(chosen, group[rows]), cell, patient
+    counts = kept.sample.classes[0]
+    return Permuted.of(grouping.name, counts, sample.truth.of_full, cells, study.settings)
+
+
+def _with_effects(part: Part, draws: Draws, grouping: Grouping, kept: Resampled) -> Part:
+    base = kept.groups.index(part.about.reference)
+    kinds = kept.kinds if len(kept.kinds) else None
+    plain = Strata(kept.sample.classes[0], kept.replicates.classes, None, kinds, kept.multiplicity)
+    effects, others = effect_estimates(kept.who, plain, base), len(kept.groups) - 1
+    part.effects.update(effects)
+    part.simultaneous.update(effect_estimates(kept.who, plain, base, comparisons=others))
+    part.sensitivity.update(sensitivity(kept.sample.counts[0], plain, base, effects, kept.groups))
+    part.tests.extend(effect_tests(kept.who, plain, base, part.about.name))
+    if draws.strata is not None and draws.covariate is not None:
+        by_stratum = grouping.coarsen(draws.strata)[:, part.chosen]
+        adjusted = Strata(by_stratum[0], by_stratum[1:], draws.covariate)
+        part.adjusted.update(effect_estimates(kept.who, adjusted, base))
+        part.support.update(_support(kept.groups, by_stratum[0].sum(-1), base, draws.covariate))
+    return part
+
+
+def _support(groups: tuple[str, ...], totals: Floats, reference: int, covariate: Ints) -> dict[str, Support]:
+    """Images that are left out of the comparison of each group with the reference."""
+    kept = common_support(totals, reference, covariate)
+    own, base = (totals * ~kept).sum(-1), (totals[reference] * ~kept).sum(-1)
+    return {g: Support(int(own[s]), int(base[s])) for s, g in enumerate(groups) if s != reference}
+
+
+def most_affected(effects: Effects) -> str | None:
+    """The group with the largest direct effect, None if none is defined."""
+    sizes = {g: abs(found["direct_effect"].value) for g, found in effects.items()}
+    known = {g: size for g, size in sizes.items() if not np.isnan(size)}
+    return max(known, key=lambda g: known[g]) if known else None

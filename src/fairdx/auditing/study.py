@@ -1,0 +1,151 @@
+"""What does not change between the audits of one call: who the images are of, and how they are compared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairdx.auditing.design import MISSING, Grouping, groupings
+from fairdx.auditing.result import Attribute, Settings
+from fairdx.core.errors import InputError
+from fairdx.metrics.inputs import Codes, Ints
+
+LEAST_PATIENTS = 2
+"""A group of a single patient is not compared, however many images there are: nothing says how it varies."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Who the images are of, and how they are compared.
+
+    Attributes:
+        finest: Finest group of each image, (n,).
+        groupings: Attributes and intersections.
+        references: Reference group by attribute, where one was named.
+        patient: Patient codes, (n,), or None.
+        covariates: Columns to standardise over, or None.
+        settings: Of the audit.
+        attributes: What the groupings are made of.
+        intersections: Whether they are crossed.
+    """
+
+    finest: Ints
+    groupings: list[Grouping]
+    references: dict[str, str]
+    patient: Ints | None
+    covariates: dict[str, Codes] | None
+    settings: Settings
+    attributes: dict[str, Codes]
+    intersections: bool
+
+    @classmethod
+    def of(
+        cls,
+        attributes: dict[str, Codes],
+        reference: Any,
+        patient: Ints | None,
+        covariates: dict[str, Codes] | None,
+        settings: Settings,
+        *,
+        intersections: bool = True,
+    ) -> "Study":
+        """Code the groups and check the references.
+
+        Raises:
+            InputError: If an attribute has a single group or looks like an identifier, or there is no such
+                reference.
+        """
+        finest, found = groupings(attributes, intersections=intersections)
+        references = _references(reference, found)
+        return cls(finest, found, references, patient, covariates, settings, attributes, intersections)
+
+    def take(self, rows: NDArray[np.bool_]) -> "Study":
+        """The same for some of the images, (n,); groups and patients that none of them has are gone."""
+        if rows.all():
+            return self
+        attributes = {name: column.take(rows) for name, column in self.attributes.items()}
+        covariates = self.covariates and {name: column.take(rows) for name, column in self.covariates.items()}
+        patient = None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1]
+        finest, found = groupings(attributes, intersections=self.intersections)
+        groups = {grouping.name: grouping.groups for grouping in found}
+        references = {name: g for name, g in self.references.items() if g in groups.get(name, ())}
+        return replace(
+            self,
+            finest=finest,
+            groupings=found,
+            references=references,
+            patient=patient,
+            covariates=covariates,
+            attributes=attributes,
+        )
+
+    def comparable(self, rows: NDArray[np.bool_]) -> bool:
+        """Whether every attribute has two groups among some of the images, (n,)."""
+        return all(len(np.unique(column.codes[rows])) > 1 for column in self.attributes.values())
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.finest)
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients; of images when none are given."""
+        return self.n if self.patient is None else int(self.patient.max()) + 1
+
+    def describe(self, grouping: Grouping) -> Attribute:
+        """Sizes of the groups, which of them are too small, and which is the reference.
+
+        Args:
+            grouping: The attribute.
+
+        Returns:
+            The description; the largest group with a name is the reference unless another was named.
+        """
+        group = grouping.of_finest[self.finest]
+        size = np.bincount(group, minlength=len(grouping.groups))
+        patients, least = size, 0
+        if self.patient is not None:
+            pairs = np.unique(group * self.n_patients + self.patient)
+            patients, least = np.bincount(pairs // self.n_patients, minlength=len(size)), LEAST_PATIENTS
+        small = (size < self.settings.min_group_size) | (patients < least)
+        return Attribute(
+            grouping.name,
+            dict(zip(grouping.groups, size.tolist(), strict=True)),
+            dict(zip(grouping.groups, patients.tolist(), strict=True)),
+            self._reference(grouping, size),
+            [g for g, few in zip(grouping.groups, small, strict=True) if few],
+            grouping.intersection,
+        )
+
+    def _reference(self, grouping: Grouping, size: Ints) -> str:
+        """The group that was named; of an intersection the largest that is made of those named."""
+        if grouping.name in self.references:
+            return self.references[grouping.name]
+        named = {name: self.references[name] for name in grouping.parts[0] if name in self.references}
+        fitting = [
+            (MISSING not in part.values(), all(part[name] == group for name, group in named.items()))
+            for part in grouping.parts
+        ]
+        best = max(range(len(size)), key=lambda s: (fitting[s][1], fitting[s][0], size[s]))
+        return grouping.groups[best]
+
+
+def _references(reference: Any, found: list[Grouping]) -> dict[str, str]:
+    """Reference by attribute; a single one must be a group of one, and is that of all that have it."""
+    if reference is None:
+        return {}
+    groups = {grouping.name: grouping.groups for grouping in found}
+    if isinstance(reference, Mapping):
+        chosen = {str(name): str(group) for name, group in reference.items()}
+    else:
+        chosen = {name: str(reference) for name, own in groups.items() if str(reference) in own}
+        if not chosen:
+            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(groups)}.")
+    for name, group in chosen.items():
+        if group not in groups.get(name, ()):
+            known = groups[name][:10] if name in groups else tuple(groups)
+            raise InputError(f"reference {group!r} for {name!r}: there is only {', '.join(known)}.")
+    return chosen

@@ -1,0 +1,96 @@
+"""What `fairdx audit` prints: who is positive, how well the model does by group, what was found, the gaps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairdx.auditing.findings import headline
+from fairdx.auditing.result import AuditResult
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.definitions import METRICS
+
+_RATES = ("prevalence", "auroc", "selection_rate", "tpr", "fpr", "accuracy")
+
+
+def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> None:
+    """Print a summary of an audit.
+
+    Args:
+        result: The audit.
+        page: Where its page was written, or None.
+        stderr: Whether to print to standard error, because standard output has the figures.
+    """
+    console = Console(stderr=stderr)
+    console.print(_plain(headline(result)))
+    for name, one in result.per_label.items():
+        console.print(_plain(f"{name}: {headline(one)}"))
+    console.print(_rates(result))
+    for note in result.notes:
+        console.print(_plain(f"- {note.text}"))
+    console.print(_gaps(result))
+    if result.comparison:
+        console.print(_changes(result))
+    for name, model in result.models.items():
+        console.print(_plain(f"{name}: {headline(model)}"))
+        console.print(_changes(model))
+    if page is not None and str(page) != "-":
+        console.print(_plain(f"Open {page} for the whole audit."))
+
+
+def _plain(text: str) -> Text:
+    """Text as it is written: brackets are no markup, and signs that steer a terminal are spelled out."""
+    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
+def _rates(result: AuditResult) -> Table:
+    """Performance of all images and of every group; of several classes or findings for each of them."""
+    several = bool(result.per_label)
+    parts = result.per_label or {"": result}
+    first = next(iter(parts.values()))
+    shown = [m for m in _RATES if m in first.overall]
+    head = ["class" if result.task == "multiclass" else "finding"] if several else []
+    table = Table(*head, "attribute", "group", "images", *(METRICS[m].abbreviation for m in shown))
+    for label, one in parts.items():
+        lead = [_plain(label)] if several else []
+        table.add_row(*lead, "all images", "", f"{one.n_images:,}", *_values(one.overall, shown))
+        for name, about in one.attributes.items():
+            if about.intersection:
+                continue
+            for group, found in one.by_group[name].items():
+                size = f"{about.groups[group]:,}"
+                table.add_row(*lead, _plain(name), _plain(group), size, *_values(found, shown))
+    return table
+
+
+def _values(found: Mapping[str, Estimate], metrics: list[str]) -> list[str]:
+    return [f"{found[m].value:.3f}" for m in metrics]
+
+
+def _gaps(result: AuditResult) -> Table:
+    table = Table("attribute", "measure", "estimate", f"{result.settings.level:.0%} interval")
+    for attribute, gaps in result.gaps.items():
+        for name, gap in gaps.items():
+            table.add_row(_plain(attribute), METRICS[name].title, *_figure(gap.estimate, ""))
+        for group, found in result.effects.get(attribute, {}).items():
+            for name, estimate in found.items():
+                measure = _plain(f"{METRICS[name].title}: {group}")
+                table.add_row(_plain(attribute), measure, *_figure(estimate, "+"))
+    return table
+
+
+def _changes(result: AuditResult) -> Table:
+    table = Table("attribute", "measure", "before", "after", "change", "p")
+    for attribute, changes in result.comparison.items():
+        for name, change in changes.items():
+            difference = " (".join(_figure(change.difference, "+")) + ")"
+            row = (f"{change.before:.4f}", f"{change.after:.4f}", difference, f"{change.p_value:.2g}")
+            table.add_row(_plain(attribute), METRICS[name].title, *row)
+    return table
+
+
+def _figure(estimate: Estimate, sign: str) -> tuple[str, str]:
+    value, low, high = (format(v, f"{sign}.4f") for v in (estimate.value, estimate.low, estimate.high))
+    return value, f"{low} to {high}"

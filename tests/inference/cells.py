@@ -1,0 +1,229 @@
+"""Tables whose truth is known, easy and hard: what are the audit's intervals and tests worth?
+
+A cell draws data sets and says what is true of them. `benchmarks/coverage.py` counts over many of them, the
+tests over a few.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from scipy.stats import norm
+
+from fairdx.auditing import AuditResult, audit
+from fairdx.metrics import counts as tables
+from fairdx.metrics.causal import effects_from_counts
+
+DP, EO, EODDS = "demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference"
+ADF, AUC, DE = "approximate_diagnosis_fairness_corrected", "auroc_gap", "direct_effect"
+OPTIONS = {"n_replicates": 400, "n_permutations": 199, "explore": False}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A data set: truth, scores, groups, patients (or None)."""
+
+    y: np.ndarray
+    score: np.ndarray
+    group: np.ndarray
+    patient: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of table.
+
+    Attributes:
+        name: In tables.
+        draw: A data set from a generator.
+        truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group).
+        null: Metrics whose tests must reject in one of twenty data sets.
+        family: Whether no difference at all is true, so that no corrected p-value may be small.
+        options: Of the audit.
+    """
+
+    name: str
+    draw: Callable[[np.random.Generator], Drawn]
+    truth: dict[str, float] = field(default_factory=dict)
+    null: tuple[str, ...] = ()
+    family: bool = False
+    options: dict[str, object] = field(default_factory=dict)
+
+
+def audited(cell: Cell, drawn: Drawn, seed: int) -> AuditResult:
+    options = {**OPTIONS, **cell.options, "seed": seed}
+    return audit(
+        drawn.y, drawn.score, sensitive_features={"group": drawn.group}, patients=drawn.patient, **options
+    )
+
+
+def interval(result: AuditResult, metric: str) -> tuple[float, float]:
+    """Of a gap, an effect of group 1, or a figure of a group as in `auroc 1`."""
+    name, _, group = metric.partition(" ")
+    if group:
+        found = result.by_group["group"][group][name]
+    elif name in result.gaps["group"]:
+        found = result.gaps["group"][name].estimate
+    else:
+        found = result.effects["group"]["1"][name]
+    return found.low, found.high
+
+
+def p_value(result: AuditResult, metric: str) -> float:
+    name = metric.removesuffix("_corrected")
+    return next(t.p_value for t in result.tests if t.metric == name)
+
+
+def study(cell: Cell, draws: int) -> dict[str, float]:
+    """Shares of intervals that hold the truth, tests that reject, audits with a corrected p <= .05."""
+    rng, found = np.random.default_rng(len(cell.name)), dict.fromkeys(names(cell), 0)
+    for seed in range(draws):
+        result = audited(cell, cell.draw(rng), seed)
+        for metric, value in cell.truth.items():
+            low, high = interval(result, metric)
+            found[f"coverage {metric}"] += bool(low - 1e-9 <= value <= high + 1e-9)
+        for metric in cell.null:
+            found[f"size {metric}"] += bool(p_value(result, metric) <= 0.05)
+        if cell.family:
+            whole = [result, *result.per_label.values()]
+            found["family"] += any(t.p_holm <= 0.05 for one in whole for t in one.tests)
+    return {name: count / draws for name, count in found.items()}
+
+
+def names(cell: Cell) -> list[str]:
+    own = [f"coverage {m}" for m in cell.truth] + [f"size {m}" for m in cell.null]
+    return [*own, "family"] if cell.family else own
+
+
+def rates_cell(name, sizes, prevalence, rates, **more) -> Cell:
+    """Binary decisions: sizes and prevalences by group, P(decision | label) as rates[group][label]."""
+    sizes, rates = np.array(sizes), np.array(rates)
+    positives = np.round(sizes * np.array(prevalence))
+    prevalence = positives / sizes
+
+    def draw(rng):
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        y = np.concatenate([np.arange(n) < m for n, m in zip(sizes, positives, strict=True)]).astype(int)
+        decided = rng.random(len(group)) < rates[group, y]
+        return Drawn(y, np.where(decided, 0.9, 0.1), group.astype(str))
+
+    labels = np.stack([1 - prevalence, prevalence], axis=1)
+    table = sizes[:, None, None] / sizes.sum() * labels[..., None] * np.stack([1 - rates, rates], axis=-1)
+    truth = {
+        DP: float(tables.largest_gap(tables.selection_rates(table))),
+        EO: float(tables.largest_gap(tables.opportunity_rates(table))),
+        EODDS: float(tables.largest_gap(tables.odds_rates(table))),
+        ADF: float(tables.mutual_information(table)),
+        DE: float(effects_from_counts(table, 0)["direct_effect"][1]),
+    }
+    fair = np.allclose(rates, rates[0])
+    return Cell(name, draw, truth, (EO, EODDS, ADF) if fair else (), False, {"reference": "0", **more})
+
+
+def latent_cell(name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5) -> Cell:
+    """A normal score shifted by the disease, and by `gap` in group 1 with it, by half of that without."""
+    prevalence = np.array(prevalence)
+
+    def draw(rng):
+        patient = np.repeat(np.arange(n), rng.integers(1, 11, n))[:n] if clustered else np.arange(n)
+        count = int(patient[-1]) + 1
+        s = (rng.random(count) < share).astype(int)[patient]
+        y = (rng.random(n) < prevalence[s]).astype(int)
+        noise = np.sqrt(icc) * rng.normal(size=count)[patient] + np.sqrt(1 - icc) * rng.normal(size=n)
+        latent = shift * y + gap * s * (1 + y) / 2 + noise
+        return Drawn(y, norm.cdf(latent - shift / 2), s.astype(str), patient if clustered else None)
+
+    mean = np.array([[0, shift], [gap / 2, shift + gap]])
+    positive = norm.cdf(mean - shift / 2)
+    labels = np.stack([1 - prevalence, prevalence], axis=1)
+    table = labels[..., None] * np.stack([1 - positive, positive], axis=-1)
+    table *= np.array([1 - share, share])[:, None, None]
+    auc = norm.cdf((mean[:, 1] - mean[:, 0]) / np.sqrt(2))
+    truth = {
+        DP: float(tables.largest_gap(tables.selection_rates(table))),
+        EO: float(positive[1, 1] - positive[0, 1]),
+        ADF: float(tables.mutual_information(table)),
+        DE: float(effects_from_counts(table, 0)["direct_effect"][1]),
+        AUC: float(auc.max() - auc.min()),
+        "auroc 1": float(auc[1]),
+    }
+    null = (EO, ADF, AUC, "score_mutual_information") if gap == 0 else ()
+    return Cell(name, draw, truth, null, False, {"reference": "0"})
+
+
+def unequal_dependence(rng):
+    """Group 0: images of a patient nearly agree; group 1: they do not; the rates are the same."""
+    patient = np.repeat(np.arange(160), 6)
+    s = (np.arange(160) < 40).astype(int)[patient]
+    y = rng.integers(0, 2, len(patient))
+    icc = np.where(s == 1, 0.9, 0.0)
+    latent = np.sqrt(icc) * rng.normal(size=160)[patient] + np.sqrt(1 - icc) * rng.normal(size=len(patient))
+    return Drawn(y, norm.cdf(latent + 1.2 * (2 * y - 1)), s.astype(str), patient)
+
+
+def classes(n, k, shares, wrong):
+    """k classes; group g is wrong with probability wrong[g], evenly over the other classes."""
+
+    def draw(rng):
+        s, y = rng.choice(len(shares), n, p=shares), rng.integers(0, k, n)
+        other = (y + rng.integers(1, k, n)) % k
+        decided = np.where(rng.random(n) < np.array(wrong)[s], other, y)
+        return Drawn(y, 0.05 + 0.9 * np.eye(k)[decided], s.astype(str))
+
+    p = np.zeros((len(shares), k, k))
+    for g, (share, w) in enumerate(zip(shares, wrong, strict=True)):
+        p[g] = share / k * (w / (k - 1) + (1 - w - w / (k - 1)) * np.eye(k))
+    return draw, float(tables.mutual_information(p))
+
+
+def look_alikes(rng):
+    """Three classes; the decision depends on the class alone, and look-alikes are rarer in one group."""
+    n = 3000
+    s = rng.integers(0, 2, n)
+    rare = np.where(s == 0, 0.10, 0.45)
+    u = rng.random(n)
+    y = np.where(u < 0.3, 2, np.where(u < 0.3 + 0.7 * rare, 1, 0))
+    chance = np.array([[0.9, 0.08, 0.02], [0.3, 0.3, 0.4], [0.05, 0.15, 0.8]])[y]
+    decided = (rng.random(n)[:, None] > np.cumsum(chance, axis=1)).sum(1)
+    return Drawn(y, 0.05 + 0.85 * np.eye(3)[decided], s.astype(str))
+
+
+def many_groups(groups, n):
+    """Groups of one size; the first has a lower true-positive rate by 0.2."""
+
+    def draw(rng):
+        s = np.repeat(np.arange(groups), n // groups)
+        y = rng.integers(0, 2, len(s))
+        rate = np.where(y == 1, np.where(s == 0, 0.6, 0.8), 0.2)
+        return Drawn(y, np.where(rng.random(len(s)) < rate, 0.9, 0.1), np.char.add("g", s.astype(str)))
+
+    return draw
+
+
+@cache
+def cells() -> dict[str, Cell]:
+    """All of them by name."""
+    fair, worse = [[0.1, 0.7]] * 2, [[0.1, 0.7], [0.1, 0.5]]
+    eight, eight_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.3))
+    biased, biased_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.5))
+    five, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.3))
+    made = [
+        latent_cell("500 images", 500, 0.0, False),
+        latent_cell("500 images, a difference", 500, 0.3, False),
+        latent_cell("2,000 images, a difference", 2000, 0.3, False),
+        latent_cell("500 images of 90 patients", 500, 0.0, True),
+        latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
+        rates_cell("10 positives in the small group", (600, 30), (0.3, 0.33), fair),
+        rates_cell("10 positives in the small group, a difference", (600, 30), (0.3, 0.33), worse),
+        rates_cell("rates near 1 in a group of 3 %", (1940, 60), (0.3, 0.3), [[0.02, 0.97]] * 2),
+        rates_cell("rare disease, group of 3 %", (4850, 150), (0.05, 0.08), worse),
+        rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10),
+        latent_cell("AUC .99, 20 positives", 400, 0.0, False, 0.5, (0.1, 0.1), 0.5, 3.29),
+        Cell("unequal dependence within patients", unequal_dependence, {ADF: 0.0, EO: 0.0}, (ADF, EO)),
+        Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
+        Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
+        Cell("5 classes, no difference", five, family=True),
+        Cell("20 groups, one is worse", many_groups(20, 2000), {EO: 0.2}),
+    ]
+    return {cell.name: cell for cell in made}

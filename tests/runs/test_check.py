@@ -1,0 +1,109 @@
+"""`check-model`: a contract that does not fit is found, and the one that does is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fairdx.core.errors import InputError
+from fairdx.data.phantom import Phantom, PhantomSettings
+from fairdx.data.prepare import prepare
+from fairdx.models.sources import GivenModel
+from fairdx.runs.check import NO_BARS, _usual, _without_bars, check_model
+
+
+class Bright(nn.Module):
+    """Takes 0 to 255 and says how bright the lower left is: a weak, honest sign of the phantom's finding."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([[0.02, -0.01]]))
+            self.fc.bias.fill_(-1.5)
+
+    def forward(self, image):
+        near_saturation = image.clamp(0, 255)
+        parts = torch.stack(
+            [near_saturation[..., 20:, :].mean((1, 2, 3)), near_saturation.mean((1, 2, 3))], 1
+        )
+        return self.fc(parts)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    settings = PhantomSettings(size=32, train=64, validation=600, test=64, conspicuity=0.8)
+    return prepare(Phantom(settings).source(), tmp_path_factory.mktemp("check") / "set").root
+
+
+def given(**contract):
+    return GivenModel(source="memory:Bright", contract={"channels": 1, **contract})
+
+
+def test_a_contract_that_fits_is_said_to_fit_and_what_it_sees_is_told(root):
+    found = check_model(given(high=255.0), root, network=Bright())
+    assert found.fits is (found.given.auroc >= found.usual[0].auroc - 0.01)
+    best = dict(_usual(given().contract, 1))[found.usual[0].name]
+    assert check_model(given(**best.model_dump(exclude={"channels"})), root, network=Bright()).fits
+    assert (found.split, found.images) == ("validation", 600)
+    assert (found.layer, found.features, found.trainable) == ("fc", 2, True)
+    assert found.gradient == 1.0
+    assert found.onnx_difference is None
+    assert found.findings
+    same = {one.name: one.auroc for one in found.usual}
+    assert same["0 to 255"] == found.given.auroc
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_range_that_is_wrong_is_found_by_another_that_is_right(root):
+    """White for black saturates the clamp; the right range is among the usual ones."""
+    found = check_model(given(low=255.0, high=-5000.0), root, network=Bright())
+    assert not found.fits
+    assert found.usual[0].auroc > found.given.auroc + 0.01
+
+
+def test_a_model_without_gradients_is_found(root):
+    class Steps(nn.Module):
+        def forward(self, image):
+            return (image.mean((1, 2, 3)) > 0.5).float()[:, None]
+
+    found = check_model(given(embedding=None), root, network=Steps())
+    assert found.gradient == 0.0
+    assert found.layer is None
+
+
+def test_black_bars_are_cut_off_and_images_without_are_left():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(50, 255, (10, 1, 16, 16), dtype=np.uint8)
+    assert _without_bars(pixels) is None
+    barred = pixels.copy()
+    barred[:, :, :4] = 0
+    barred[:, :, 12:] = 1  # all but black
+    cut = _without_bars(barred)
+    assert cut.min() >= 50
+    assert cut.shape == pixels.shape
+    assert _without_bars(np.zeros_like(pixels)) is None  # nothing to cut to
+
+
+def test_bars_are_among_what_is_tried(root, tmp_path):
+    from fairdx.data.base import PreparedDataset
+
+    dataset = PreparedDataset.open(root)
+    pixels = np.load(dataset.root / "images.npy").copy()
+    pixels[:, :, :8] = 0
+    from fairdx.models.runtime import TrainerSettings, make_fabric
+    from fairdx.models.sources import load_given
+    from fairdx.runs.check import _try_contracts
+
+    model = load_given(given(high=255.0), classes=2, size=32, network=Bright())
+    fabric = make_fabric(TrainerSettings(precision="fp32"))
+    truth = np.arange(20) % 2
+    _, _, usual = _try_contracts(model, model.contract, pixels[:20], truth, fabric)
+    assert NO_BARS in {one.name for one in usual}
+
+
+def test_no_images_of_a_class_is_said(root):
+    with pytest.raises(InputError, match="no such label|has no label|there is no"):
+        check_model(given(), root, label="nonsense", network=Bright())
