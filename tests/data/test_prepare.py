@@ -412,3 +412,31 @@ def test_importing_it_imports_no_torch():
 def test_open_after_prepare_is_what_prepare_returned(root, tmp_path):
     dataset = prepare(source(root), tmp_path / "out", OPTIONS)
     assert PreparedDataset.open(tmp_path / "out").meta == dataset.meta
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_images_with_odd_bytes_behind_their_pixels(root, tmp_path, caplog, monkeypatch, blocks):
+    for number in (3, 40, 41):
+        path = root / "images" / f"{number:04d}.png"
+        Image.open(path).save(path, "JPEG", quality=95)
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + bytes(50) + data[-2:])
+    if blocks:
+        monkeypatch.setattr("fairdx.data.prepare._BLOCK_ROWS", 7)
+    for on_error in ("stop", "skip"):
+        out, options = tmp_path / on_error, PrepareOptions(size=16, workers=1, on_error=on_error)
+        if on_error == "stop":
+            with pytest.raises(
+                InputError, match=r"0003\.png has odd bytes .*all its pixels are whole: on-error w"
+            ):
+                prepare(source(root), out, options)
+        else:
+            assert prepare(source(root), out, options).meta.counts["images"] == 57
+    dataset = prepare(source(root), tmp_path / "out", PrepareOptions(size=16, workers=1, on_error="warn"))
+    assert len(dataset) == 60
+    assert dataset.meta.warnings == {"has odd bytes behind its last pixel": 3}
+    listed = pd.read_csv(tmp_path / "out" / "warnings.csv", dtype=str)
+    assert listed["image"].tolist() == ["0003", "0040", "0041"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # one for all of them
+    assert "0003.png has odd bytes" in caplog.text
+    assert "(3 such images" in caplog.text

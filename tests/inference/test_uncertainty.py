@@ -264,3 +264,10 @@ def test_effective_patients_counts_equal_and_unequal_ones():
     found = effective_patients(np.array([1, 1, 1, 1, 0]), np.array([0, 0, 0, 1, 2]), 3)
     assert found == pytest.approx([1, 16 / 10, 0])
     assert effective_patients(np.array([0, 0, 1]), None).tolist() == [2, 1]
+
+
+def test_the_paired_test_of_few_patients_is_student_s(table):
+    y, p, _, patient = table
+    found = delong_test(y, p, p**2 + 0.1 * np.sin(20 * p), patients=patient)
+    expected = 2 * scipy.stats.t.sf(abs(found.difference) / found.standard_error, 49)
+    assert found.p_value == pytest.approx(expected)

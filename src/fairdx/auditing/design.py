@@ -157,6 +157,19 @@ class Sample:
             cells.append((self.finest * n_strata + self.stratum) * 2 + self.decision)
         return collapse(cells, self.sizes, self.patient)
 
+    @cached_property
+    def decision_kinds(self) -> list[tuple[Floats, Floats]]:
+        """For each score, `kinds` of decisions."""
+        return [self.kinds((grid.place >= grid.cut).astype(np.int64), 2) for grid in self.grids]
+
+    @cached_property
+    def score_kinds(self) -> list[tuple[Floats, Floats]]:
+        """For each score, `kinds` of its bins for I(S; score | Y)."""
+        return [
+            self.kinds(grid.information[self.truth.full, grid.place], int(grid.information.max()) + 1)
+            for grid in self.grids
+        ]
+
     def kinds(self, place: Ints, size: int) -> tuple[Floats, Floats]:
         """Tables (U, F, Z, D) of distinct patients, and how many patients have each.
 

@@ -130,17 +130,16 @@ def _resampled(
     repeated: Profile,
     settings: Settings,
 ) -> Resampled:
-    group, n, grid = grouping.of_finest[sample.finest], len(grouping.groups), sample.grids[which]
+    group, n = grouping.of_finest[sample.finest], len(grouping.groups)
     profile = profiler.profile(grouping.coarsen(own[which]))
     found = _discrimination(sample, which, group, n)
     kinds, multiplicity = np.zeros((0, n, sample.n_classes, 1)), np.zeros(0)
     score_kinds, score_multiplicity = kinds, multiplicity
     if sample.patient is not None or settings.interval == "bca":
-        kinds, multiplicity = sample.kinds((grid.place >= grid.cut).astype(np.int64), 2)
+        kinds, multiplicity = sample.decision_kinds[which]
         kinds = grouping.coarsen(kinds)
     if sample.patient is not None:
-        bins = grid.information[sample.truth.full, grid.place]
-        score_kinds, score_multiplicity = sample.kinds(bins, int(grid.information.max()) + 1)
+        score_kinds, score_multiplicity = sample.score_kinds[which]
         score_kinds = grouping.coarsen(score_kinds)
     return Resampled(
         Groups.of(grouping.groups, group, sample.truth.label, sample.patient, settings),

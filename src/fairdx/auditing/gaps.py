@@ -163,7 +163,8 @@ def _decision_information(data: Resampled, permuted: Permuted) -> tuple[dict[str
 def _score_information(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], Test]:
     counts, name = data.sample.score_table[0], "score_mutual_information"
     effect, null = data.score_design_effect, permuted.rows(counts)
-    noise = Information.of(counts, data.replicates.score_table, null, float(np.sqrt(effect)))
+    scale = float(np.sqrt(effect) * (data.widen.max() if data.settings.clustered else 1.0))
+    noise = Information.of(counts, data.replicates.score_table, null, scale)
     if data.settings.clustered:
         p_value, method = (
             float(noise.p_value()),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy.special import expit
 
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
@@ -243,7 +244,7 @@ class Profiler:
         x = logit(self.grid.mean_score)
         positive, total = histogram[..., 1, :], histogram.sum(-2)
         slopes, _, intercepts = self.calibration.T
-        p = 1 / (1 + np.exp(-(intercepts[:, None] + x)))
+        p = expit(intercepts[:, None] + x)
         expected = np.einsum("bsk,sk->bs", total, p)
         variance = np.einsum("bsk,sk->bs", total, p * (1 - p))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -252,7 +253,7 @@ class Profiler:
 
     def _slope_step(self, x: Floats, positive: Floats, total: Floats, slopes: Floats) -> Floats:
         """Slope after one step in the two parameters of the regression."""
-        p = 1 / (1 + np.exp(-(self.calibration[:, 1, None] + slopes[:, None] * x)))
+        p = expit(self.calibration[:, 1, None] + slopes[:, None] * x)
 
         def summed(weights: Floats) -> Floats:
             total_weight: Floats = np.einsum("bsk,sk->bs", total, weights)

@@ -53,7 +53,7 @@ MOST_NUMBERS: Final = 20
 """A column of more numbers than this is to be divided: skin types and centres have fewer, ages more."""
 
 _AGE = re.compile(r"(?<![a-z])(ages?|years)(?![a-z])")
-_UNITS = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+_UNITS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
 def row_of(table: pd.DataFrame, wrong: pd.Series[bool]) -> str:
@@ -186,13 +186,15 @@ def parse_ages(table: pd.DataFrame, column: str, file: Path) -> tuple[pd.Series[
     Raises:
         InputError: A cell is no age; the message names its row.
     """
-    words = table[column].astype(object).astype(pd.StringDtype(na_value=np.nan))
-    parts = words.str.extract(r"^([+-]?\d{1,9}(?:\.\d*)?)([YMWD]?)$")
-    wrong = parts[0].isna() & table[column].notna()
+    years = pd.to_numeric(table[column], errors="coerce").astype(float)
+    others = table.loc[years.isna() & table[column].notna(), column].astype(str)
+    parts = others.str.extract(r"^(\d{1,4})([YMWD])$")
+    years = years.fillna(parts[0].astype(float) / parts[1].map(_UNITS).astype(float))
+    wrong = (years.isna() | np.isinf(years)) & table[column].notna()
     if wrong.any():
         value = table.loc[wrong, column].iloc[0]
         raise InputError(f"{file} row {row_of(table, wrong)}: {column!r} is {value!r}, not an age")
-    return known_ages((parts[0].astype(float) / parts[1].map(_UNITS)).astype(float))
+    return known_ages(years)
 
 
 def known_ages(age: pd.Series[float]) -> tuple[pd.Series[float], int]:

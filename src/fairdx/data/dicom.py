@@ -52,6 +52,8 @@ _READ: Final = (
     ),
 )
 """All that the display of an image depends on; nothing else is parsed."""
+_SEXES: Final = {"M": "male", "F": "female"}
+"""O is other, and says nothing of the two."""
 _STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c")
 """How a frame in JPEG, JPEG-LS or JPEG 2000 begins."""
 
@@ -108,6 +110,24 @@ def read_header(path: Path, attributes: Sequence[str]) -> Any:
         raise
     except Exception as error:  # damaged bytes make the parser raise almost anything
         raise InputError(f"{path} cannot be read as DICOM ({error})") from error
+
+
+def read_demographics(path: Path) -> tuple[str | None, str | None]:
+    """Read sex and age from the header of a DICOM file.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        `male` or `female`, and the age as it is written (`058Y`); null where the header does not say it, or
+        the file is missing or not DICOM.
+    """
+    try:
+        header = read_header(path, ("PatientSex", "PatientAge"))
+    except InputError:
+        return None, None
+    age = str(header.get("PatientAge", "")).strip()
+    return _SEXES.get(str(header.get("PatientSex", "")).strip()), age or None
 
 
 def decode_dicom(data: bytes, form: Form) -> Picture:

@@ -14,6 +14,7 @@ from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.base import Meta, PreparedDataset, table_bytes
 from fairdx.data.checks import nearest
+from fairdx.data.looks import DARK, FAR, FLAT, PALE, SMALL, look_at, strangeness
 from fairdx.data.split import SPLITS, check_disjoint
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 FEW: Final = 10
 """Fewer test images than this of one group and class make its rates a guess."""
-DARK: Final = 32
-"""Images whose brightest pixel is below this are called dark: often 12 bits read as 16."""
 _AT_ONCE: Final = 256
 
 
@@ -129,29 +128,43 @@ def _count_problems(counts: pd.DataFrame, meta: Meta) -> Iterator[str]:
 
 
 def _pixel_problems(dataset: PreparedDataset) -> Iterator[str]:
-    """Read every image once: hash, blank, dark, repeated."""
+    """Read every image once: hash, repeated, and what looks unlike an image or unlike the others."""
     digest = hashlib.sha256()
     keys = np.empty(len(dataset), dtype="S16")
-    low, high = np.empty((2, len(dataset)), dtype=np.uint8)
+    looks: list[pd.DataFrame] = []
     with Reporter("checking", len(dataset), unit="images") as bar:
         for start in range(0, len(dataset), _AT_ONCE):
             rows = np.arange(start, min(start + _AT_ONCE, len(dataset)))
             images = dataset.read(rows)
             digest.update(images.tobytes())
-            low[rows], high[rows] = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
+            looks.append(look_at(images))
             keys[rows] = [hashlib.blake2b(image, digest_size=8).hexdigest() for image in images]
             bar.advance(len(rows))
     digest.update(table_bytes(dataset.table))
     if digest.hexdigest() != dataset.meta.hash:
         yield "the images or the table are not those that were prepared (other hash): prepare the set again"
-    names = dataset.table["image"]
+    look = pd.concat(looks, ignore_index=True)
+    yield from _odd_looks(look, dataset.table["image"])
+    yield from _repeated(dataset.table.assign(key=keys)[(look["low"] < look["high"]).to_numpy()])
+
+
+def _odd_looks(look: pd.DataFrame, names: pd.Series[str]) -> Iterator[str]:
+    """What looks unlike an image, or unlike the others."""
+    blank = look["low"] == look["high"]
+    far = strangeness(look) > FAR
     for found, what in (
-        (low == high, "blank (one value)"),
-        ((high < DARK) & (low < high), f"dark (all below {DARK})"),
+        (blank, "blank (one value)"),
+        ((look["high"] < DARK) & ~blank, f"dark (all below {DARK})"),
+        ((look["mean"] > PALE) & ~blank, f"nearly white (mean above {PALE})"),
+        ((look["spread"] < FLAT) & ~blank, f"flat (standard deviation below {FLAT})"),
+        (
+            (look["shown"] < SMALL) & ~blank,
+            f"small (less than {SMALL:.0%} of the square is not black border)",
+        ),
+        (far & ~blank, f"far from the others in mean, spread or sharpness (robust score above {FAR})"),
     ):
         if found.any():
-            yield f"{int(found.sum())} images are {what}, the first is {names[int(found.argmax())]!r}"
-    yield from _repeated(dataset.table.assign(key=keys)[low < high])
+            yield f"{int(found.sum())} images are {what}, the first is {names.iloc[int(found.argmax())]!r}"
 
 
 def _repeated(table: pd.DataFrame) -> Iterator[str]:

@@ -254,9 +254,7 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
         write_whole(folder / META, text.encode() + b"\n")
     for reason, number in _by_reason(noted).items():
         first = noted.loc[noted["reason"] == reason, "detail"].iloc[0]
-        log.warning(
-            "%s images, the first of which is %s; all are in %s", f"{number:,}", first, folder / WARNINGS
-        )
+        log.warning("%s (%s such images, listed in %s)", first, f"{number:,}", folder / WARNINGS)
 
 
 def _by_reason(listed: pd.DataFrame) -> dict[str, int]:

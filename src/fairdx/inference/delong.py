@@ -33,7 +33,8 @@ class AucComparison:
     Attributes:
         difference: Second AUC less the first.
         standard_error: Of the difference.
-        p_value: Two-sided, normal; nan if the standard error is 0.
+        p_value: Two-sided, from the normal distribution, or Student's t of the patients less one where there
+            are patients; nan if the standard error is 0.
     """
 
     difference: float
@@ -119,26 +120,13 @@ def delong_test(
     """
     both = delong(y_true, first_score, second_score, patients=patients)
     contrast = np.array([-1.0, 1.0])
-    return _compare(float(contrast @ both.auc), float(contrast @ both.covariance @ contrast))
+    freedom = np.inf if patients is None else both.n_patients - 1
+    return _compare(float(contrast @ both.auc), float(contrast @ both.covariance @ contrast), freedom)
 
 
-def delong_groups_test(first: AucVariance, second: AucVariance) -> AucComparison:
-    """Test of two AUCs from different patients being equal.
-
-    Args:
-        first: From `delong` on one group.
-        second: From `delong` on another, which shares no patient with it.
-
-    Returns:
-        The difference (second less first) and its test.
-    """
-    variance = first.covariance[0, 0] + second.covariance[0, 0]
-    return _compare(float(second.auc[0] - first.auc[0]), float(variance))
-
-
-def _compare(difference: float, variance: float) -> AucComparison:
-    from scipy.special import ndtr
+def _compare(difference: float, variance: float, freedom: float) -> AucComparison:
+    from scipy.special import stdtr
 
     error = float(np.sqrt(max(variance, 0.0)))
-    p_value = float(2 * ndtr(-abs(difference) / error)) if error > 0 else float("nan")
+    p_value = float(2 * stdtr(freedom, -abs(difference) / error)) if error > 0 else float("nan")
     return AucComparison(difference, error, p_value)

@@ -341,6 +341,31 @@ def test_images_that_are_found_twice_or_by_an_absolute_path(tmp_path):
     assert dataset.images[:, 0, 3, 3].tolist() == [0, 50, 100, 150]
 
 
+def test_sex_and_age_from_headers_where_the_table_lacks_them(tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
+    people = {"1.dcm": ("F", "058Y"), "2.dcm": ("M", "011M"), "3.dcm": ("O", None), "4.dcm": (None, "148Y")}
+    for name, (sex, age) in people.items():
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2"
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        image = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+        image.SOPClassUID, image.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2"
+        image.PatientSex, image.PatientAge = sex, age
+        image.save_as(tmp_path / name, enforce_file_format=True)
+    text = "image,patient,ill,sex\n1.dcm,a,0,\n2.dcm,b,1,female\n3.dcm,c,0,\n4.dcm,d,1,\n5.png,e,1,\n"
+    (tmp_path / "my.csv").write_text(text)
+    source = read_table(tmp_path, label=["ill"], attribute=["sex", "age@40"], ask_headers=True)
+    assert source.table["sex"].fillna("?").tolist() == ["female", "female", "?", "?", "?"]
+    assert source.table["age_group"].fillna("?").tolist() == ["40 and over", "under 40", "?", "?", "?"]
+    assert source.settings == {
+        "sex_taken_from_headers": 1,
+        "age_taken_from_headers": 3,
+        "impossible_ages_of_age": 1,
+    }
+    with pytest.raises(InputError, match="no column 'age'"):
+        read_table(tmp_path, label=["ill"], attribute=["sex", "age@40"])
+
+
 def test_specs_that_cannot_be_read(tmp_path):
     layout(tmp_path)
     for options, message in (

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.core.progress import Reporter
 from fairdx.data.cells import parse_groups, row_of
 from fairdx.data.checks import require_choice, require_columns
+from fairdx.data.dicom import read_demographics, require_pydicom
 from fairdx.data.files import find_file, locate_images, source_folder
 from fairdx.data.readers.specs import OTHERS, Spec, find_classes, find_groups, parse_spec
 from fairdx.data.source import RESERVED, Source
@@ -25,6 +27,8 @@ SPLIT_WORDS: Final = {
     "test": ("test", "testing"),
 }
 """What the published data sets call their splits."""
+_ASKED = ("sex", "age")
+"""What a header may be asked for, and the columns for it."""
 _PATTERNS = ("*.csv", "*.parquet", "*.tsv", "*.csv.gz", "*.tsv.gz", "*.xlsx")
 
 
@@ -38,6 +42,7 @@ def read_table(  # noqa: PLR0913 - one argument for each column that can be name
     patient: str = "patient",
     split: str | None = None,
     missing: Sequence[str] = (),
+    ask_headers: bool = False,
     channels: int = 1,
     encoding: str = "utf-8",
     sheet: str | None = None,
@@ -63,6 +68,8 @@ def read_table(  # noqa: PLR0913 - one argument for each column that can be name
             for one in other words; made by patient if left out.
         missing: A further word that says that a value is not known, besides blanks and, in attributes, those
             that always do (unknown, nan, n/a, -1, prefer not to say, ...); it is counted.
+        ask_headers: Whether to take `sex` (male, female) and `age` from the headers of DICOM files where the
+            table has no such column or a blank in it; they are counted.
         channels: 1 (grey) or 3 (RGB).
         encoding: What the text is written in, as latin-1.
         sheet: Which sheet of a workbook; by default the first that has the columns.
@@ -80,6 +87,9 @@ def read_table(  # noqa: PLR0913 - one argument for each column that can be name
     out, settings = _images(data, images, patient, file)
     out["path"], by_name = locate_images(folder, out["image"])
     settings |= {"images_found_by_name": by_name} if by_name else {}
+    if ask_headers:
+        data, asked = _with_headers(data, out, folder)
+        settings |= asked
     columns: dict[str, Any] = {}
     labels, attributes = _specs(label, data, file), _specs(attribute, data, file)
     classes: dict[str, tuple[str, ...]] = {}
@@ -112,6 +122,7 @@ def read_table(  # noqa: PLR0913 - one argument for each column that can be name
             "label": list(label),
             "attribute": list(attribute),
             "missing": list(missing),
+            "ask_headers": ask_headers,
         },
         settings=settings,
         channels=channels,
@@ -133,6 +144,31 @@ def _images(
         raise InputError(f"{file} row {row_of(data, nowhere)}: {' and '.join(map(repr, images))} is blank")
     settings = {"images_missing_of_a_row": int(blank.sum())} if blank.any() else {}
     return out[~blank].reset_index(drop=True), settings
+
+
+def _with_headers(
+    data: pd.DataFrame, images: pd.DataFrame, root: Path
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Sex and age of each row by the header of its first image, where the table does not say them."""
+    require_pydicom()
+    first = images.drop_duplicates("row").set_index("row")["path"]
+    known = {
+        name: data[name] if name in data else pd.Series(None, data.index, dtype=object) for name in _ASKED
+    }
+    lacking = [row for row in first.index if any(pd.isna(cells[row]) for cells in known.values())]
+    with Reporter("reading headers", len(lacking), unit="files") as bar:
+        said = {}
+        for row in lacking:
+            said[row] = dict(zip(_ASKED, read_demographics(root / first[row]), strict=True))
+            bar.advance()
+    filled, counts = data.copy(), {}
+    for name, cells in known.items():
+        found = pd.Series({row: values[name] for row, values in said.items()}, dtype=object).dropna()
+        found = found[cells[found.index].isna()]
+        filled[name] = cells.astype(object).where(cells.notna(), found.reindex(data.index))
+        filled[name] = filled[name].astype(pd.StringDtype(na_value=float("nan")))
+        counts[f"{name}_taken_from_headers"] = len(found)
+    return filled, counts
 
 
 def _specs(texts: Sequence[str], data: pd.DataFrame, file: Path) -> list[Spec]:
