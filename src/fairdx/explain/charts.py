@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from math import isfinite
 from xml.etree.ElementTree import Element
 
-from fairdx.explain.result import WHOLE, Explanation
+from fairdx.explain.result import WHOLE, Counterfactual, Explanation
 from fairdx.explain.words import MEASURE_TITLES, TITLES, with_interval, written
+from fairdx.inference.uncertainty import Estimate
 from fairdx.report.figures import Figure, Table
 from fairdx.report.numbers import PERCENT, SIGNED_POINTS
-from fairdx.report.svg import Axis, Panel
+from fairdx.report.svg import SERIES, Axis, Panel
 
 
 def charts(explanation: Explanation) -> list[Figure]:
@@ -104,11 +105,9 @@ def _places(explanation: Explanation) -> Figure | None:
 
 
 def _whiskers(
-    title: str, label: str, names: Sequence[str], estimates: Sequence[object], *, signed: bool = False
+    title: str, label: str, names: Sequence[str], estimates: Sequence[Estimate], *, signed: bool = False
 ) -> Element:
-    from fairdx.inference.uncertainty import Estimate
-
-    known = [(i, e) for i, e in enumerate(estimates) if isinstance(e, Estimate) and isfinite(e.value)]
+    known = [(i, e) for i, e in enumerate(estimates) if isfinite(e.value)]
     ends = [v for _, e in known for v in (e.value, e.low, e.high) if isfinite(v)]
     spoken = "; ".join(f"{_plain(names[i])} {with_interval(e, signed=signed)}" for i, e in known)
     panel = Panel(
@@ -141,19 +140,10 @@ def _changes(explanation: Explanation) -> Figure | None:
     ]
     if not found:
         return None
-    top = max(max(one.histogram) / max(sum(one.histogram), 1) for *_, one in found)
+    top = max(max(_shares(one)) for *_, one in found)
     for series, (name, group, one) in enumerate(found):
-        shares = [count / max(sum(one.histogram), 1) for count in one.histogram]
-        edges = [-1 + 2 * i / len(shares) for i in range(len(shares) + 1)]
         title = f"{_plain(name)}: {one.reference} to {group}"
-        panel = Panel(
-            Axis(-1, 1, "change of the score", "{:g}".format, (-1, -0.5, 0, 0.5, 1)),
-            Axis.around([top], "share of the patients", lambda share: f"{share * 100:g}%"),
-            label=f"{title}: change of the score, {with_interval(one.change, signed=True)} on average",
-            title=title,
-        )
-        panel.steps(edges, shares, series % 8)
-        panels.append(panel.svg)
+        panels.append(_score_changes(title, one, top, series))
         rows.append(
             [
                 title,
@@ -164,14 +154,8 @@ def _changes(explanation: Explanation) -> Figure | None:
                 PERCENT.interval(one.flips.low, one.flips.high),
             ]
         )
-    head = (
-        "model",
-        "mean change, points",
-        "interval",
-        "5 / 25 / 50 / 75 / 95 %",
-        "decisions flipped",
-        "interval",
-    )
+    quantiles = "5 / 25 / 50 / 75 / 95 %"
+    head = ("model", "mean change, points", "interval", quantiles, "decisions flipped", "interval")
     return Figure(
         "counterfactual",
         "The same patient as either group",
@@ -180,6 +164,22 @@ def _changes(explanation: Explanation) -> Figure | None:
         panels,
         table=Table(head, rows),
     )
+
+
+def _shares(found: Counterfactual) -> list[float]:
+    return [count / max(sum(found.histogram), 1) for count in found.histogram]
+
+
+def _score_changes(title: str, found: Counterfactual, top: float, series: int) -> Element:
+    shares = _shares(found)
+    panel = Panel(
+        Axis(-1, 1, "change of the score", "{:g}".format, (-1, -0.5, 0, 0.5, 1)),
+        Axis.around([top], "share of the patients", lambda share: f"{share * 100:g}%"),
+        label=f"{title}: change of the score, {with_interval(found.change, signed=True)} on average",
+        title=title,
+    )
+    panel.steps([-1 + 2 * i / len(shares) for i in range(len(shares) + 1)], shares, series % SERIES)
+    return panel.svg
 
 
 def _overlap_by_kind(explanation: Explanation) -> Table:

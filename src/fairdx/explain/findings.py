@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fairdx.data.phantom import Regions
+from fairdx.explain.maps import enlarged
 from fairdx.explain.overlap import (
     MEASURES,
     Beyond,
@@ -78,10 +80,6 @@ def assess(maps: Mapping[str, Maps], asked: Asked, regions: Regions | None, *, l
 
 def _flat(maps: Maps, shape: tuple[int, ...]) -> Floats:
     """Maps as rows, brought to a common resolution."""
-    import torch
-
-    from fairdx.explain.maps import enlarged
-
     values = maps.values
     if values.shape[1:] != shape:
         values = enlarged(torch.from_numpy(values).float(), (shape[0], shape[1])).numpy()
