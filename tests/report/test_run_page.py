@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import norm
+from scipy.stats import t
 
 from fairdx.core.errors import InputError
 from fairdx.inference.delong import delong
@@ -103,8 +103,10 @@ def test_the_auc_change_is_paired(run_folder):
     both = delong(first["label"], first["score"], last["score"], patients=first["patient"])
     error = np.sqrt(both.covariance[0, 0] + both.covariance[1, 1] - 2 * both.covariance[0, 1])
     assert difference == pytest.approx(both.auc[1] - both.auc[0])
-    assert (low, high) == pytest.approx(norm.interval(0.95, loc=difference, scale=error))
-    assert p_value == pytest.approx(2 * norm.sf(abs(difference) / error))
+    by_patient = t(both.n_patients - 1)
+    half = by_patient.ppf(0.975) * error
+    assert (low, high) == pytest.approx((difference - half, difference + half))
+    assert p_value == pytest.approx(2 * by_patient.sf(abs(difference) / error))
 
 
 def test_the_truth_stands_beside_the_estimate(run_folder):

@@ -14,14 +14,17 @@ EXPLORER_THRESHOLDS = 100
 """Operating points of the threshold explorer, at most (besides the audit's own)."""
 
 
+OWN_BINS = 512
+"""Up to so many distinct scores each has a bin of its own, and figures are those of the scores themselves."""
+
+
 def score_bins(n: int) -> int:
-    """Score bins for n images: half of equal frequency over all, half over those with Y=1.
+    """Score bins for n images of many scores: half of equal frequency over all, half over those with Y=1.
 
     Ties within K bins move a replicate of the AUC by about 1 / K^2, and its standard error falls with the
-    root of n: with 16 times the fourth root of n this stays a hundredth of it. Below so many distinct scores
-    each has a bin of its own.
+    root of n: with 16 times the fourth root of n this stays a hundredth of it.
     """
-    return int(np.clip(16 * n**0.25, 128, 512))
+    return int(np.clip(16 * n**0.25, 128, OWN_BINS))
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Grid:
         starts = [_information_starts(rank[truth.full == z], len(values)) for z in range(len(truth.of_full))]
         chosen = np.arange(len(values))
         most = score_bins(len(scores))
-        if len(values) > most:
+        if len(values) > OWN_BINS:
             parts = rank, rank[truth.label == 1]
             middle = np.linspace(0, 1, most // 2 + 1)[1:-1]
             wanted = [np.quantile(part, middle, method="nearest") for part in parts]

@@ -35,11 +35,13 @@ class AucComparison:
         standard_error: Of the difference.
         p_value: Two-sided, from the normal distribution, or Student's t of the patients less one where there
             are patients; nan if the standard error is 0.
+        freedom: Degrees of freedom of that distribution; infinite for the normal one.
     """
 
     difference: float
     standard_error: float
     p_value: float
+    freedom: float
 
 
 def delong(y_true: ArrayLike, *y_scores: ArrayLike, patients: Any = None) -> AucVariance:
@@ -129,4 +131,4 @@ def _compare(difference: float, variance: float, freedom: float) -> AucCompariso
 
     error = float(np.sqrt(max(variance, 0.0)))
     p_value = float(2 * stdtr(freedom, -abs(difference) / error)) if error > 0 else float("nan")
-    return AucComparison(difference, error, p_value)
+    return AucComparison(difference, error, p_value, freedom)

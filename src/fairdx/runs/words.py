@@ -166,7 +166,7 @@ def auc_change(run: RunFolder) -> tuple[float, float, float, float] | None:
     Returns:
         Difference, low, high, p-value; None if the runs' test images differ or have too few patients.
     """
-    from scipy.special import ndtri
+    from scipy.special import stdtrit
 
     from fairdx.inference.delong import delong_test
 
@@ -179,7 +179,7 @@ def auc_change(run: RunFolder) -> tuple[float, float, float, float] | None:
     except InputError:  # a single class, or a single patient with it: there is no standard error
         return None
     level = (run.estimate(run.methods[0], "auroc") or {}).get("level", 0.95)
-    half = float(ndtri(0.5 + level / 2)) * test.standard_error
+    half = float(stdtrit(test.freedom, 0.5 + level / 2)) * test.standard_error
     return test.difference, test.difference - half, test.difference + half, test.p_value
 
 
