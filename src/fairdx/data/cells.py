@@ -277,9 +277,8 @@ def age_groups(age: pd.Series[float], bins: Sequence[float]) -> tuple[pd.Series[
     edges = list(bins)
     if not edges or edges != sorted(set(edges)) or edges[0] <= 0:
         raise InputError(f"age bins {edges} are not possible: give ascending ages above 0, such as 40 and 60")
-    known = age.dropna()
-    whole = bool((known == known.round()).all()) and all(edge == round(edge) for edge in edges)
-    names = bin_names(edges, whole=whole)
+    # Somebody of 59 and a half is 59: ages are spoken of in whole years, whatever a file holds.
+    names = bin_names(edges, whole=all(edge == round(edge) for edge in edges))
     group = np.array([*names, None], dtype=object)[
         np.where(age.isna(), len(names), np.searchsorted(edges, age, side="right"))
     ]
