@@ -108,6 +108,8 @@ def pair(stored: StoredModel, world: World, phantom: PhantomSettings) -> NDArray
 
 
 def _cell(values: NDArray[np.float64]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.2f} ({values.mean() - half:.2f} to {values.mean() + half:.2f})"
 
