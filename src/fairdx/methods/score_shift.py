@@ -26,9 +26,8 @@ class ScoreShiftConfig(MethodConfig):
 class ScoreShift(ClosedForm):
     """logit - strength * sum over s of P(s given E) d_s.
 
-    d is the mean of the logits of group s within a label, less that of all, averaged over labels by their
-    share. The regression of the logits on P(s given E) within labels gives it, so that a group that can only
-    be guessed is shifted by more. It needs no group at test time.
+    d is how far the logits of group s lie above those of the first group within labels (`group_shift`). Where
+    the embedding shows the group only weakly, a part of the difference stays. It needs no group at test time.
 
     Args:
         config: Settings.
@@ -49,45 +48,33 @@ class ScoreShift(ClosedForm):
 
     def solve(self, train: Features, validation: Features) -> None:
         """Fits the guess to training images and the shift to validation images, which the model never saw."""
-        posterior = fit_posterior(self.shift, train, validation)
-        shift = group_shift(validation.logit, validation.label, validation.group, posterior)
+        fit_posterior(self.shift, train, validation)
+        groups = self.spec.groups
+        shift = group_shift(validation.logit, validation.label, validation.group, groups)
         self.shift.shift.copy_(torch.from_numpy(-self.config.strength * shift))
 
 
 def group_shift(
-    logit: NDArray[np.float64],
-    label: NDArray[np.int64],
-    group: NDArray[np.int64],
-    posterior: NDArray[np.float64],
+    logit: NDArray[np.float64], label: NDArray[np.int64], group: NDArray[np.int64], groups: int
 ) -> NDArray[np.float64]:
-    """Computes by how much to shift each group's logits so that their means within labels agree.
+    """Computes by how much each group's logits lie above those of the first group, within labels.
 
-    With P(s given E) as the only handle, a shift of d moves the difference between groups by d times the
-    difference of their mean posteriors; the shift is that much larger.
+    The least-squares offsets of the groups beside those of the labels. They are not enlarged where the group
+    can only be guessed: through a weak guess that would drown the diagnosis.
 
     Args:
         logit: Class logits, shape (n, classes).
         label: Y, shape (n,).
         group: S, shape (n,).
-        posterior: P(S given E), shape (n, groups).
+        groups: Number of groups.
 
     Returns:
         d, shape (groups, classes), to be subtracted; that of the first group is 0.
     """
-    groups, shift = posterior.shape[1], np.zeros((posterior.shape[1], logit.shape[1]))
     centred = logit - logit.mean(1, keepdims=True)
-    response, handle, weight = [], [], []
-    for y in np.unique(label):
-        rows = label == y
-        share = np.sqrt(rows.mean())
-        for s in range(groups):
-            member = rows & (group == s)
-            if member.any():
-                response.append(centred[member].mean(0) - centred[rows].mean(0))
-                handle.append(posterior[member].mean(0) - posterior[rows].mean(0))
-                weight.append(share * np.sqrt(member.mean()))
-    scale = np.array(weight)[:, None]
-    design = np.stack(handle)[:, 1:] * scale
-    solution, *_ = np.linalg.lstsq(design, np.stack(response) * scale, rcond=1e-6)
-    shift[1:] = solution
+    members = np.eye(groups)[group][:, 1:]
+    labels = np.eye(int(label.max()) + 1)[label]
+    solution, *_ = np.linalg.lstsq(np.hstack([members, labels]), centred, rcond=None)
+    shift = np.zeros((groups, logit.shape[1]))
+    shift[1:] = solution[: groups - 1]
     return shift
