@@ -94,18 +94,31 @@ def inspect(
     json: Annotated[
         Path | None, typer.Option(help="Write all counts and problems (JSON) to this file.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page to this file, with the 20 strangest images; - for standard output."),
+    ] = None,
 ) -> None:
     """What is in a prepared data set: counts by label and group, splits, patients, problems.
 
-    Example: `fairdx inspect prepared/nih`
+    Example: `fairdx inspect prepared/nih --html nih.html`
     """
-    from fairdx.data.base import PreparedDataset
-    from fairdx.data.inspect import describe, render, write_json
+    from fairdx.commands.inspect import inspection_page, render
+    from fairdx.commands.outputs import check_outputs, write_output
+    from fairdx.data.base import FILES, PreparedDataset
+    from fairdx.data.inspect import describe
 
-    description = describe(PreparedDataset.open(folder), pixels=pixels)
-    Console().print(render(description, label=label))
+    if html and not pixels:
+        raise InputError("--html shows images and needs their pixels: leave out --no-pixels")
+    check_outputs({"--json": json, "--html": html}, [folder / name for name in FILES])
+    dataset = PreparedDataset.open(folder)
+    description = describe(dataset, pixels=pixels)
+    # Where a file goes to standard output, the table would stand in its middle.
+    Console(stderr=Path("-") in (json, html)).print(render(description, label=label))
     if json:
-        write_json(description, json)
+        write_output(json, description.to_json())
+    if html:
+        write_output(html, inspection_page(dataset, description, label=label))
 
 
 def main() -> None:

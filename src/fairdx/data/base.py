@@ -34,6 +34,8 @@ FORMAT: Final = 1
 
 IMAGES, TABLE, EXCLUSIONS, META = "images.npy", "table.parquet", "exclusions.csv", "meta.json"
 WARNINGS: Final = "warnings.csv"
+FILES: Final = (IMAGES, TABLE, EXCLUSIONS, WARNINGS, META)
+"""All that a prepared data set may hold."""
 
 
 class Batch(NamedTuple):
