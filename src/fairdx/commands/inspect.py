@@ -1,4 +1,4 @@
-"""What `fairdx inspect` prints, and its page: counts, problems, and a contact sheet of the strangest images."""
+"""What `fairdx inspect` prints, and its page: counts, problems, a contact sheet of the strangest images."""
 
 from __future__ import annotations
 
