@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
+
+from fairdx.core.console import PlainConsole
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `second_opinion=200`.")
@@ -64,9 +65,9 @@ def explain(
     )
     with _interruptible("nothing was written"):
         explained, folder = explain_folder(request)
-    console = Console(highlight=False)
+    console = PlainConsole(wrap=True)
     for sentence in explained.explanation.sentences:
-        console.print(f"- {sentence}", markup=False)
+        console.print(f"- {sentence}")
     console.print(f"All figures are in {folder / 'overlap.json'}, the maps in {folder / 'figure4.png'}.")
 
 
@@ -76,7 +77,7 @@ def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None) -> No
     folder = out or Path("runs") / config.stem
     with _interruptible("the same command goes on"):
         figure4(load_figure4(config, settings), folder)
-    Console().print(Markdown((folder / TABLE).read_text(encoding="utf-8")))
+    PlainConsole(wrap=True).print(Markdown((folder / TABLE).read_text(encoding="utf-8")))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from fairdx.core.console import plain
 from fairdx.core.errors import InputError
 from fairdx.data.base import EXCLUSIONS, WARNINGS
 from fairdx.data.checks import nearest
@@ -101,14 +102,13 @@ def render(description: Description, *, label: str | None = None) -> RenderableT
         InputError: There is no such label.
     """
     from rich.console import Group
-    from rich.text import Text
 
-    problems = [Text(f"! {problem}", style="yellow") for problem in description.problems]
+    problems = [plain(f"! {problem}", "yellow") for problem in description.problems]
     return Group(
-        Text(title_of(description.meta), style="bold"),
+        plain(title_of(description.meta), "bold"),
         *(_rich(listing) for listing in listings(description, label)),
-        *([] if description.meta.exclusions else [Text("No image was left out.")]),
-        *(problems or [Text("No problem found.", style="green")]),
+        *([] if description.meta.exclusions else [plain("No image was left out.")]),
+        *(problems or [plain("No problem found.", "green")]),
     )
 
 
@@ -233,10 +233,9 @@ def _rich(listing: Listing) -> Table:
     """A listing for a terminal; what it says is text, whatever brackets it holds."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(
-        title=Text(listing.title),
+        title=plain(listing.title),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -244,8 +243,8 @@ def _rich(listing: Listing) -> Table:
         collapse_padding=True,
     )
     for column in listing.columns:
-        table.add_column(Text(column), justify="right" if column in _NUMERIC else "left")
+        table.add_column(plain(column), justify="right" if column in _NUMERIC else "left")
     for place, cells in enumerate(listing.rows):
         style = "dim" if place in listing.faint else None
-        table.add_row(*map(Text, cells), style=style, end_section=place in listing.ends)
+        table.add_row(*map(plain, cells), style=style, end_section=place in listing.ends)
     return table

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _announce(out: Path, record: "Record", outcome: "Outcome | None" = None) -> None:
     """Says what was scored, what was not and why, and what to be careful about."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole()
     lines = [f"{out}: {record.scored:,} files scored"]
     if record.broken:
         lines.append(f"{record.broken:,} problems with files, each listed in {out.name}.errors.csv")

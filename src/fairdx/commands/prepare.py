@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fairdx.core.config import validate
+from fairdx.core.console import PlainConsole
 from fairdx.data.base import EXCLUSIONS, PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
@@ -96,7 +96,7 @@ def _add(
 
 def _announce(dataset: PreparedDataset) -> None:
     """Says what was prepared, what was left out, and how to look at it."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole()
     meta = dataset.meta
     console.print(
         f"{dataset.root}: {', '.join(f'{number:,} {name}' for name, number in meta.counts.items())}"

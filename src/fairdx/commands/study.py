@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _report(folder: Path, outcome: "Outcome") -> None:
     """Prints the table, what is open and what failed."""
     table = folder / "table.md"
     if table.exists() and len(outcome.rows):
-        Console().print(Markdown(table.read_text(encoding="utf-8")))
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        PlainConsole(wrap=True).print(Markdown(table.read_text(encoding="utf-8")))
+    errors = PlainConsole(stderr=True)
     if outcome.open:
         errors.print(
             f"{outcome.open} runs are still open at other workers; the same command completes the table"

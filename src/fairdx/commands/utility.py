@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
+
+from fairdx.core.console import PlainConsole, plain
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `utility.fewest=5`.")
@@ -38,6 +39,6 @@ def utility(
         raise typer.Exit(130) from None
     if figures is None:
         return
-    console = Console()
+    console = PlainConsole(wrap=True)
     console.print(Markdown((folder / "utility.md").read_text(encoding="utf-8")))
-    console.print(f"The figure: [bold]{folder / 'figure3.svg'}[/bold]", highlight=False)
+    console.print(plain("The figure: ") + plain(str(folder / "figure3.svg"), "bold"))

@@ -12,9 +12,10 @@ import pandas as pd
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
-from fairdx.data.base import Meta, PreparedDataset, table_bytes
+from fairdx.data.base import Meta, PreparedDataset
 from fairdx.data.looks import DARK, FAR, FLAT, PALE, SMALL, look_at, strangeness
 from fairdx.data.split import SPLITS, check_disjoint
+from fairdx.data.verify import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,11 +163,11 @@ def _read_pixels(dataset: PreparedDataset) -> tuple[pd.DataFrame, list[str]]:
             looks.append(look_at(images))
             keys[rows] = [hashlib.blake2b(image, digest_size=8).hexdigest() for image in images]
             bar.advance(len(rows))
-    digest.update(table_bytes(dataset.table))
     problems = []
-    if digest.hexdigest() != dataset.meta.hash:
+    if content_hash(digest, dataset.table, dataset.meta) != dataset.meta.hash:
         problems.append(
-            "the images or the table are not those that were prepared (other hash): prepare the set again"
+            "the images, the table, or the names of classes and groups are not those that were prepared "
+            "(other hash): prepare the set again"
         )
     look = pd.concat(looks, ignore_index=True)
     problems += _repeated(dataset.table.assign(key=keys)[(look["low"] < look["high"]).to_numpy()])

@@ -29,6 +29,7 @@ from fairdx.data.decode import Decoded, Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
+from fairdx.data.verify import content_hash
 from fairdx.data.writer import JOURNAL, Block, ImageWriter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
@@ -242,13 +243,12 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
         if not noted.empty:
             write_whole(folder / WARNINGS, table_bytes(noted))
         writer.finish()
-        writer.digest.update(table_bytes(kept))
         final = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "counts": _counts(kept),
             "exclusions": _by_reason(exclusions),
             "warnings": _by_reason(noted),
-            "hash": writer.digest.hexdigest(),
+            "hash": content_hash(writer.digest, kept, meta),
         }
         text = json.dumps(meta.model_copy(update=final).model_dump(), indent=2, ensure_ascii=False)
         write_whole(folder / META, text.encode() + b"\n")

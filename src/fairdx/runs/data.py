@@ -11,10 +11,12 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from fairdx.core.errors import InputError
-from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.split import SPLITS
+from fairdx.data.task import Task
+from fairdx.data.verify import verified
 from fairdx.methods import Spec
 from fairdx.models.loading import TaskImages
 from fairdx.runs.settings import DataSettings, RunSettings
@@ -63,11 +65,10 @@ def open_data(settings: RunSettings, folder: Path, phantoms: Path | None, fabric
         phantom: Phantom | None = Phantom(data.phantom)
         name = f"phantom-{_hash(data.phantom)[:12]}"
         rendered = folder / "phantom" if phantoms is None else phantoms / name
-        dataset = prepare(
-            Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None
-        )
+        prepare(Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None)
+        dataset = verified(rendered)
     else:
-        dataset = PreparedDataset.open(data.root)
+        dataset = verified(data.root)
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     task = _task(dataset, data)

@@ -4,6 +4,7 @@ A run folder holds `config.json` (every setting), `results.json`, `predictions.p
 `samples.npz` and the weights of each stage under `stages/`, named by the hash of what they depend on.
 """
 
+import io
 import json
 import time
 from datetime import UTC, datetime
@@ -87,8 +88,8 @@ def run(
         "methods": {name: one.figures for name, one in measured.items()},
     }
     tables = [one.table for one in measured.values()]
-    pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS)
-    pd.DataFrame(history).to_parquet(folder / HISTORY)
+    write_whole(folder / PREDICTIONS, pd.concat(tables, ignore_index=True).to_parquet())
+    write_whole(folder / HISTORY, pd.DataFrame(history).to_parquet())
     _save_samples(current, method, folder)
     save_run_model(current, method, measured, folder)
     write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
@@ -131,10 +132,12 @@ def _save_samples(current: RunData, method: Method, folder: Path) -> None:
     batch = current.images.batch(indices, current.fabric.device)
     with torch.inference_mode(), current.fabric.autocast():
         masked = method.fair.masked(batch.image).float()
+    content = io.BytesIO()
     np.savez_compressed(
-        folder / SAMPLES,
+        content,
         image=batch.image.cpu().numpy(),
         masked=masked.cpu().numpy(),
         label=task.label[indices],
         group=task.group[indices],
     )
+    write_whole(folder / SAMPLES, content.getvalue())

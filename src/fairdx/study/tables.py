@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.study.columns import Column, best, present
 from fairdx.study.front import hypervolumes
 from fairdx.study.paper import MARK, paper_rows, paper_table, trends
@@ -163,7 +164,7 @@ def write_files(folder: Path, contents: dict[str, str]) -> list[Path]:
     with writing_to(folder):
         for name, text in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text.encode())
     return [folder / name for name in contents]
 
 

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 import pandas as pd
 
 from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.report.figures import shorten
 from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet
@@ -54,7 +55,7 @@ def write_utility(
         },
     )
     with writing_to(folder):
-        table.to_parquet(folder / RESULTS)
+        write_whole(folder / RESULTS, table.to_parquet())
     return [*files, folder / RESULTS]
 
 
