@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fairdx.commands.interrupts import NOTHING, interruptible
 from fairdx.core.console import PlainConsole, plain
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def check_model_command(
     if json is not None:
         with writing_to(json.parent):
             json.parent.mkdir(parents=True, exist_ok=True)
-    found = check_model(_settings(model, settings), data, label=label, attribute=attribute)
+    with interruptible(NOTHING):
+        found = check_model(_settings(model, settings), data, label=label, attribute=attribute)
     if json is not None:
         with writing_to(json.parent):
             write_whole(json, json_module.dumps(found.as_json(), indent=2).encode())

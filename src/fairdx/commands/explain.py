@@ -1,14 +1,12 @@
 """`fairdx explain`: where a model looks, with the overlap of its maps tested against shuffled pairs."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
+from fairdx.commands.interrupts import GOES_ON, NOTHING, interruptible
 from fairdx.core.console import PlainConsole
 
 Set = Annotated[
@@ -63,7 +61,7 @@ def explain(
         trust=trust,
         source=source,
     )
-    with _interruptible("nothing was written"):
+    with interruptible(NOTHING):
         explained, folder = explain_folder(request)
     console = PlainConsole(wrap=True)
     for sentence in explained.explanation.sentences:
@@ -75,15 +73,6 @@ def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None) -> No
     from fairdx.runs.figure4 import TABLE, figure4, load_figure4
 
     folder = out or Path("runs") / config.stem
-    with _interruptible("the same command goes on"):
+    with interruptible(GOES_ON):
         figure4(load_figure4(config, settings), folder)
     PlainConsole(wrap=True).print(Markdown((folder / TABLE).read_text(encoding="utf-8")))
-
-
-@contextmanager
-def _interruptible(then: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; {then}\n")
-        raise typer.Exit(130) from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fairdx.commands.interrupts import NOTHING, interruptible
 from fairdx.core.console import PlainConsole, plain
 from fairdx.core.errors import InputError
 
@@ -52,18 +53,19 @@ def export(
     """
     from fairdx.deploy.export import Request, export
 
-    exported = export(
-        Request(
-            folder=model,
-            format=format_,
-            content="mask" if mask_only else "model",
-            out=out,
-            opset=opset,
-            trust=trust,
-            source=source,
-            samples=_samples(model, data),
+    with interruptible(NOTHING):
+        exported = export(
+            Request(
+                folder=model,
+                format=format_,
+                content="mask" if mask_only else "model",
+                out=out,
+                opset=opset,
+                trust=trust,
+                source=source,
+                samples=_samples(model, data),
+            )
         )
-    )
     _tell(exported)
 
 

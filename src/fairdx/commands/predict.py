@@ -1,12 +1,12 @@
 """`fairdx predict MODEL PATHS...`: scores of new images, and of parts the whole."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
 from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
@@ -104,11 +104,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one parameter for each option
         part=_part(part),
         reports=dicom_sr,
     )
-    try:
+    with interruptible(GOES_ON):
         outcome = predict_files(Path(model), paths, out, options, listing=listing)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     _announce(out, outcome.record, outcome)
 
 

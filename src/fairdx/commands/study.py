@@ -1,6 +1,5 @@
 """`fairdx compare`, `fairdx ablate` and `fairdx tune`: the same options, one file format."""
 
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markdown import Markdown
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
 from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
@@ -90,11 +90,8 @@ def _study(**asked: Any) -> None:
         raise InputError("studies need Optuna: pip install 'fairdx[train,study]'")
     from fairdx.study.run import StudyRequest, run_study
 
-    try:
+    with interruptible(GOES_ON):
         folder, outcome = run_study(StudyRequest(**asked))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     _report(folder, outcome)
     if outcome.failures:
         raise typer.Exit(1)

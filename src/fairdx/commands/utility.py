@@ -1,12 +1,12 @@
 """`fairdx utility CONFIG`: what else the frozen embeddings are good for."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
 from fairdx.core.console import PlainConsole, plain
 
 Set = Annotated[
@@ -32,11 +32,8 @@ def utility(
     from fairdx.utility.settings import load_utility_settings
 
     folder = out or Path("runs") / config.stem
-    try:
+    with interruptible(GOES_ON):
         figures = data_utility(load_utility_settings(config, tuple(settings)), folder)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     if figures is None:
         return
     console = PlainConsole(wrap=True)

@@ -40,9 +40,10 @@ def room_in(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not _is_full(error):
             raise
+        reason = (isinstance(error, OSError) and error.strerror) or "no space left on its disk"
         raise DiskError(
-            f"cannot write to {folder}: no space left on its disk; what was there is kept: free some space "
-            "and run the same command again"
+            f"cannot write to {folder}: {reason}; what was there is kept: free some space and run the same "
+            "command again"
         ) from error
 
 

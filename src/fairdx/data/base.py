@@ -262,10 +262,8 @@ class PreparedDataset:
             wrong = ~codes.isin(range(len(self.meta.labels[label]))) & codes.notna()
             if wrong.any():
                 row = self.table[wrong].iloc[0]
-                raise InputError(
-                    f"{self.root / TABLE}: image {row['image']!r} has the code {row[label]} of {label!r}, not "
-                    f"in {META}"
-                )
+                what = f"the code {row[label]} of {label!r}, not in {META}"
+                raise InputError(f"{self.root / TABLE}: image {row['image']!r} has {what}")
         for attribute in attributes:
             self._codes(attribute)
         try:

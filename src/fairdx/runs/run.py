@@ -7,6 +7,7 @@ A run folder holds `config.json` (every setting), `results.json`, `predictions.p
 import io
 import json
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from fairdx import __version__
+from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
 from fairdx.methods import Method
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.card import save_run_model
@@ -41,6 +45,7 @@ def run(
     phantoms: Path | None = None,
     beside_vanilla: bool = True,
     network: nn.Module | None = None,
+    hold: bool = True,
 ) -> dict[str, Any] | None:
     """Trains one method and measures it beside the same model without mitigation.
 
@@ -53,21 +58,48 @@ def run(
         phantoms: Where to keep rendered phantoms, for runs that share them; in `folder` by default.
         beside_vanilla: Whether to measure the model without mitigation as well.
         network: The model itself, where the settings say that it is in memory.
+        hold: Whether to hold the folder against other processes; False where the caller does.
 
     Returns:
         The content of `results.json`; None in all but the first of several processes.
 
     Raises:
-        InputError: The data or settings cannot be used, or `folder` holds a run with other settings.
+        InputError: The data or settings cannot be used, or `folder` holds a run with other settings, or
+            another process writes to it.
+        DiskError: The disk is full.
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
-    start = time.monotonic()
     fabric = make_fabric(settings.trainer)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    mine = hold and fabric.is_global_zero
+    with locked(folder, required=False) if mine else nullcontext(), room_in(folder):
+        return _run(
+            settings,
+            folder,
+            fabric,
+            place=StageFolders(stages or folder / STAGES, resume, shared=stages is not None),
+            phantoms=phantoms,
+            beside_vanilla=beside_vanilla,
+            network=network,
+        )
+
+
+def _run(
+    settings: RunSettings,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    place: StageFolders,
+    phantoms: Path | None,
+    beside_vanilla: bool,
+    network: nn.Module | None,
+) -> dict[str, Any] | None:
+    start = time.monotonic()
     with fabric.rank_zero_first():
         check_free(folder, settings, RESULTS)
         current = open_data(settings, folder, phantoms, fabric)
         save_settings(folder, settings)
-    place = StageFolders(stages or folder / STAGES, resume, shared=stages is not None)
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
     if beside_vanilla or settings.method_name == "vanilla":
