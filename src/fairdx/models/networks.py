@@ -129,8 +129,9 @@ class Diagnoser(DiagnosisModel):
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
         with full_precision(image):
-            embedding = embedding.float() if edit is None else edit(embedding.float())
-            return Diagnosis(embedding, self.head(embedding))
+            if edit is not None:
+                embedding = edit(embedding.float())
+            return Diagnosis(embedding, self.head(embedding.float()))
 
 
 class MaskGenerator(nn.Module):
