@@ -83,7 +83,8 @@ def save_run_model(
 
 
 def _image_card(meta: Meta) -> ImageCard:
-    form = {key: meta.policies[key] for key in ("geometry", "bits", "window") if key in meta.policies}
+    kept = ("geometry", "bits", "window", "frame", "lenient")
+    form = {key: meta.policies[key] for key in kept if key in meta.policies}
     return ImageCard(size=meta.size, channels=meta.channels, **form)
 
 
