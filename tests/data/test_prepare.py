@@ -294,9 +294,7 @@ def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # a write beyond fails as on a full disk
     try:
-        with pytest.raises(
-            InputError, match=r"cannot be written: File too large; free some space and run the same"
-        ):
+        with pytest.raises(InputError, match=r"cannot write to .*out: File too large; .*: free some space"):
             prepare(source(root), tmp_path / "out", OPTIONS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -306,15 +304,15 @@ def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):
 
 def test_too_small_a_disk_is_seen_before_the_work(root, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 100}))
-    with pytest.raises(InputError, match=r"GB and its disk has 0\.0 GB free"):
+    with pytest.raises(InputError, match=r"out needs 15\.4 kB and its disk has \d+ bytes free"):
         prepare(source(root), tmp_path / "out", OPTIONS)
 
 
 def test_folder_that_cannot_be_written(root, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/out cannot be written: Not a directory"):
+    with pytest.raises(InputError, match=r"cannot write to .*file/out: Not a directory"):
         prepare(source(root), tmp_path / "file" / "out", OPTIONS)
-    with pytest.raises(InputError, match="file cannot be written: File exists"):
+    with pytest.raises(InputError, match=r"cannot write to .*file: File exists"):
         prepare(source(root), tmp_path / "file", OPTIONS)
 
 
@@ -322,7 +320,7 @@ def test_folder_without_permission(root, tmp_path):
     tmp_path.chmod(0o500)
     if os.access(tmp_path, os.W_OK):
         pytest.skip("this user may write everywhere")
-    with pytest.raises(InputError, match="out cannot be written: Permission denied"):
+    with pytest.raises(InputError, match=r"cannot write to .*out: Permission denied"):
         prepare(source(root), tmp_path / "out", OPTIONS)
     tmp_path.chmod(0o700)
 

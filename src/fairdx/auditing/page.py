@@ -10,6 +10,7 @@ from fairdx.auditing.findings import headline, sizes
 from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
+from fairdx.core.files import write_whole
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
 from fairdx.report.numbers import SIGNED_POINTS, integer, probability, style_of
@@ -127,7 +128,7 @@ def write_audit(
     Raises:
         OSError: The file cannot be written.
     """
-    Path(path).write_text(render_audit(result, title=title, command=command), encoding="utf-8")
+    write_whole(Path(path), render_audit(result, title=title, command=command).encode())
 
 
 def _render(result: AuditResult, title: str | None, command: str | None, detail: Detail) -> str:

@@ -1,13 +1,13 @@
 """`fairdx predict MODEL PATHS...`: scores of new images, and of parts the whole."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,11 +104,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one parameter for each option
         part=_part(part),
         reports=dicom_sr,
     )
-    try:
+    with interruptible(GOES_ON):
         outcome = predict_files(Path(model), paths, out, options, listing=listing)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     _announce(out, outcome.record, outcome)
 
 
@@ -129,7 +126,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _announce(out: Path, record: "Record", outcome: "Outcome | None" = None) -> None:
     """Says what was scored, what was not and why, and what to be careful about."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole()
     lines = [f"{out}: {record.scored:,} files scored"]
     if record.broken:
         lines.append(f"{record.broken:,} problems with files, each listed in {out.name}.errors.csv")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -54,6 +55,7 @@ _READ: Final = (
 """All that the display of an image depends on; nothing else is parsed."""
 _SEXES: Final = {"M": "male", "F": "female"}
 """O is other, and says nothing of the two."""
+_AGE = re.compile(r"\d{1,4}[YMWD]?")
 _STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c")
 """How a frame in JPEG, JPEG-LS or JPEG 2000 begins."""
 
@@ -119,15 +121,15 @@ def read_demographics(path: Path) -> tuple[str | None, str | None]:
         path: Any file.
 
     Returns:
-        `male` or `female`, and the age as it is written (`058Y`); null where the header does not say it, or
-        the file is missing or not DICOM.
+        `male` or `female`, and the age as DICOM writes it (`058Y`); null where the header does not say it so,
+        or the file is missing or not DICOM.
     """
     try:
         header = read_header(path, ("PatientSex", "PatientAge"))
     except InputError:
         return None, None
     age = str(header.get("PatientAge", "")).strip()
-    return _SEXES.get(str(header.get("PatientSex", "")).strip()), age or None
+    return _SEXES.get(str(header.get("PatientSex", "")).strip()), age if _AGE.fullmatch(age) else None
 
 
 def decode_dicom(data: bytes, form: Form) -> Picture:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fairdx.core.cells import FORMULA
 from fairdx.core.errors import InputError
 from fairdx.data.files import NAMED_ENDINGS
 from fairdx.deploy.decoding import starts_as_dicom
@@ -63,7 +64,8 @@ def find_inputs(paths: Sequence[str], listed: Iterable[str] = ()) -> Inputs:
             passed_over += not is_image
             repeated += is_image and place in found
             if is_image:
-                found.setdefault(place, file)
+                # The same file, under a name that no spreadsheet takes for a formula.
+                found.setdefault(place, f"./{file}" if file.startswith(FORMULA) else file)
     if not found:
         raise InputError(
             f"there is no image file in what was given ({passed_over:,} files of other kinds): images are PNG, "
