@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -14,26 +13,18 @@ from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.resampled import Groups
 from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
+from fairdx.auditing.several import Scored, resample_together
 from fairdx.auditing.study import Study
 from fairdx.inference.information import Information
-from fairdx.inference.resampling import (
-    all_replicates,
-    collapse,
-    dense_vectors,
-    replicate,
-)
+from fairdx.inference.resampling import all_replicates, collapse, dense_vectors, effective_patients
 from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.scores import auc_by_group, auc_from_histogram
 
 MOST_CELLS = 20_000
 """A joint table larger than this is not compared between groups: most of its cells would be empty."""
-
-SCORE_BINS = 256
-"""Bins of equal frequency in which the scores of each class are resampled."""
 
 ADF = "approximate_diagnosis_fairness"
 
@@ -187,28 +178,14 @@ def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Est
 
 def _mean_auc(study: Study, joint: Joint) -> Estimate:
     """Mean AUC of one against the rest, with a percentile interval by patient."""
-    cells, sizes, areas, settings = [], [], [], study.settings
-    for label, scores in zip(joint.present.T, joint.scores.T, strict=True):
-        inner = np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1])
-        edges = np.unique(inner)
-        cells.append(label * (len(edges) + 1) + np.searchsorted(edges, scores, side="right"))
-        sizes.append(2 * (len(edges) + 1))
-        areas.append(auc_by_group(label, scores, np.zeros_like(label), 1)[0])
-    units, ends = collapse(cells, sizes, study.patient), np.cumsum([0, *sizes])
-
-    def mean(counts: Floats) -> Floats:
-        parts = [counts[:, a:b].reshape(len(counts), 2, -1) for a, b in pairwise(ends)]
-        means: Floats = np.mean([auc_from_histogram(part) for part in parts], axis=0)
-        return means
-
-    value, rng = float(np.mean(areas)), np.random.default_rng(settings.seed)
-    drawn = np.concatenate([mean(c) for c in replicate(units, settings.n_replicates, rng)])
-    drawn += value - mean(units.counts[None])[0]  # what the bins cost
-    patients = Groups.of(
-        ("all",), np.zeros(study.n, dtype=np.int64), joint.present[:, 0], study.patient, settings
-    )
-    widen = float(few_patients_factor(patients.patients[0], settings.level))
-    return Estimate.of(value, percentile_interval(drawn, settings.level, widen), study.n)
+    settings = study.settings
+    scored = [Scored(label, scores) for label, scores in zip(joint.present.T, joint.scores.T, strict=True)]
+    found = resample_together(scored, study.patient, n_replicates=settings.n_replicates, seed=settings.seed)
+    everyone = np.zeros(study.n, dtype=np.int64)
+    patients = float(effective_patients(everyone, study.patient)[0])
+    widen = float(few_patients_factor(patients, settings.level))
+    interval = percentile_interval(found.auc_replicates.mean(1), settings.level, widen)
+    return Estimate.of(float(found.auc.mean()), interval, study.n)
 
 
 @dataclass(frozen=True)
