@@ -1,6 +1,5 @@
 """Audits with several classes, or several findings per image: the joint table, then one against the rest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.effects import Strata, effect_estimates
-from fairdx.auditing.family import corrected
 from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.resampled import Groups
@@ -51,9 +49,7 @@ class Joint:
         return int(max(self.label.max(), self.decision.max())) + 1
 
 
-def audit_joint(
-    study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
-) -> AuditResult:
+def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
     Args:
@@ -61,10 +57,9 @@ def audit_joint(
         joint: The classes or findings.
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
-        notes: About the images.
 
     Returns:
-        The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
+        The audit, not yet corrected: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
     parts = {g.name: measure_joint(study, joint, g) for g in study.groupings}
     by_group = {
@@ -75,20 +70,17 @@ def audit_joint(
         {name: part.gaps for name, part in parts.items()},
         [t for p in parts.values() for t in p.tests],
     )
-    own = "The joint table is audited here; each class or finding has its own audit."
-    return _finished(replace(result, gaps=gaps, tests=tests), own, notes)
+    own = Note("limit", None, "The joint table is audited here; each class or finding has its own audit.")
+    return replace(result, gaps=gaps, tests=tests, notes=[own])
 
 
-def audit_apart(
-    study: Study, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
-) -> AuditResult:
+def audit_apart(study: Study, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
     """The frame around audits of findings whose labels are hardly ever known together.
 
     Args:
         study: The study.
         task: "multilabel".
         per_label: Audits of each finding, not yet corrected.
-        notes: About the images.
 
     Returns:
         The audit: the mean AUC, and nothing about the joint decision.
@@ -102,8 +94,8 @@ def audit_apart(
     }
     by_group = {g.name: {name: {"accuracy": undefined} for name in g.groups} for g in study.groupings}
     result = _result(study, task, per_label, overall, by_group)
-    own = "Each finding has its own audit; too few images have all labels to audit them together."
-    return _finished(replace(result, gaps={g.name: {} for g in study.groupings}), own, notes)
+    text = "Each finding has its own audit; too few images have all labels to audit them together."
+    return replace(result, gaps={g.name: {} for g in study.groupings}, notes=[Note("limit", None, text)])
 
 
 def _result(
@@ -140,15 +132,6 @@ def _result(
         notes=[],
         per_label=per_label,
     )
-
-
-def _finished(result: AuditResult, own: str, notes: Sequence[Note]) -> AuditResult:
-    """With corrected p-values and all notes."""
-    result = corrected(result)
-    of_labels = [
-        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
-    ]
-    return replace(result, notes=[*notes, Note("limit", None, own), *of_labels])
 
 
 def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:

@@ -9,7 +9,7 @@ from fairdx.metrics.definitions import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -94,8 +94,10 @@ class Test:
         group: The group compared with the reference, for effects; None if all groups are compared.
         method: How.
         p_value: Uncorrected.
-        p_holm: Corrected for the family-wise error rate over all tests of the audit, those of every class or
-            finding and those of a second table among them.
+        p_family: Corrected for the family-wise error rate over all tests of the audit, those of every class
+            or finding and those of a second table among them, by how they depend on each other (Westfall and
+            Young 1993).
+        p_holm: The same by Holm's correction, which allows for the worst dependence.
         p_bh: Corrected for the false discovery rate over the same tests.
     """
 
@@ -106,6 +108,7 @@ class Test:
     p_value: Number
     p_holm: Number
     p_bh: Number
+    p_family: Number = float("nan")
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,8 @@ class Change:
         difference: After less before, with an interval from paired replicates.
         p_value: Of no change; nan where none is computed.
         method: Of the p-value.
-        p_holm: Corrected for all tests of the audit.
+        p_holm: Corrected for all tests of the audit by Holm.
+        p_family: The same by how they depend on each other, where that is known.
     """
 
     before: Number
@@ -207,6 +211,7 @@ class Change:
     p_value: Number
     method: str
     p_holm: Number
+    p_family: Number = float("nan")
 
 
 @dataclass(frozen=True)
