@@ -14,6 +14,7 @@ from scipy.stats import norm
 from fairdx.auditing import AuditResult, audit
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import effects_from_counts
+from fairdx.metrics.reliability import calibration
 
 DP, EO, EODDS = "demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference"
 ADF, AUC, DE = "approximate_diagnosis_fairness_corrected", "auroc_gap", "direct_effect"
@@ -130,7 +131,19 @@ def rates_cell(name, sizes, prevalence, rates, family=False) -> Cell:
     return Cell(name, draw, truth, (EO, EODDS, ADF) if fair else (), family, options={"reference": "0"})
 
 
-def latent_cell(name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5) -> Cell:
+@cache
+def calibrated(prevalence, shift):
+    """Slope and calibration error of the score of `latent_cell` in a group, from two million images."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(2_000_000) < prevalence).astype(int)
+    score = norm.cdf(shift * (y - 0.5) + rng.normal(size=len(y)))
+    found = calibration(y, score)
+    return found["calibration_slope"], found["expected_calibration_error"]
+
+
+def latent_cell(
+    name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5, calibrates=False
+) -> Cell:
     """A normal score shifted by the disease, and by `gap` in group 1 with it, by half of that without."""
     prevalence = np.array(prevalence)
 
@@ -157,6 +170,8 @@ def latent_cell(name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0
         AUC: float(auc.max() - auc.min()),
         "auroc 1": float(auc[1]),
     }
+    if calibrates:
+        truth["calibration_slope 1"], truth["expected_calibration_error 1"] = calibrated(prevalence[1], shift)
     null = (EO, ADF, AUC, "score_mutual_information") if gap == 0 else ()
     return Cell(name, draw, truth, null, options={"reference": "0"})
 
@@ -222,7 +237,8 @@ def cells() -> dict[str, Cell]:
         latent_cell("500 images", 500, 0.0, False),
         latent_cell("500 images, a difference", 500, 0.3, False),
         latent_cell("2,000 images, a difference", 2000, 0.3, False),
-        latent_cell("500 images of 90 patients", 500, 0.0, True),
+        latent_cell("500 images of 90 patients", 500, 0.0, True, calibrates=True),
+        latent_cell("500 images of 90 patients, ICC .8", 500, 0.0, True, icc=0.8, calibrates=True),
         latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
         rates_cell("10 positives in the small group", (600, 30), (0.3, 0.33), fair),
         rates_cell("10 positives in the small group, a difference", (600, 30), (0.3, 0.33), worse),

@@ -170,12 +170,14 @@ class _Groups:
 
     def gap(self, compared: Compared) -> Course:
         """The course of the largest gap in some rates."""
-        drawn = _Drawn(EXACT)
-        for look in range(self.n_looks):
-            so_far, own = self.rates(compared, look), self.rates(compared, look, alone=True)
-            ends = share_gap(so_far.success, so_far.size, self.settings.level, len(self.names))
-            drawn.add(largest(so_far.value), ends, largest(own.value), self._period_ends(own, look))
-        return drawn.course(*self._furthest(so_far.value))
+        drawn, so_far = _Drawn(EXACT), [self.rates(compared, look) for look in range(self.n_looks)]
+        success, size = np.stack([r.success for r in so_far]), np.stack([r.size for r in so_far])
+        ends = share_gap(success, size, self.settings.level)
+        for look, (rates, low, high) in enumerate(zip(so_far, *ends, strict=True)):
+            own = self.rates(compared, look, alone=True)
+            period_ends = self._period_ends(own, look)
+            drawn.add(largest(rates.value), (float(low), float(high)), largest(own.value), period_ends)
+        return drawn.course(*self._furthest(so_far[-1].value))
 
     def _period_ends(self, own: Rates, look: int) -> tuple[float, float]:
         """Of a period alone; 6 / (pi k)^2 of the error is spent on period k, which adds up to all of it."""
@@ -198,7 +200,7 @@ class _Groups:
             size = np.bincount(group[group >= 0], minlength=len(self.names)).astype(float)
             first = np.where(np.isnan(first) & known, size, first)
             growth = float(np.max((size / first)[known], initial=1.0))
-            ends = figures_gap(found, growth, self.settings.level, len(self.names))
+            ends = figures_gap(found, growth, self.settings.level)
             drawn.add(largest(found.value), ends)
         return drawn.course(*self._furthest(found.value))
 

@@ -14,7 +14,8 @@ from fairdx.report.numbers import POINTS, Style, integer, style_of
 from fairdx.report.page import render_page
 from fairdx.report.svg import Axis, Panel
 
-_TICKS = 6
+_TICKS = 4
+_HYPHEN = "\u2011"  # a panel takes the plain one for a minus
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def sentences(result: MonitorResult, name: str) -> list[str]:
             more = "more" if course.value[-1] > 0 else "less"
             found.append(
                 f"{name}: with the disease as in {about.reference}, {group} is decided positive "
-                f"{POINTS.in_words(abs(course.value[-1]))} {more} often than {about.reference} (direct effect, "
+                f"{POINTS.in_words(abs(course.value[-1]))} {more} often than "
+                f"{about.reference} (direct effect, "
                 f"{style.interval(course.low[-1], course.high[-1])}), shown since {result.looks[look].name}."
             )
     if not any(look is not None for look in shown.values()):
@@ -161,7 +163,7 @@ def _panel(result: MonitorResult, title: str, style: Style, course: Course) -> E
     known = np.concatenate([value, low, high, period])
     n = len(result.looks)
     places = np.unique(np.linspace(0, n - 1, min(n, _TICKS)).round().astype(int)).tolist()
-    names = [shorten(look.name, 12) for look in result.looks]
+    names = [shorten(look.name, 12).replace("-", _HYPHEN) for look in result.looks]
     spoken = f"{title}, at the last look {_cell(style, course, n - 1)}"
     x = Axis(-0.5, n - 0.5, "period", lambda k: names[round(k)], tuple(float(k) for k in places))
     y = Axis.around(known[np.isfinite(known)].tolist(), style.unit.strip() or "difference")

@@ -68,7 +68,7 @@ class _Share:
             steep = (slope - self.size + root) / (2 * slope)
             flat = 2 * self.success / (self.size - slope + root)
         share = np.where(slope > self.size, steep, flat)
-        return np.asarray(np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0))
+        return np.asarray(np.clip(np.where(np.isnan(share), 0.0, share), 0.0, 1.0))
 
 
 def _farthest(first: _Share, second: _Share, limit: float) -> Floats:
@@ -88,34 +88,29 @@ def _farthest(first: _Share, second: _Share, limit: float) -> Floats:
     return np.asarray(one - other)
 
 
-def share_gap(success: Floats, size: Floats, level: float, groups: int | None = None) -> tuple[float, float]:
-    """Interval of the largest gap between two groups at one look of a confidence sequence.
+def share_gap(success: Floats, size: Floats, level: float) -> tuple[Floats, Floats]:
+    """Intervals of the largest gap between two groups, a confidence sequence.
 
     Args:
-        success: Images with the outcome so far, shape (S, R) for R rates of S groups.
-        size: Images so far, (S, R); 0 in a group that is not compared yet.
+        success: Images with the outcome so far, shape (..., S, R) for R rates of S groups, look by look.
+        size: Images so far, (..., S, R); 0 in a group that is not compared yet.
         level: Probability that all intervals of the sequence hold.
-        groups: Groups that may ever be compared; S if None.
 
     Returns:
-        Lower and upper end; nan where fewer than two groups are compared. The lower one is the largest of
-        those that hold for all pairs and rates, the upper one the largest of those of single pairs; each
-        misses with half the probability.
+        Lower and upper ends, (...); nan where fewer than two groups are compared. The lower one is the
+        largest of those that hold for all pairs and rates, the upper one the largest of those of single
+        pairs; each misses with half the probability.
     """
-    every = len(size) if groups is None else groups
-    low = high = float("nan")
-    number = every * (every - 1) // 2 * size.shape[1]
+    number = size.shape[-2] * (size.shape[-2] - 1) // 2 * size.shape[-1]
     parts = (1.0, 1.0) if number == 1 else (2.0 * number, 2.0)
-    for rate in range(size.shape[1]):
-        known = np.flatnonzero(size[:, rate] > 0)
-        one, other = (known[p] for p in np.triu_indices(len(known), 1))
-        if len(one) == 0:
-            continue
-        hits, sizes = ((column[one, rate], column[other, rate]) for column in (success, size))
-        lower, upper = (share_differences(hits, sizes, (1 - level) / part) for part in parts)
-        low = float(np.fmax(low, max(lower[0].max(), -lower[1].min(), 0.0)))
-        high = float(np.fmax(high, max(upper[1].max(), -upper[0].min())))
-    return low, high
+    one, other = np.triu_indices(size.shape[-2], 1)
+    hits, sizes = ((x[..., one, :], x[..., other, :]) for x in (success, size))
+    compared = (sizes[0] > 0) & (sizes[1] > 0)
+    lower, upper = (share_differences(hits, sizes, (1 - level) / part) for part in parts)
+    low = np.where(compared, np.maximum(lower[0], -lower[1]), np.nan)
+    high = np.where(compared, np.maximum(upper[1], -upper[0]), np.nan)
+    low, high = (np.fmax.reduce(end, axis=(-1, -2), initial=np.nan) for end in (low, high))
+    return np.maximum(low, 0.0), high
 
 
 def mixture_critical(growth: float, alpha: float) -> float:
@@ -137,18 +132,15 @@ def mixture_critical(growth: float, alpha: float) -> float:
     return float(np.sqrt((1 + 1 / ratio) * (np.log1p(ratio) - 2 * np.log(alpha))))
 
 
-def figures_gap(
-    figures: Figures, growth: float, level: float, groups: int | None = None
-) -> tuple[float, float]:
+def figures_gap(figures: Figures, growth: float, level: float) -> tuple[float, float]:
     """As `share_gap`, for other figures of groups with intervals at any number of standard errors.
 
     Args:
         figures: Shape (S, R), nan in a group that is not compared yet.
         growth: As for `mixture_critical`.
         level: Probability that all intervals of the sequence hold.
-        groups: Groups that may ever be compared; S if None.
     """
-    every = len(figures.value) if groups is None else groups
+    every = len(figures.value)
     number = every * (every - 1) // 2 * figures.value.shape[1]
     if int(np.isfinite(figures.value).sum(0).max(initial=0)) < 2:
         return float("nan"), float("nan")
