@@ -142,7 +142,7 @@ def calibrated(prevalence, shift):
 
 
 def latent_cell(
-    name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5, calibrates=False
+    name, n, gap, clustered, *, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5, calibrates=False
 ) -> Cell:
     """A normal score shifted by the disease, and by `gap` in group 1 with it, by half of that without."""
     prevalence = np.array(prevalence)
@@ -245,7 +245,7 @@ def cells() -> dict[str, Cell]:
         rates_cell("rates near 1 in a group of 3 %", (1940, 60), (0.3, 0.3), [[0.02, 0.97]] * 2),
         rates_cell("rare disease, group of 3 %", (4850, 150), (0.05, 0.08), worse),
         rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10, family=True),
-        latent_cell("AUC .99, 20 positives", 400, 0.0, False, 0.5, (0.1, 0.1), 0.5, 3.29),
+        latent_cell("AUC .99, 20 positives", 400, 0.0, False, prevalence=(0.1, 0.1), shift=3.29),
         Cell("unequal dependence within patients", unequal_dependence, {ADF: 0.0, EO: 0.0}, (ADF, EO)),
         Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
         Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
