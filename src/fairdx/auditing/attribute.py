@@ -17,6 +17,9 @@ from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import common_support
 from fairdx.metrics.inputs import Floats, Ints
 
+MOST_PERMUTED = 5000
+"""With more patients than this, scores are permuted by image and scaled, which many patients allow."""
+
 Effects = dict[str, dict[str, Estimate]]
 
 
@@ -67,20 +70,27 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
     if len(chosen) < 2:
         return Part(about, chosen, by_group)
     kept = data.keep(chosen)
-    gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
+    decided, scored = (_permuted(draws, grouping, chosen, kept, study, by_score=s) for s in (False, True))
+    gaps, tests = gap_estimates(kept, decided, scored)
     gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
     part = Part(about, chosen, by_group, gaps, tests=tests)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 
 
-def _permuted(draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study) -> Permuted:
+def _permuted(
+    draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study, *, by_score: bool
+) -> Permuted:
+    """The images to permute, by class and decision; or by class and bin of the score."""
     sample = draws.sample
     group = grouping.of_finest[sample.finest]
     rows = np.isin(group, chosen)
-    cell = (sample.truth.full * 2 + sample.decision)[rows]
+    counts = kept.sample.score_table[0] if by_score else kept.sample.classes[0]
+    outcome = sample.score_bin if by_score else sample.decision
+    cell = (sample.truth.full * counts.shape[2] + outcome)[rows]
     patient = None if sample.patient is None else sample.patient[rows]
+    if by_score and patient is not None and len(np.unique(patient)) > MOST_PERMUTED:
+        patient = None
     cells = np.searchsorted(chosen, group[rows]), cell, patient
-    counts = kept.sample.classes[0]
     return Permuted.of(grouping.name, counts, sample.truth.of_full, cells, study.settings)
 
 

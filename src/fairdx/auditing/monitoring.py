@@ -72,7 +72,7 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     Example:
         >>> rng = np.random.default_rng(0)
         >>> month, sex, truth = rng.integers(1, 7, 3000), rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
-        >>> score = np.clip(0.3 * truth + 0.15 * sex + 0.5 * rng.random(3000), 0, 1)
+        >>> score = np.clip(0.3 * truth + 0.05 * sex + 0.5 * rng.random(3000), 0, 1)
         >>> found = monitor(truth, score, sensitive_features={"sex": sex}, looks=month)
         >>> [low > 0 for low in found.gaps["sex"]["demographic_parity_difference"].low]
         [False, True, True, True, True, True]

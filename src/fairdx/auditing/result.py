@@ -108,7 +108,7 @@ class Test:
     p_value: Number
     p_holm: Number
     p_bh: Number
-    p_family: Number = float("nan")
+    p_family: Number
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Change:
     p_value: Number
     method: str
     p_holm: Number
-    p_family: Number = float("nan")
+    p_family: Number
 
 
 @dataclass(frozen=True)
