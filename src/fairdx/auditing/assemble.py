@@ -61,6 +61,7 @@ def audit_binary(
         adjusted_effects={name: p.adjusted for name, p in parts.items() if study.covariates},
         simultaneous_effects={name: p.simultaneous for name, p in parts.items()},
         sensitivity={name: p.sensitivity for name, p in parts.items()},
+        modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
         curves=_curves(draws, wanted, study.settings.level),

@@ -6,7 +6,8 @@ import numpy as np
 
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.draws import Draws
-from fairdx.auditing.effects import Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.effects import EFFECTS, Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.estimates import signed_estimate
 from fairdx.auditing.gaps import equity_scaled_estimate, gap_estimates
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.permuted import Permuted
@@ -16,6 +17,7 @@ from fairdx.auditing.study import Study
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import common_support
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.parametric import ModelledEffects
 
 MOST_PERMUTED = 5000
 """With more patients than this, scores are permuted by image and scaled, which many patients allow."""
@@ -36,6 +38,7 @@ class Part:
         simultaneous: As `effects`, with intervals for all groups at once.
         adjusted: Standardised over covariates.
         support: Images that this leaves out.
+        modelled: Standardised over covariates by a model, which leaves nobody out.
         sensitivity: Of the direct effects.
         tests: Not yet corrected for each other.
     """
@@ -48,6 +51,7 @@ class Part:
     simultaneous: Effects = field(default_factory=dict)
     adjusted: Effects = field(default_factory=dict)
     support: dict[str, Support] = field(default_factory=dict)
+    modelled: Effects = field(default_factory=dict)
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
 
@@ -108,7 +112,21 @@ def _with_effects(part: Part, draws: Draws, grouping: Grouping, kept: Resampled)
         adjusted = Strata(by_stratum[0], by_stratum[1:], draws.covariate)
         part.adjusted.update(effect_estimates(kept.who, adjusted, base))
         part.support.update(_support(kept.groups, by_stratum[0].sum(-1), base, draws.covariate))
+        part.modelled.update(_modelled(draws, kept, by_stratum, base))
     return part
+
+
+def _modelled(draws: Draws, kept: Resampled, by_stratum: Floats, base: int) -> Effects:
+    assert draws.design is not None
+    values, repeated = ModelledEffects(*draws.design, base).of(by_stratum[0], by_stratum[1:])
+    found: Effects = {}
+    for s, group in enumerate(kept.groups):
+        n, widen = int(kept.images[s] + kept.images[base]), float(max(kept.widen[s], kept.widen[base]))
+        for name in EFFECTS if s != base else ():
+            value, replicates = float(values[name][s]), repeated[name][:, s]
+            estimate = signed_estimate(value, replicates, n, kept.settings.level, widen)
+            found.setdefault(group, {})[name] = estimate
+    return found
 
 
 def _support(groups: tuple[str, ...], totals: Floats, reference: int, covariate: Ints) -> dict[str, Support]:

@@ -123,6 +123,7 @@ def _result(
         adjusted_effects={},
         simultaneous_effects={},
         sensitivity={},
+        modelled_effects={},
         support={},
         tests=[],
         curves={},

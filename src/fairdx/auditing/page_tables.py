@@ -118,11 +118,11 @@ def _p_cells(test: Test | None) -> list[Cell]:
 
 def effects_table(result: AuditResult, name: str) -> Grid:
     """Effects of each group against the reference, and the same standardised over covariates."""
-    adjusted = result.adjusted_effects.get(name, {})
+    adjusted, modelled = (d.get(name, {}) for d in (result.adjusted_effects, result.modelled_effects))
     names = list(next(iter(result.effects[name].values())))
     head = ["Group", *(f"{METRICS[m].title}, points" for m in names)]
     if adjusted:
-        head += [f"{METRICS[m].title}, adjusted" for m in names]
+        head += [f"{METRICS[m].title}, {how}" for how in ("adjusted", "by model") for m in names]
     tests = {(t.group, t.metric): t for t in result.tests if t.attribute == name}
     head += ["p (direct)", "p, family", "p, BH"]
     rows = [
@@ -131,7 +131,7 @@ def effects_table(result: AuditResult, name: str) -> Grid:
             "",
             [
                 *(cell(m, found[m]) for m in names),
-                *(cell(m, adjusted[group][m]) for m in names if adjusted),
+                *(cell(m, part[group][m]) for part in (adjusted, modelled) if part for m in names),
                 *_p_cells(tests.get((group, "direct_effect"))),
             ],
         )
@@ -139,7 +139,10 @@ def effects_table(result: AuditResult, name: str) -> Grid:
     ]
     covariates = ", ".join(result.settings.covariates)
     caption = f"Effects against {result.attributes[name].reference}" + (
-        f"; adjusted: standardised over {covariates} too" if adjusted else ""
+        f"; adjusted: standardised over {covariates} too, within values that both groups have; by model: "
+        "over all values, by logistic regressions in which the group and the covariates add up"
+        if adjusted
+        else ""
     )
     return Grid(caption, head, rows)
 

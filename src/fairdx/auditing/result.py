@@ -260,6 +260,7 @@ class AuditResult:
         gaps: {attribute: {metric: gap}}; information (ADF) is here too.
         effects: {attribute: {group: {metric: estimate}}} against the attribute's reference.
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
+        modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
             the ones to quote of the group with the largest effect.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
@@ -289,6 +290,7 @@ class AuditResult:
     gaps: dict[str, dict[str, Gap]]
     effects: dict[str, dict[str, dict[str, Estimate]]]
     adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
+    modelled_effects: dict[str, dict[str, dict[str, Estimate]]]
     simultaneous_effects: dict[str, dict[str, dict[str, Estimate]]]
     sensitivity: dict[str, dict[str, Sensitivity]]
     support: dict[str, dict[str, Support]]
@@ -312,9 +314,9 @@ class AuditResult:
 
         rows = [_row("", "", metric, e) for metric, e in self.overall.items()]
         for attribute in self.attributes:
-            for source in (self.by_group, self.effects, self.adjusted_effects):
+            sources = (self.by_group, self.effects, self.adjusted_effects, self.modelled_effects)
+            for source, suffix in zip(sources, ("", "", "_adjusted", "_modelled"), strict=True):
                 for group, found in source.get(attribute, {}).items():
-                    suffix = "_adjusted" if source is self.adjusted_effects else ""
                     rows += [_row(attribute, group, m, e, suffix) for m, e in found.items()]
             rows += [_row(attribute, "", m, gap.estimate) for m, gap in self.gaps.get(attribute, {}).items()]
         return pd.DataFrame(rows)
