@@ -153,6 +153,7 @@ def main() -> None:
             from fairdx.commands.check_model import add_check_model
             from fairdx.commands.explain import add_explain
             from fairdx.commands.export import add_export
+            from fairdx.commands.monitor import add_monitor
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
@@ -161,6 +162,7 @@ def main() -> None:
             add_check_model(app)
             add_explain(app)
             add_export(app)
+            add_monitor(app)
             add_predict(app)
             add_prepare(app)
             add_studies(app)

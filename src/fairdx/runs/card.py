@@ -73,7 +73,7 @@ def save_run_model(
         mask=None if method.fair.mask is None else _mask_card(method.fair.mask),
         correction=None if method.fair.correction is None else method.fair.correction.shape(),
         rule=None if rule is None else rule.card,
-        data=describe(current),
+        data=describe(current).model_dump(mode="json"),
         metrics={name: one.figures for name, one in measured.items()},
         familiar=_familiar(current, method.fair),
     )
