@@ -127,7 +127,8 @@ class Corrector(ClosedForm):
         if not forced and before.unfairness <= within_chance(self.spec.groups, 2, len(odds)):
             return {**record, "note": _said(f"{found}: the model is left alone")}
         seen, penalty = self._guess(pool, odds)
-        best = self._choose(self._out_of_fold(seen, odds, images), before, odds, images)
+        scores = self._out_of_fold(seen, odds, images)
+        best = self._choose(scores, before, odds, images)
         if best is None:
             cost = f"no correction that costs at most {self.config.budget:g} of AUC within groups"
             return {**record, "note": _said(f"{found}; {cost} surely lowers it: the model is left alone")}
@@ -145,12 +146,10 @@ class Corrector(ClosedForm):
     def _guess(self, pool: out_of_fold.Pool, odds: Array) -> tuple[Tensor, float]:
         """Fits the guess of the cells; returns what the network sees of the pool, and the penalty."""
         groups = self.spec.groups
-        guesses = {p: out_of_fold.out_of_fold_cells(pool, groups, penalty=p) for p in PENALTIES}
-        penalty = min(PENALTIES, key=lambda p: out_of_fold.surprise(guesses[p], pool.images))
-        others = pool.others
-        everything = pool.images if others is None else out_of_fold.joined(pool.images, others)
-        weight, bias = out_of_fold.fit_cells(everything, groups, penalty=penalty)
-        return _standardise(self.residual, weight, bias, odds, guesses[penalty]), penalty
+        penalty = out_of_fold.best_penalty(pool, groups, PENALTIES)
+        cells = out_of_fold.out_of_fold_cells(pool, groups, penalty=penalty)
+        weight, bias = out_of_fold.fit_cells(pool.everything, groups, penalty=penalty)
+        return _standardise(self.residual, weight, bias, odds, cells), penalty
 
     def _out_of_fold(self, seen: Tensor, odds: Array, images: Features) -> dict[float, Array]:
         """Corrected log-odds at each weight, each patient's by a network that was not fitted to them."""

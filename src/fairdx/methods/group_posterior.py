@@ -14,26 +14,20 @@ PENALTY = 1e-2
 """Inverse penalty of the logistic regression on standardised embeddings."""
 
 
-def fit_posterior(correction: GroupPosterior, train: Features, validation: Features) -> NDArray[np.float64]:
-    """Fits the part of a correction that guesses the group, by logistic regression on training images.
+def fit_posterior(correction: GroupPosterior, images: Features) -> None:
+    """Fits the part of a correction that guesses the group, by logistic regression.
 
     Args:
         correction: Its `weight` and `bias` are set.
-        train: What the guess is fitted to.
-        validation: What it is applied to.
-
-    Returns:
-        P(S given E) of the validation images, shape (n, groups).
+        images: What the guess is fitted to.
 
     Raises:
         InputError: scikit-learn is not installed.
     """
-    assert train.embedding is not None
-    assert validation.embedding is not None
-    weight, bias = linear_posterior(train.embedding, train.group, len(correction.weight))
+    assert images.embedding is not None
+    weight, bias = linear_posterior(images.embedding, images.group, len(correction.weight))
     correction.weight.copy_(torch.from_numpy(weight))
     correction.bias.copy_(torch.from_numpy(bias))
-    return probabilities(validation.embedding @ weight.T + bias)
 
 
 def probabilities(logit: NDArray[np.float64]) -> NDArray[np.float64]:

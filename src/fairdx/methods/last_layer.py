@@ -13,6 +13,7 @@ from pydantic import Field
 from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Head
 from fairdx.models.diagnosis import DiagnosisModel
 
@@ -32,7 +33,7 @@ class LastLayer(ClosedForm):
     """A logistic regression of Y on the embedding, with weights (n / (cells * n_sy))^balance.
 
     The paper repeats the fit on balanced subsets and averages; weights do the same without dropping images.
-    It is fitted to validation images, which the model has not learnt (the paper's DFR_val).
+    It is fitted to images that the model has not learnt (the paper's DFR_val).
 
     Args:
         config: Settings.
@@ -52,23 +53,23 @@ class LastLayer(ClosedForm):
         super().__init__(config, spec, model, self.head)
 
     def solve(self, train: Features, validation: Features) -> None:
-        """Fits the head to validation images.
+        """Fits the head to images that the model has not learnt.
 
         Raises:
             InputError: scikit-learn is not installed, or a class is missing.
         """
-        del train
-        assert validation.embedding is not None
+        images = unseen(train, validation).images
+        assert images.embedding is not None
         try:
             from sklearn.linear_model import LogisticRegression
         except ImportError as error:
             raise InputError(
                 "method `last_layer` needs scikit-learn; run `pip install 'fairdx[study]'`"
             ) from error
-        embedding, label = validation.embedding, validation.label
+        embedding, label = images.embedding, images.label
         if len(np.unique(label)) < self.spec.classes:
-            raise InputError("method `last_layer` needs validation images of every class")
-        cell = label * self.spec.groups + validation.group
+            raise InputError("method `last_layer` needs images of every class")
+        cell = label * self.spec.groups + images.group
         counts = np.bincount(cell)
         weight = (len(cell) / ((counts > 0).sum() * counts[cell])) ** self.config.balance
         mean, spread = embedding.mean(0), np.maximum(embedding.std(0), 1e-12)

@@ -17,6 +17,7 @@ from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
 from fairdx.methods.group_posterior import linear_posterior, probabilities
+from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import LinearRule
 from fairdx.models.diagnosis import DiagnosisModel
 
@@ -59,12 +60,12 @@ class LinearPost(ClosedForm):
         super().__init__(config, spec, model, self.rule)
 
     def solve(self, train: Features, validation: Features) -> None:
-        """Fits the cells and the prices to validation images, which the model has not learnt."""
-        del train
-        assert validation.embedding is not None
-        cell, groups = validation.group * 2 + validation.label, self.spec.groups
-        weight, bias = linear_posterior(validation.embedding, cell, 2 * groups, penalty=self.config.penalty)
-        cells = probabilities(validation.embedding @ weight.T + bias)
+        """Fits the cells and the prices to images that the model has not learnt."""
+        images = unseen(train, validation).images
+        assert images.embedding is not None
+        cell, groups = images.group * 2 + images.label, self.spec.groups
+        weight, bias = linear_posterior(images.embedding, cell, 2 * groups, penalty=self.config.penalty)
+        cells = probabilities(images.embedding @ weight.T + bias)
         price = cell_prices(cells, tolerance=self.config.tolerance)
         for buffer, found in ((self.rule.weight, weight), (self.rule.bias, bias), (self.rule.price, price)):
             buffer.copy_(torch.from_numpy(found))

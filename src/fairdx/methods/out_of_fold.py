@@ -1,6 +1,6 @@
 """Figures of what is fitted, on patients that it was not fitted to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,6 +23,11 @@ class Pool(NamedTuple):
     """Those on which the model does as on new ones."""
     others: Features | None
     """Training images that the model has learnt by heart; None where it has not."""
+
+    @property
+    def everything(self) -> Features:
+        """Both: for a guess of the group, which the model was not trained for."""
+        return self.images if self.others is None else joined(self.images, self.others)
 
 
 def unseen(train: Features, validation: Features) -> Pool:
@@ -90,12 +95,26 @@ def out_of_fold_cells(pool: Pool, groups: int, *, penalty: float) -> Array:
     assert images.embedding is not None
     found = np.empty((len(images.label), 2 * groups))
     for fitted, judged in splits(images):
-        known = part(images, fitted)
-        weight, bias = fit_cells(
-            known if pool.others is None else joined(known, pool.others), groups, penalty=penalty
-        )
+        known = _with_others(part(images, fitted), pool)
+        weight, bias = fit_cells(known, groups, penalty=penalty)
         found[judged] = images.embedding[judged] @ weight.T + bias
     return found
+
+
+def best_penalty(pool: Pool, groups: int, penalties: Sequence[float]) -> float:
+    """Returns the penalty whose fit to four fifths of the patients is least surprised by the others."""
+    fitted, judged = next(splits(pool.images))
+    known, new = part(pool.images, fitted), part(pool.images, judged)
+    assert new.embedding is not None
+    found = {}
+    for penalty in penalties:
+        weight, bias = fit_cells(_with_others(known, pool), groups, penalty=penalty)
+        found[penalty] = surprise(new.embedding @ weight.T + bias, new)
+    return min(penalties, key=lambda penalty: found[penalty])
+
+
+def _with_others(known: Features, pool: Pool) -> Features:
+    return known if pool.others is None else joined(known, pool.others)
 
 
 def surprise(logit: Array, features: Features) -> float:

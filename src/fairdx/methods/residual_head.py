@@ -13,6 +13,7 @@ from pydantic import Field
 from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Residual
 from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.information import separation_gap
@@ -38,7 +39,7 @@ class ResidualHeadConfig(MethodConfig):
 @final
 @METHODS.register("residual_head")
 class ResidualHead(ClosedForm):
-    """odds -> odds + net(odds, E), on validation images, which the model has not learnt.
+    """odds -> odds + net(odds, E), on images that the model has not learnt.
 
     The paper's penalty is a kernel distance (MMD); here it is the gap that the other methods minimise, so
     that they differ in where they correct and not in what they measure.
@@ -65,15 +66,15 @@ class ResidualHead(ClosedForm):
         super().__init__(config, spec, model, self.residual)
 
     def solve(self, train: Features, validation: Features) -> None:
-        """Learns the residual on validation images."""
-        del train
-        assert validation.embedding is not None
-        odds = validation.logit[:, 1] - validation.logit[:, 0]
-        raw = np.concatenate([odds[:, None], validation.embedding], axis=1)
+        """Learns the residual on images that the model has not learnt."""
+        images = unseen(train, validation).images
+        assert images.embedding is not None
+        odds = images.logit[:, 1] - images.logit[:, 0]
+        raw = np.concatenate([odds[:, None], images.embedding], axis=1)
         centre, spread = raw.mean(0), np.maximum(raw.std(0), 1e-6)
         standard = torch.from_numpy((raw - centre) / spread).float()
         own = torch.from_numpy(odds).float()
-        label, group = torch.from_numpy(validation.label), torch.from_numpy(validation.group)
+        label, group = torch.from_numpy(images.label), torch.from_numpy(images.group)
         first = torch.nn.Linear(raw.shape[1], HIDDEN)
         network = self.residual
         learnt = [*network.hidden.parameters(), *network.out.parameters()]

@@ -127,13 +127,21 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
     if config.kind == "onnx":
         _check_conversion(config, given, current)
     contract = config.contract.model_dump(mode="json")
-    return _obtained(given, hash_of(key, weights_hash(given), contract), [], current, place)
+    whose = weights_hash(given), contract
+    # What it makes of an image does not depend on who is in which fold.
+    seen = hash_of(current.images.dataset.meta.hash, *whose)
+    return _obtained(given, hash_of(key, *whose), [], current, place, seen)
 
 
 def _obtained(
-    model: DiagnosisModel, key: str, history: list[Record], current: RunData, place: StageFolders
+    model: DiagnosisModel,
+    key: str,
+    history: list[Record],
+    current: RunData,
+    place: StageFolders,
+    seen: str | None = None,
 ) -> Obtained:
-    precise = hash_of(key, precision_of(current.settings.trainer))
+    precise = hash_of(seen or key, precision_of(current.settings.trainer))
     folder = place.folder / FOLDER if place.shared else None
     return Obtained(model, key, history, SeenImages(model, current.images, current.fabric, precise, folder))
 
