@@ -151,6 +151,7 @@ def main() -> None:
         add_audit(app)
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
             from fairdx.commands.check_model import add_check_model
+            from fairdx.commands.convert_weights import add_convert_weights
             from fairdx.commands.explain import add_explain
             from fairdx.commands.export import add_export
             from fairdx.commands.monitor import add_monitor
@@ -160,6 +161,7 @@ def main() -> None:
             from fairdx.commands.utility import add_utility
 
             add_check_model(app)
+            add_convert_weights(app)
             add_explain(app)
             add_export(app)
             add_monitor(app)

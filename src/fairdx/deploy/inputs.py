@@ -68,8 +68,8 @@ def find_inputs(paths: Sequence[str], listed: Iterable[str] = ()) -> Inputs:
                 found.setdefault(place, f"./{file}" if file.startswith(FORMULA) else file)
     if not found:
         raise InputError(
-            f"there is no image file in what was given ({passed_over:,} files of other kinds): images are PNG, "
-            "JPEG, TIFF, WebP, DICOM or NIfTI"
+            f"there is no image file in what was given ({passed_over:,} files of other kinds): images are "
+            "PNG, JPEG, TIFF, WebP, DICOM or NIfTI"
         )
     return Inputs(tuple(found.values()), passed_over, repeated)
 

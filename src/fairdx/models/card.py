@@ -81,6 +81,15 @@ class MaskCard(Config):
     """Number of further halvings."""
 
 
+class RealisationCard(Config):
+    """How a corrected score becomes a mask."""
+
+    steps: int
+    """Steps along the gradient."""
+    levels: int
+    """Largest change of a value, in grey levels."""
+
+
 class RuleCard(Config):
     """A change of the finished score, as numbers: monotone and piecewise linear, one for each group."""
 
@@ -158,6 +167,10 @@ class ModelCard(Config):
     """The model behind the mask."""
     mask: MaskCard | None = None
     """The mask in front of it, if any."""
+    views: Literal["none", "mirror", "turns"] = "none"
+    """Views of an image over which the frozen model's embedding and logits are averaged."""
+    realisation: RealisationCard | None = None
+    """How the correction becomes a mask, where it does: such a model needs gradients when it is used."""
     correction: dict[str, Any] | None = None
     """What is changed between embedding and score, if anything: its kind and shape."""
     rule: RuleCard | None = None

@@ -23,6 +23,7 @@ from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.methods import Method
+from fairdx.models.fair import FairModel
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.card import save_run_model
 from fairdx.runs.data import RunData, describe, open_data
@@ -102,11 +103,13 @@ def _run(
         save_settings(folder, settings)
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
-    if beside_vanilla or settings.method_name == "vanilla":
-        measured["vanilla"] = measure(current, "vanilla", lambda image: obtained.model(image).logit)
+    name = settings.method_name
+    if beside_vanilla and name != "vanilla":
+        plain = FairModel(obtained.model)
+        measured["vanilla"] = measure(current, "vanilla", plain, scores=obtained.scores(plain))
     method, history = train_method(current, place, obtained)
-    if settings.method_name != "vanilla":
-        measured[settings.method_name] = measure(current, settings.method_name, method.logits, method.adjust)
+    scores = obtained.scores(method.fair)
+    measured[name] = measure(current, name, method.fair, method.adjust, scores=scores)
     if not fabric.is_global_zero:
         return None
     history = [*obtained.history, *history]
@@ -116,6 +119,7 @@ def _run(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - start, 1),
         data=describe(current),
+        notes=[record["note"] for record in history if record.get("note")],
         kept_epochs={record["stage"]: record["epoch"] for record in history if record["kept"]},
         methods={name: MethodFigures.model_validate(one.figures) for name, one in measured.items()},
     ).as_json()
