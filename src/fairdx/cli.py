@@ -151,16 +151,20 @@ def main() -> None:
         add_audit(app)
         if arguments[:1] != ["audit"]:  # which then starts a sixth of a second earlier
             from fairdx.commands.check_model import add_check_model
+            from fairdx.commands.convert_weights import add_convert_weights
             from fairdx.commands.explain import add_explain
             from fairdx.commands.export import add_export
+            from fairdx.commands.monitor import add_monitor
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
             from fairdx.commands.utility import add_utility
 
             add_check_model(app)
+            add_convert_weights(app)
             add_explain(app)
             add_export(app)
+            add_monitor(app)
             add_predict(app)
             add_prepare(app)
             add_studies(app)

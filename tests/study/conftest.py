@@ -99,7 +99,12 @@ class InstantRuns:
         results = {
             "seconds": 1.5,
             "kept_epochs": {"pretrain": 1},
-            "data": {"attribute": "sex", "reference": "male", "classes": ["no", "yes"]},
+            "data": {
+                "attribute": "sex",
+                "reference": "male",
+                "classes": ["no", "yes"],
+                "groups": ["female", "male"],
+            },
             "methods": {
                 name: {
                     "auroc": value,

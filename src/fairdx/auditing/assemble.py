@@ -11,11 +11,11 @@ from fairdx.auditing.draws import Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.profile import Truth
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Curves
+from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Curves, Settings
 from fairdx.auditing.study import Study
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import IDENTIFICATION
-from fairdx.metrics.inputs import Floats
+from fairdx.metrics.inputs import Floats, Ints
 
 
 def audit_binary(
@@ -61,6 +61,7 @@ def audit_binary(
         adjusted_effects={name: p.adjusted for name, p in parts.items() if study.covariates},
         simultaneous_effects={name: p.simultaneous for name, p in parts.items()},
         sensitivity={name: p.sensitivity for name, p in parts.items()},
+        modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
         curves=_curves(draws, wanted, study.settings.level),
@@ -85,6 +86,23 @@ def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str
     first = study.groupings[0]
     draws = Draws.make(study, truth, [scores], [everyone(study), first], explore=False)
     return overall(draws), measure(draws, first, study)
+
+
+def performance(label: Ints, scores: Floats, patient: Ints | None, settings: Settings) -> dict[str, Estimate]:
+    """What an audit says of all images, without any attribute.
+
+    Args:
+        label: 0 or 1, shape (n,); both occur.
+        scores: Shape (n,), in [0, 1].
+        patient: Patient codes, shape (n,), or None.
+        settings: Of the audit.
+
+    Returns:
+        Performance by metric.
+    """
+    nobody = np.zeros(len(label), dtype=np.int64)
+    study = Study(nobody, [], {}, patient, None, settings, {}, intersections=False)
+    return overall(Draws.make(study, Truth.of(label), [scores], [everyone(study)], explore=False))
 
 
 def everyone(study: Study) -> Grouping:

@@ -74,7 +74,9 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
         moved = length_change(values, repeated, tables.largest_gap, level, widen)
         before, after = (float(tables.largest_gap(v)) for v in values)
         estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
-        found[name] = Change(before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value)
+        found[name] = Change(
+            before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value, moved.p_value
+        )
     return found
 
 
@@ -91,7 +93,7 @@ def _changes(
             after - before, moved, int(first.images.sum()), int(first.widen.argmax()), None
         )
         p_value = length_p_value(np.array([after - before]), moved[:, None], _size, widen)
-        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value)
+        found[name] = Change(before, after, estimate, p_value, "paired bootstrap", p_value, p_value)
     return found
 
 
@@ -106,4 +108,4 @@ def _with_delong(change: Change, sample: Sample) -> Change:
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"
-    return replace(change, p_value=test.p_value, method=method, p_holm=test.p_value)
+    return replace(change, p_value=test.p_value, method=method, p_holm=test.p_value, p_family=test.p_value)

@@ -14,6 +14,7 @@ from fairdx.core.progress import advanced
 from fairdx.inference.delong import delong
 from fairdx.metrics.causal import strata
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.parametric import covariate_design
 from fairdx.metrics.reliability import expected_calibration_error
 from fairdx.metrics.scores import auc_by_group
 
@@ -33,6 +34,7 @@ class Draws:
         strata: Tables of finest groups by stratum and decision, the sample's own first, (1 + B, F, Z, 2);
             None without covariates.
         covariate: The value of the covariates of each stratum.
+        design: Class and covariates of each stratum as numbers, (Z,) and (Z, p).
     """
 
     sample: Sample
@@ -41,6 +43,7 @@ class Draws:
     data_after: dict[str, Resampled]
     strata: Floats | None
     covariate: Ints | None
+    design: tuple[Ints, Floats] | None
 
     @property
     def overall(self) -> str:
@@ -70,9 +73,11 @@ class Draws:
             The profiles.
         """
         threshold = study.settings.threshold or 0.0
-        stratum, covariate = (None, None)
+        stratum, covariate, design = None, None, None
         if study.covariates is not None:
             stratum, covariate = strata(truth.full, study.covariates)
+            first = np.unique(stratum, return_index=True)[1]
+            design = truth.full[first], covariate_design(study.covariates, first)
         grids = [Grid.of(s, threshold, truth) for s in scores]
         n_finest = int(study.finest.max()) + 1
         sample = Sample(study.finest, n_finest, truth, scores, grids, study.patient, stratum)
@@ -87,7 +92,8 @@ class Draws:
             for which in range(len(scores))
         ]
         joined = None if stratum is None else np.concatenate([own[-1], *strata_parts])
-        return cls(sample, profilers[0], data[0], data[1] if len(data) > 1 else {}, joined, covariate)
+        after = data[1] if len(data) > 1 else {}
+        return cls(sample, profilers[0], data[0], after, joined, covariate, design)
 
 
 def _profilers(sample: Sample, own: list[Floats], wanted: list[Grouping], which: int) -> dict[str, Profiler]:

@@ -1,5 +1,6 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.dependence import Shown
 from fairdx.auditing.family import corrected
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
@@ -176,6 +178,12 @@ class _Images:
         """The same with one of the columns of scores."""
         return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
 
+    def shown(self, truth: Truth, rows: NDArray[np.bool_] | None = None) -> Shown:
+        """What the audit of one column of scores is made of; `truth` and `rows` of all images."""
+        decided = (self.scores >= (self.study.settings.threshold or 0.0)).astype(np.int64)
+        rows = np.ones(len(decided), dtype=np.bool_) if rows is None else rows
+        return Shown(truth.full, decided, truth.label, self.scores, rows)
+
     def labelled(self) -> tuple["_Images", list[Note]]:
         """Those that have a label, and a caution if some have none."""
         missing = is_missing(self.truth)
@@ -204,7 +212,8 @@ def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRes
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
     positive = to_codes(images.truth[label == 1], "y_true").names[0]
     negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
-    return corrected(_audited(images, Truth.of(label), [negative, positive], notes))
+    result = _audited(images, Truth.of(label), [negative, positive], notes)
+    return corrected(result, images.study, [images.shown(Truth.of(label))])
 
 
 def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
@@ -230,7 +239,11 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
         for k, name in enumerate(classes)
     }
     joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
-    return audit_joint(images.study, joint, "multiclass", each, notes)
+    shown = [images.column(k).shown(Truth.of(present[:, k], codes)) for k in range(n_classes)]
+    everyone = np.ones(len(codes), dtype=np.bool_)
+    together = Shown(joint.label, joint.decision, None, None, everyone)
+    result = audit_joint(images.study, joint, "multiclass", each)
+    return _finished(images.study, result, [*shown, together], notes)
 
 
 def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
@@ -250,13 +263,35 @@ def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditRe
     known = ~np.isnan(truth).any(1)
     if not known.all():
         notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
+    shown = [_shown_finding(images.column(k), truth[:, k]) for k in range(len(findings))]
     if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
-        return audit_apart(images.study, "multilabel", each, notes)
+        result = audit_apart(images.study, "multilabel", each)
+        return _finished(images.study, result, [*shown, None], notes)
     present, scores = truth[known].astype(np.int64), images.scores[known]
     decided = (scores >= (images.study.settings.threshold or 0.0)).astype(np.int64)
     codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
     joint = Joint(codes[0], codes[1], present, scores)
-    return audit_joint(images.study.take(known), joint, "multilabel", each, notes)
+    result = audit_joint(images.study.take(known), joint, "multilabel", each)
+    label, decision = np.zeros((2, len(known)), dtype=np.int64)
+    label[known], decision[known] = codes
+    together = Shown(label, decision, None, None, known)
+    return _finished(images.study, result, [*shown, together], notes)
+
+
+def _shown_finding(column: _Images, truth: Floats) -> Shown:
+    known = ~np.isnan(truth)
+    return column.shown(Truth.of(np.where(known, truth, 0.0).astype(np.int64)), known)
+
+
+def _finished(
+    study: Study, result: AuditResult, shown: Sequence[Shown | None], notes: list[Note]
+) -> AuditResult:
+    """With corrected p-values and all notes."""
+    result = corrected(result, study, shown)
+    of_labels = [
+        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
+    ]
+    return replace(result, notes=[*notes, *result.notes, *of_labels])
 
 
 def _combinations(rows: Ints) -> Ints:

@@ -250,11 +250,11 @@ def _joint_decision(result: AuditResult, name: str) -> str:
     """Whether the joint decision of several classes depends on the group; of two classes a note says so."""
     metric = "approximate_diagnosis_fairness"
     test = next((t for t in result.tests if (t.attribute, t.metric) == (name, metric)), None)
-    if test is None or not isfinite(test.p_holm):
+    if test is None or not isfinite(test.p_family):
         return "Whether the decision depends on the group beyond the true class was not tested."
-    found = "depends" if test.p_holm <= 1 - result.settings.level else "is not shown to depend"
-    p_value = f"p = {probability(test.p_holm)}".replace("= <", "<")
-    return f"The decision {found} on the group beyond the true class ({p_value} after Holm's correction)."
+    found = "depends" if test.p_family <= 1 - result.settings.level else "is not shown to depend"
+    p_value = f"p = {probability(test.p_family)}".replace("= <", "<")
+    return f"The decision {found} on the group beyond the true class ({p_value}, corrected for all tests)."
 
 
 def facts(result: AuditResult) -> list[tuple[str, str]]:

@@ -28,8 +28,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str],
         typer.Argument(
             metavar="MODEL PATHS...",
-            help="A run or its model folder, exported as ONNX; then PNG, JPEG and DICOM files, and folders "
-            "of them. With --join: the parts.",
+            help="A run or its model folder, exported as ONNX; then image files (PNG, JPEG, TIFF, "
+            "WebP, DICOM, NIfTI) and folders of them. With --join: the parts.",
             show_default=False,
         ),
     ],
@@ -134,6 +134,8 @@ def _announce(out: Path, record: "Record", outcome: "Outcome | None" = None) -> 
         lines.append(f"passed over {outcome.inputs.passed_over:,} files in the folders that are no images")
     if outcome and outcome.inputs.repeated:
         lines.append(f"scored once what was given again, {outcome.inputs.repeated:,} times")
+    if record.noted:
+        lines.append(f"{record.noted:,} files have something odd and could be read: see the column note")
     cautions = {words: number for words, number in record.cautions.items() if words != "any"}
     if cautions:
         each = ", ".join(f"{number:,} {words}" for words, number in cautions.items())

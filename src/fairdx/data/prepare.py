@@ -177,6 +177,7 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
             "bits": form.bits,
             "window": form.window and list(form.window),
             "frame": form.frame,
+            "lenient": form.lenient,
         }
     meta = Meta(
         source=source.name,

@@ -167,6 +167,7 @@ class ScoreWriter:
             broken=self.counts["broken"],
             reports=self.counts["reports"],
             cautions=dict(sorted(cautions.items())),
+            noted=self.counts["noted"],
             scores_sha256=digests[0],
             errors_sha256=digests[1],
         )

@@ -31,6 +31,7 @@ from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.fair import Correction, FairModel, Mask
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.networks import Diagnoser, Encoder, MaskGenerator
+from fairdx.models.realised import Realisation
 from fairdx.models.rules import changed_scores, decided
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.scoring import BATCH, Place, apply
@@ -133,8 +134,14 @@ def load_model(
     place = model_folder(Path(folder))
     card = read_card(place)
     model = _frozen(place, card, trust=trust, source=source, network=network)
+    plan = card.realisation
     fair = FairModel(
-        model, mask=_mask(place, card), correction=_correction(place, card), temperature=card.temperature
+        model,
+        mask=_mask(place, card),
+        correction=_correction(place, card),
+        temperature=card.temperature,
+        views=card.views,
+        realisation=None if plan is None else Realisation(plan.steps, plan.levels),
     )
     fabric = make_fabric(TrainerSettings(precision=card.precision))
     fair.to(fabric.device).to(memory_format=torch.channels_last)

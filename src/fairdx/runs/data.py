@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -20,6 +19,7 @@ from fairdx.data.task import Task
 from fairdx.data.verify import verified
 from fairdx.methods import Spec
 from fairdx.models.loading import TaskImages
+from fairdx.runs.results import Data
 from fairdx.runs.settings import DataSettings, RunSettings
 
 logger = logging.getLogger(__name__)
@@ -147,27 +147,27 @@ def _hash(phantom: PhantomSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe(current: RunData) -> dict[str, Any]:
+def describe(current: RunData) -> Data:
     """Returns what `results.json` says of the data."""
     dataset, task = current.images.dataset, current.images.task
     test = task.indices("test")
-    return {
-        "source": dataset.meta.source,
-        "hash": dataset.meta.hash,
-        "size": dataset.meta.size,
-        "channels": dataset.meta.channels,
-        "label": task.label_name,
-        "classes": list(task.class_names),
-        "attribute": task.attribute_name,
-        "groups": list(task.group_names),
-        "reference": current.reference,
-        "images": {split: len(task.indices(split)) for split in SPLITS},
-        "left_out": int((~task.usable).sum()),
-        "test_patients": len(set(task.patient[test])),
-        "prevalence": {
+    return Data(
+        source=dataset.meta.source,
+        hash=dataset.meta.hash,
+        size=dataset.meta.size,
+        channels=dataset.meta.channels,
+        label=task.label_name,
+        classes=tuple(task.class_names),
+        attribute=task.attribute_name,
+        groups=tuple(task.group_names),
+        reference=current.reference,
+        images={split: len(task.indices(split)) for split in SPLITS},
+        left_out=int((~task.usable).sum()),
+        test_patients=len(set(task.patient[test])),
+        prevalence={
             group: float(np.mean(task.label[test][task.group[test] == code] == 1))
             if (task.group[test] == code).any()
             else None
             for code, group in enumerate(task.group_names)
         },
-    }
+    )

@@ -199,6 +199,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
             split = method["threshold_chosen_on"]
             text = f"{method['threshold']:.4f}, chosen on {split} images (Youden's index)"
             found.append((f"Threshold, {words.method_title(name)}", text))
+    found += [("To note", _capital(note)) for note in run.results.get("notes", [])]
     found += [
         ("Intervals", f"{first['auroc']['method']}, {first['auroc']['level']:.0%}, patients resampled"),
         ("Seed", str(run.config["seed"])),

@@ -23,15 +23,16 @@ from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.methods import Method
+from fairdx.models.fair import FairModel
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.card import save_run_model
 from fairdx.runs.data import RunData, describe, open_data
 from fairdx.runs.files import HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free, save_settings
 from fairdx.runs.measure import Measured, measure
+from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
 from fairdx.runs.trained import StageFolders, obtain_model, train_method
 
-SCHEMA_VERSION = 1
 SAMPLES_PER_CELL = 2
 """Images of each group and label shown in the report."""
 
@@ -102,23 +103,26 @@ def _run(
         save_settings(folder, settings)
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
-    if beside_vanilla or settings.method_name == "vanilla":
-        measured["vanilla"] = measure(current, "vanilla", lambda image: obtained.model(image).logit)
+    name = settings.method_name
+    if beside_vanilla and name != "vanilla":
+        plain = FairModel(obtained.model)
+        measured["vanilla"] = measure(current, "vanilla", plain, scores=obtained.scores(plain))
     method, history = train_method(current, place, obtained)
-    if settings.method_name != "vanilla":
-        measured[settings.method_name] = measure(current, settings.method_name, method.logits, method.adjust)
+    scores = obtained.scores(method.fair)
+    measured[name] = measure(current, name, method.fair, method.adjust, scores=scores)
     if not fabric.is_global_zero:
         return None
     history = [*obtained.history, *history]
-    results = {
-        "schema_version": SCHEMA_VERSION,
-        "fairdx_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - start, 1),
-        "data": describe(current),
-        "kept_epochs": {record["stage"]: record["epoch"] for record in history if record["kept"]},
-        "methods": {name: one.figures for name, one in measured.items()},
-    }
+    results = RunResults(
+        schema_version=SCHEMA_VERSION,
+        fairdx_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - start, 1),
+        data=describe(current),
+        notes=[record["note"] for record in history if record.get("note")],
+        kept_epochs={record["stage"]: record["epoch"] for record in history if record["kept"]},
+        methods={name: MethodFigures.model_validate(one.figures) for name, one in measured.items()},
+    ).as_json()
     tables = [one.table for one in measured.values()]
     write_whole(folder / PREDICTIONS, pd.concat(tables, ignore_index=True).to_parquet())
     write_whole(folder / HISTORY, pd.DataFrame(history).to_parquet())

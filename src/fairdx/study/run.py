@@ -19,6 +19,7 @@ from fairdx.study.search import Search, check_search
 from fairdx.study.settings import Command, StudySettings, load_study
 from fairdx.study.storage import Direction, Trials
 from fairdx.study.tables import write_tables
+from fairdx.study.within import write_within
 
 FILE: Final = "study.toml"
 POOLED: Final = "pooled.parquet"
@@ -90,6 +91,8 @@ def run_study(request: StudyRequest) -> tuple[Path, Outcome]:
         if len(rows):
             with turn(folder):
                 _write(outcome, rows, folder, study)
+                if plan:
+                    write_within(plan, folder)
     return folder, outcome
 
 

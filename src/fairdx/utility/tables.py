@@ -41,9 +41,9 @@ def write_utility(
     """
     caption = (
         f"Heads fitted on frozen embeddings of an encoder trained for {main}. AUC and ACC of the more "
-        f"probable class on test images, with {level:.0%} bootstrap intervals by patient; differences are "
-        "paired. ACC is to be read beside that of always deciding what is more frequent. They are of "
-        "the test images, not of training: there is one seed."
+        f"probable class on test images, with {level:.0%} intervals by patient, as in an audit; "
+        "differences are paired. ACC is to be read beside that of always deciding what is more frequent. "
+        "They are of the test images, not of training: there is one seed."
     )
     files = write_files(
         folder,
