@@ -133,8 +133,6 @@ def _curves(draws: Draws, wanted: list[Grouping], level: float) -> dict[str, dic
     found = {}
     for g in wanted:
         group = g.of_finest[sample.finest]
-        made = curves(
-            g.coarsen(own)[0], sample.scores[0], sample.truth.label, group, draws.profilers[g.name], level
-        )
+        made = curves(g.coarsen(own)[0], sample, group, draws.profilers[g.name], level)
         found[g.name] = dict(zip(g.groups, made, strict=True))
     return found

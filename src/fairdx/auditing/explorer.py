@@ -1,8 +1,11 @@
 """Figures' data: ROC, calibration and scores by group, and the threshold explorer."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fairdx.auditing.attribute import Part
+from fairdx.auditing.design import Sample
 from fairdx.auditing.draws import EXPLORER_REPLICATES, Draws
 from fairdx.auditing.effects import EFFECTS, Strata, contrasts
 from fairdx.auditing.gaps import compared_shares
@@ -18,6 +21,7 @@ from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.reliability import calibration_table
+from fairdx.metrics.smooth import SmoothCurve, smooth_calibration
 
 EXPLORED_GAPS = (
     "demographic_parity_difference",
@@ -30,31 +34,38 @@ EXPLORED_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 
-def curves(
-    histogram: Floats, scores: Floats, label: Ints, group: Ints, profiler: Profiler, level: float
-) -> list[Curves]:
+def curves(histogram: Floats, sample: Sample, group: Ints, profiler: Profiler, level: float) -> list[Curves]:
     """Curves of every group.
 
     Args:
         histogram: Of the sample by class, (S, Z, K).
-        scores: Shape (n,).
-        label: Shape (n,).
+        sample: The images.
         group: Shape (n,).
         profiler: Its bins.
-        level: Of the Wilson intervals.
+        level: Of the Wilson intervals and the band.
 
     Returns:
         One entry per group.
     """
-    place = np.minimum((scores * 40).astype(np.int64), 39)
+    label, place = sample.truth.label, np.minimum((sample.scores[0] * 40).astype(np.int64), 39)
     shape = (len(histogram), 2, len(_HISTOGRAM_EDGES) - 1)
     bars = tables.count_table(group, label, place, shape).astype(np.int64)
     by_truth = by_label(histogram, profiler.of_full)
-    made = zip(by_truth, bars, profiler.calibration_bins, strict=True)
-    return [_curves(h, own, bins, profiler.grid.mean_score, level) for h, own, bins in made]
+    made = zip(by_truth, bars, profiler.calibration_bins, _smooth(sample, group, level), strict=True)
+    return [_curves(*own, profiler.grid.mean_score, level) for own in made]
 
 
-def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level: float) -> Curves:
+def _smooth(sample: Sample, group: Ints, level: float) -> Iterator[SmoothCurve]:
+    grid = sample.grids[0]
+    for s in range(int(group.max()) + 1):
+        rows = group == s
+        patient = None if sample.patient is None else sample.patient[rows]
+        yield smooth_calibration(grid.mean_score, grid.place[rows], sample.truth.label[rows], patient, level)
+
+
+def _curves(
+    histogram: Floats, bars: Ints, bins: Ints, smooth: SmoothCurve, mean_score: Floats, level: float
+) -> Curves:
     above = np.append(np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1], [[0.0], [0.0]], axis=1)
     rates = tables.ratio(above, above[:, :1])[:, ::-1]
     table = calibration_table(histogram, mean_score, bins)
@@ -69,6 +80,10 @@ def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level
         low.tolist(),
         high.tolist(),
         count.astype(int).tolist(),
+        smooth.score.tolist(),
+        smooth.observed.tolist(),
+        smooth.low.tolist(),
+        smooth.high.tolist(),
         _HISTOGRAM_EDGES.tolist(),
         bars[0].tolist(),
         bars[1].tolist(),

@@ -138,6 +138,10 @@ class Curves:
         calibration_low: Lower end of its Wilson interval.
         calibration_high: Upper end of its Wilson interval.
         calibration_count: Images in each bin.
+        smooth_score: Scores at which the smooth calibration curve is given; empty with too few images.
+        smooth_observed: Share with Y=1 there, by a spline.
+        smooth_low: Lower end of its band, by patient.
+        smooth_high: Upper end.
         histogram_edges: Edges of the score histogram, 41 from 0 to 1.
         histogram_negative: Images with Y=0 between edges.
         histogram_positive: Images with Y=1 between edges.
@@ -150,6 +154,10 @@ class Curves:
     calibration_low: list[Number]
     calibration_high: list[Number]
     calibration_count: list[int]
+    smooth_score: list[Number]
+    smooth_observed: list[Number]
+    smooth_low: list[Number]
+    smooth_high: list[Number]
     histogram_edges: list[float]
     histogram_negative: list[int]
     histogram_positive: list[int]
