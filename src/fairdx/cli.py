@@ -9,7 +9,7 @@ import typer
 
 from fairdx import __version__
 from fairdx.commands.interrupts import NOTHING, heed_sigterm, interruptible, say_stopped, unsaid
-from fairdx.core.console import PlainConsole, plain
+from fairdx.core.console import PlainConsole, plain, printable
 from fairdx.core.errors import InputError, room_in
 
 app = typer.Typer(
@@ -169,7 +169,7 @@ def main() -> None:
             add_prepare(app)
             add_studies(app)
             add_utility(app)
-        with room_in(Path.cwd()):
+        with room_in(None):
             app(arguments)
     except SystemExit as ended:
         stop = unsaid(ended)
@@ -209,7 +209,7 @@ def _missing(error: ModuleNotFoundError) -> Exception:
 def _stop(error: Exception, status: int, debug: bool) -> None:
     if debug:
         raise error
-    sys.stderr.write(f"fairdx: {error or type(error).__name__}\n")
+    sys.stderr.write(f"fairdx: {printable(str(error)) or type(error).__name__}\n")
     sys.exit(status)
 
 

@@ -166,7 +166,7 @@ def audit_file(request: AuditRequest) -> list[str]:
         aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
         print_summary(result, request.out, stderr=aside)
     for message in [text for condition in conditions for text in condition.not_judged(result)]:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message)}\n")
     return [message for condition in conditions for message in condition.violations(result)]
 
 

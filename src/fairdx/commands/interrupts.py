@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,8 +24,9 @@ class Terminated(KeyboardInterrupt):
 
 
 def heed_sigterm() -> None:
-    """Lets SIGTERM stop the process as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Lets SIGTERM stop the process as Ctrl-C does, where it is ours to say so."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+FORMULA: Final = ("=", "+", "-", "@", "\t")
 """How a cell begins that a spreadsheet takes for a formula."""
 
 
@@ -23,7 +23,10 @@ def as_text(cell: Any) -> Any:
         >>> [as_text(cell) for cell in ("=1+1", "-0.5", "-x", 3)]
         ["'=1+1", '-0.5', "'-x", 3]
     """
-    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r", " ")  # some writers leave it bare, and it would end the row
+    if not cell.startswith(FORMULA):
         return cell
     try:
         float(cell)

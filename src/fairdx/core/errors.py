@@ -24,11 +24,11 @@ class DiskError(InputError):
 
 
 @contextmanager
-def room_in(folder: Path) -> Iterator[None]:
+def room_in(folder: Path | None) -> Iterator[None]:
     """Says in one sentence that a disk is full, whichever way a library says it.
 
     Args:
-        folder: What is written to inside the `with` block.
+        folder: What is written to inside the `with` block; None where only the error may know.
 
     Raises:
         DiskError: There is no room.
@@ -41,17 +41,22 @@ def room_in(folder: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         reason = (isinstance(error, OSError) and error.strerror) or "no space left on its disk"
+        known = error.filename if isinstance(error, OSError) else None
+        place = folder or (Path(known).parent if known else "the disk")
         raise DiskError(
-            f"cannot write to {folder}: {reason}; what was there is kept: free some space and run the same "
+            f"cannot write to {place}: {reason}; what was there is kept: free some space and run the same "
             "command again"
         ) from error
 
 
-def _is_full(error: Exception) -> bool:
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is a full disk."""
+    if error is None:
+        return False
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     text = str(error).lower()
-    return any(word in text for word in _FULL_WORDS)
+    return any(word in text for word in _FULL_WORDS) or _is_full(error.__cause__)
 
 
 @contextmanager

@@ -35,7 +35,6 @@ class Reporter:
     def __init__(
         self, title: str, total: int, *, unit: str = "steps", done: int = 0, enabled: bool = True
     ) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -44,6 +43,8 @@ class Reporter:
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+
+        from fairdx.core.console import PlainConsole
 
         self._unit, self._done, self._first, self._shown = unit, done, done, False
         self._start = time.monotonic()
@@ -55,7 +56,7 @@ class Reporter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[scores]}", markup=False),
-            console=Console(stderr=True),
+            console=PlainConsole(stderr=True, wrap=True),
             disable=not enabled,
         )
         self._task = self._progress.add_task(title, total=total, completed=done, rate="", scores="")

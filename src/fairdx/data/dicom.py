@@ -19,7 +19,7 @@ from PIL import Image
 from fairdx.core.errors import InputError
 from fairdx.data.codestream import check_codestream, check_deflated
 from fairdx.data.display import show
-from fairdx.data.form import MAX_PIXELS, Form, Picture, whole
+from fairdx.data.form import MAX_PIXELS, Form, ImageWarning, Picture, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -164,6 +164,7 @@ def _decode(data: bytes, form: Form) -> Picture:
     dataset.NumberOfFrames = frames
     frame = form.chosen_frame(frames)
     check_codestream(dataset, frame, frames)
+    _warn_of_rest(dataset, frames)
     _take_macros(dataset, frame)
     shown = show(dataset, frame if frames > 1 else None, form.window)
     return whole(Image.fromarray(shown), aspect=_aspect(dataset))
@@ -232,6 +233,19 @@ def _complete(dataset: Any) -> None:
     for keyword, value in defaults.items():
         if keyword not in dataset:
             setattr(dataset, keyword, value)
+
+
+def _warn_of_rest(dataset: Any, frames: int) -> None:
+    """Warn where a file holds more than its rows and columns: one of the two may be wrong."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        bits = bits * 2 // 3
+    rest = len(dataset.PixelData) - -(-int(bits) * frames // 8)
+    if rest > 1:  # one byte makes the length even
+        text = f"has bytes behind its last pixel ({rest} of {len(dataset.PixelData)}; is the size right?)"
+        warnings.warn(text, ImageWarning, stacklevel=2)
 
 
 def _count_frames(dataset: Any) -> int:

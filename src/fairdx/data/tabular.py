@@ -116,6 +116,8 @@ def read_text_table(
             )
     except UnicodeDecodeError:
         raise _not_text(path, encoding) from None
+    except InputError:
+        raise
     except (csv.Error, ValueError, pd.errors.ParserWarning) as error:
         raise text.wrong(str(error).strip()) from error
     table.columns = pd.Index(names if only is None else filter(only, names))
@@ -156,6 +158,8 @@ def _load(path: Path, separator: str, skip: int, encoding: str) -> _Text:
     if data.startswith(_ZIP):
         raise InputError(f"{path} is an archive or a workbook, not text: unpack it, or export it as CSV")
     data = _utf8(data, path, encoding).removeprefix(_BOM)
+    if b"\0" in data:
+        raise InputError(f"{path} holds null bytes: it is damaged, or not in {encoding.upper()}")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines = io.BytesIO(data)

@@ -56,7 +56,13 @@ class Encoder(nn.Module):
             options["img_size"] = size
         if weights not in (None, "pretrained"):
             options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
-        self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        try:
+            self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        except RuntimeError as error:
+            if weights in (None, "pretrained"):
+                raise
+            problem = str(error).splitlines()[-1].strip()
+            raise InputError(f"{weights} does not hold the weights of {name}: {problem}") from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
         self.features = int(cast(int, self.backbone.num_features))

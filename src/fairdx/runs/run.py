@@ -74,7 +74,7 @@ def run(
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     mine = hold and fabric.is_global_zero
-    with locked(folder, required=False) if mine else nullcontext(), room_in(folder):
+    with room_in(folder), locked(folder, required=False) if mine else nullcontext():
         return _run(
             settings,
             folder,
