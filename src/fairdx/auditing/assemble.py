@@ -43,6 +43,7 @@ def audit_binary(
     given = [scores] if after is None else [scores, after]
     wanted = [everyone(study), *study.groupings]
     draws = Draws.make(study, truth, given, wanted, explore=explore)
+    explore = explore and draws.sample.decided is None  # one slider cannot move several thresholds
     parts = {g.name: measure(draws, g, study) for g in study.groupings}
     return AuditResult(
         schema_version=SCHEMA_VERSION,
@@ -52,6 +53,7 @@ def audit_binary(
         classes=classes,
         n_images=study.n,
         n_patients=study.n_patients,
+        n_effective=study.n_effective,
         settings=study.settings,
         attributes={name: p.about for name, p in parts.items()},
         overall=overall(draws),
@@ -63,7 +65,7 @@ def audit_binary(
         sensitivity={name: p.sensitivity for name, p in parts.items()},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
-        curves=_curves(draws, wanted, study.settings.level),
+        curves=_curves(draws, wanted),
         explorer={name: explorer(draws, p) for name, p in parts.items() if explore},
         comparison=changes(draws, {name: p.chosen for name, p in parts.items()}),
         identification=IDENTIFICATION,
@@ -110,13 +112,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _curves(draws: Draws, wanted: list[Grouping], level: float) -> dict[str, dict[str, Curves]]:
+def _curves(draws: Draws, wanted: list[Grouping]) -> dict[str, dict[str, Curves]]:
     sample, own = draws.sample, draws.sample.tables()[0]
     found = {}
     for g in wanted:
-        group = g.of_finest[sample.finest]
-        made = curves(
-            g.coarsen(own)[0], sample.scores[0], sample.truth.label, group, draws.profilers[g.name], level
-        )
+        images = sample.scores[0], sample.truth.label, g.of_finest[sample.finest], sample.weight
+        made = curves(g.coarsen(own)[0], images, draws.profilers[g.name], draws.data[g.name].who)
         found[g.name] = dict(zip(g.groups, made, strict=True))
     return found

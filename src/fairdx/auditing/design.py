@@ -120,6 +120,9 @@ class Sample:
         grids: Score bins of each.
         patient: Patient codes, (n,), or None.
         stratum: Class and covariates, (n,), or None.
+        weight: What each image counts, (n,), or None for 1.
+        decided: For each score the decision on each image, (n,), where groups have thresholds of their own;
+            None where the bins of the scores tell.
     """
 
     finest: Ints
@@ -129,6 +132,8 @@ class Sample:
     grids: list[Grid]
     patient: Ints | None
     stratum: Ints | None
+    weight: Floats | None = None
+    decided: list[Ints] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -137,13 +142,20 @@ class Sample:
 
     @cached_property
     def decision(self) -> Ints:
-        """Decisions at the threshold, (n,)."""
-        return (self.grids[0].place >= self.grids[0].cut).astype(np.int64)
+        """Decisions on the first score, (n,)."""
+        return self.decisions(0)
+
+    def decisions(self, which: int) -> Ints:
+        """Decisions on one of the scores, (n,)."""
+        if self.decided is not None:
+            return self.decided[which]
+        return (self.grids[which].place >= self.grids[which].cut).astype(np.int64)
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Number of cells of each table: a histogram per score, then strata by decision."""
+        """Number of cells of each table: a histogram per score, decisions per score, strata by decision."""
         sizes = [self.n_finest * self.n_classes * grid.size for grid in self.grids]
+        sizes += [self.n_finest * self.n_classes * 2 for _ in self.decided or ()]
         if self.stratum is not None:
             sizes.append(self.n_finest * (int(self.stratum.max()) + 1) * 2)
         return sizes
@@ -152,15 +164,16 @@ class Sample:
     def units(self) -> Units:
         """Patients with their tables."""
         cells = [self.cell(i) for i in range(len(self.grids))]
+        cells += [(self.finest * self.n_classes + self.truth.full) * 2 + d for d in self.decided or ()]
         if self.stratum is not None:
             n_strata = int(self.stratum.max()) + 1
             cells.append((self.finest * n_strata + self.stratum) * 2 + self.decision)
-        return collapse(cells, self.sizes, self.patient)
+        return collapse(cells, self.sizes, self.patient, self.weight)
 
     @cached_property
     def decision_kinds(self) -> list[tuple[Floats, Floats]]:
         """For each score, `kinds` of decisions."""
-        return [self.kinds((grid.place >= grid.cut).astype(np.int64), 2) for grid in self.grids]
+        return [self.kinds(self.decisions(which), 2) for which in range(len(self.grids))]
 
     @cached_property
     def score_kinds(self) -> list[tuple[Floats, Floats]]:
@@ -182,7 +195,7 @@ class Sample:
         """
         cell = (self.finest * self.n_classes + self.truth.full) * size + place
         width = self.n_finest * self.n_classes * size
-        kinds, multiplicity = dense_vectors(collapse([cell], [width], self.patient))
+        kinds, multiplicity = dense_vectors(collapse([cell], [width], self.patient, self.weight))
         return kinds.reshape(-1, self.n_finest, self.n_classes, size), multiplicity
 
     def cell(self, which: int) -> Ints:
@@ -191,12 +204,12 @@ class Sample:
         return (self.finest * self.n_classes + self.truth.full) * grid.size + grid.place
 
     def split(self, counts: Floats) -> list[Floats]:
-        """Cut counts (B, C) into tables: (B, F, Z, K) per score, then strata by decision."""
+        """Cut counts (B, C) into tables: (B, F, Z, K) and perhaps (B, F, Z, 2) per score, then strata."""
         ends = np.cumsum([0, *self.sizes])
         parts = [counts[:, a:b] for a, b in pairwise(ends)]
         shaped = [
-            part.reshape(len(counts), self.n_finest, self.n_classes, grid.size)
-            for part, grid in zip(parts, self.grids, strict=False)
+            part.reshape(len(counts), self.n_finest, self.n_classes, size)
+            for part, size in zip(parts, [*(g.size for g in self.grids), *(2 for _ in self.decided or ())], strict=False)
         ]
         if self.stratum is not None:
             shaped.append(parts[-1].reshape(len(counts), self.n_finest, -1, 2))
@@ -212,6 +225,7 @@ class Sample:
         cell = (self.finest * 2 + label) * grid.size + grid.place
         shape = (self.n_finest, 2, grid.size)
         squared = (self.scores[which] - label) ** 2
+        squared = squared if self.weight is None else squared * self.weight
         sums = np.bincount(cell, weights=squared, minlength=int(np.prod(shape)))
         return sums.reshape(shape).astype(float)
 

@@ -1,5 +1,6 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
 from fairdx.auditing.study import Study
+from fairdx.auditing.threshold import Thresholds
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics.inputs import (
@@ -25,9 +27,11 @@ from fairdx.metrics.inputs import (
     to_codes,
     to_numpy,
     to_scores,
+    to_weights,
 )
 from fairdx.metrics.matching import order_of_scores
 from fairdx.metrics.positive import positive_place
+from fairdx.metrics.reliability import TEN, Bins
 from fairdx.metrics.scores import binary_truth, class_codes
 from fairdx.metrics.threshold import at_precision
 
@@ -41,8 +45,9 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     *,
     sensitive_features: Any,
     patients: Any = None,
+    sample_weight: Any = None,
     positive_class: Any = None,
-    threshold: float = 0.5,
+    threshold: float | Mapping[str, float] | Thresholds = 0.5,
     reference: Any = None,
     covariates: Any = None,
     compare_to: Any = None,
@@ -52,6 +57,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
     level: float = 0.95,
     interval: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
+    calibration_bins: int | str | Bins = TEN,
     intersections: bool | None = None,
     explore: bool = True,
 ) -> AuditResult:
@@ -67,10 +73,13 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame; of several the
             intersections are audited too.
         patients: Patient of each image, shape (n,). Patients are resampled; images are independent if None.
+        sample_weight: What each image counts, shape (n,), of any scale; 1 if None. Images of weight 0 are left
+            out. Intervals are of weighted figures; nothing is permuted then.
         positive_class: The class of two that is the disease. Not needed for 0 and 1, nor for classes in words
             that say so themselves (`fairdx.metrics.positive`).
         threshold: Operating point: a decision is score >= threshold. For several classes the largest score
-            decides and the threshold is that of the one-vs-rest audits.
+            decides and the threshold is that of the one-vs-rest audits. A mapping gives findings or classes,
+            groups (as "sex:F") and the second score ("compare") their own; "*" is that of all others.
         reference: Group that effects compare with, or a mapping from attribute to group; the largest if None.
         covariates: Columns to standardise effects over besides the label, as for `sensitive_features`.
         compare_to: A second table of scores (after mitigation, say) for the same images, as `y_score`.
@@ -80,6 +89,8 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         level: Nominal coverage of intervals.
         interval: Of rates and effects; gaps and information have intervals by test inversion.
         seed: The same seed gives the same result.
+        calibration_bins: Bins of the calibration error and of the calibration plot: a number of bins of equal
+            frequency, or one as in "uniform:15" for bins of equal width.
         intersections: Whether intersections of attributes are audited too. If None they are, unless there are
             more than `FEW_LABELS` classes or findings: then a note says that they are not.
         explore: Whether to compute the figures at other thresholds too, for the page's explorer.
@@ -98,21 +109,24 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         >>> found.gaps["sex"]["demographic_parity_difference"].estimate.low > 0
         True
     """
-    attributes = to_attributes(sensitive_features)
+    attributes, points = to_attributes(sensitive_features), Thresholds.of(threshold)
     y_true, y_score, compare_to = (plain(v) for v in (y_true, y_score, compare_to))
-    truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), threshold)
+    truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), *points.values)
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}
     same_length(y_true=truth, y_score=scores, **named)
     patient = None if patients is None else to_codes(patients, "patients").codes
-    after = None if compare_to is None else at_precision(to_scores(compare_to, "compare_to"), threshold)
+    after = None if compare_to is None else to_scores(compare_to, "compare_to")
+    after = None if after is None else at_precision(after, *points.values)
+    weight = None if sample_weight is None else to_weights(sample_weight, len(truth))
     for name, column in (("patients", patient), ("compare_to", after)):
         if column is not None:
             same_length(y_true=truth, **{name: column})
     if after is not None and after.shape != scores.shape:
         raise InputError(f"compare_to has shape {after.shape} but y_score {scores.shape}.")
     covariate = None if covariates is None else to_attributes(covariates)
+    bins = Bins.of(calibration_bins)
     settings = Settings(
-        threshold,
+        points.default,
         check_level(level),
         interval,
         n_replicates,
@@ -121,12 +135,26 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         min_group_size,
         patient is not None,
         [] if covariate is None else list(covariate),
+        points.named,
+        weight is not None,
+        bins.number,
+        bins.kind,
     )
     _check(settings)
     crossed, notes = _crossed(intersections, max(truth.shape[1:], scores.shape[1:]), len(attributes))
-    study = Study.of(attributes, reference, patient, covariate, settings, intersections=crossed)
+    study = Study.of(
+        attributes,
+        reference,
+        patient,
+        covariate,
+        settings,
+        intersections=crossed,
+        weight=weight,
+        thresholds=points,
+    )
     names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
-    images = _Images(study, truth, scores, after, names, explore)
+    images, zero = _Images(study, truth, scores, after, names, explore).weighted()
+    notes += zero
     if truth.ndim == 2:
         return _multilabel(images, distinct_names(y_true, "y_true"), notes)
     kept, left_out = images.labelled()
@@ -172,9 +200,35 @@ class _Images:
         after = None if self.after is None else self.after[:, order(self.names[1])]
         return replace(self, scores=self.scores[:, order(self.names[0])], after=after)
 
+    def at(self, label: str) -> "_Images":
+        """The same at the threshold of one class or finding."""
+        return replace(self, study=self.study.at(label))
+
+    def decided(self, scores: Floats, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Decisions on the scores of some of the rows (n,)."""
+        points, study = self.study.thresholds, self.study
+        by_image = points.by_image(study.attributes)
+        return np.asarray(scores >= (points.default if by_image is None else by_image[rows]))
+
     def column(self, k: int) -> "_Images":
         """The same with one of the columns of scores."""
         return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
+
+    def weighted(self) -> tuple["_Images", list[Note]]:
+        """Those that have a weight above 0, and what is to be said about weights."""
+        weight = self.study.weight
+        if weight is None:
+            return self, []
+        kept, notes = self.take(weight > 0), []
+        if (left_out := int((weight <= 0).sum())) > 0:
+            notes.append(_note(f"{left_out:,} of {len(weight):,} images have the weight 0 and are left out."))
+        whose = "patients" if kept.study.settings.clustered else "images"
+        effective, n = kept.study.n_effective or 0.0, kept.study.n_patients
+        text = (
+            f"Images are weighted: {n:,} {whose} tell as much as {effective:,.0f} of equal weight (Kish's "
+            "effective sample size). Tests rest on scores and the bootstrap; nothing is permuted."
+        )
+        return kept, [*notes, _note(text)]
 
     def labelled(self) -> tuple["_Images", list[Note]]:
         """Those that have a label, and a caution if some have none."""
@@ -188,8 +242,6 @@ class _Images:
 
 
 def _check(settings: Settings) -> None:
-    if not 0 <= (settings.threshold or 0.0) <= 1:
-        raise InputError(f"threshold is {settings.threshold}; give a number in [0, 1].")
     for name in ("n_replicates", "n_permutations"):
         if getattr(settings, name) < 20:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 20 (1000 is usual).")
@@ -198,6 +250,7 @@ def _check(settings: Settings) -> None:
 
 
 def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
+    _check_thresholds(images, [])
     label = binary_truth(images.truth, positive_class)
     names = to_codes(images.truth, "y_true").names
     if label.min() == label.max():
@@ -213,6 +266,10 @@ def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note])
     return replace(result, notes=notes)
 
 
+def _check_thresholds(images: _Images, labels: list[str]) -> None:
+    images.study.thresholds.check(labels, images.study.attributes, second=images.after is not None)
+
+
 def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     """One class for each image, and a column of scores for each class."""
     n_classes = images.scores.shape[1]
@@ -220,13 +277,15 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
     names = to_codes(images.truth, "y_true").names
     classes = list(names) if len(names) == n_classes else [str(k) for k in range(n_classes)]
     images = images.matched(classes, "class")
+    if n_classes > 2:
+        _check_thresholds(images, classes)
     if n_classes == 2:
         positive = positive_place(classes, positive_class, what="y_true")
         return _binary(images.column(positive), classes[positive], notes)
     present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
     _require_both(present.astype(float), classes)
     each = {
-        name: _audited(images.column(k), Truth.of(present[:, k], codes), [f"not {name}", name], [])
+        name: _audited(images.column(k).at(name), Truth.of(present[:, k], codes), [f"not {name}", name], [])
         for k, name in enumerate(classes)
     }
     joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
@@ -246,14 +305,16 @@ def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditRe
     if names:
         images = images.matched(findings, "finding")
     _require_both(truth, findings)
-    each = {name: _finding(images, truth[:, k], k, name) for k, name in enumerate(findings)}
+    _check_thresholds(images, findings)
+    each = {name: _finding(images.at(name), truth[:, k], k, name) for k, name in enumerate(findings)}
     known = ~np.isnan(truth).any(1)
     if not known.all():
         notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
     if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
         return audit_apart(images.study, "multilabel", each, notes)
     present, scores = truth[known].astype(np.int64), images.scores[known]
-    decided = (scores >= (images.study.settings.threshold or 0.0)).astype(np.int64)
+    columns = [images.at(name).decided(scores[:, k], known) for k, name in enumerate(findings)]
+    decided = np.stack(columns, axis=1).astype(np.int64)
     codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
     joint = Joint(codes[0], codes[1], present, scores)
     return audit_joint(images.study.take(known), joint, "multilabel", each, notes)

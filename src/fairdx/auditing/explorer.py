@@ -8,12 +8,13 @@ from fairdx.auditing.effects import EFFECTS, Strata, contrasts
 from fairdx.auditing.gaps import compared_shares
 from fairdx.auditing.groups import rate_ends
 from fairdx.auditing.profile import Profiler
-from fairdx.auditing.resampled import Resampled
+from fairdx.auditing.resampled import Groups, Resampled
 from fairdx.auditing.result import Curves, Explorer, Series
 from fairdx.inference.information import Information
 from fairdx.inference.score_intervals import critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics import counts as tables
+from fairdx.metrics.benefit import benefit_of_counts
 from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
@@ -31,36 +32,42 @@ _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 
 def curves(
-    histogram: Floats, scores: Floats, label: Ints, group: Ints, profiler: Profiler, level: float
+    histogram: Floats,
+    images: tuple[Floats, Ints, Ints, Floats | None],
+    profiler: Profiler,
+    who: Groups,
 ) -> list[Curves]:
     """Curves of every group.
 
     Args:
         histogram: Of the sample by class, (S, Z, K).
-        scores: Shape (n,).
-        label: Shape (n,).
-        group: Shape (n,).
+        images: Score, label, group and weight (or None) of each image, (n,).
         profiler: Its bins.
-        level: Of the Wilson intervals.
+        who: The groups; their effective numbers decide the width of the Wilson intervals if there are
+            weights, and else images are taken as independent.
 
     Returns:
         One entry per group.
     """
+    scores, label, group, weight = images
+    shrink = who.patients / who.weights.sum(1) if who.settings.weighted else np.ones(len(histogram))
     place = np.minimum((scores * 40).astype(np.int64), 39)
     shape = (len(histogram), 2, len(_HISTOGRAM_EDGES) - 1)
-    bars = tables.count_table(group, label, place, shape).astype(np.int64)
+    bars = np.rint(tables.weighted_table(group, label, place, shape, weight)).astype(np.int64)
     by_truth = by_label(histogram, profiler.of_full)
-    made = zip(by_truth, bars, profiler.calibration_bins, strict=True)
-    return [_curves(h, own, bins, profiler.grid.mean_score, level) for h, own, bins in made]
+    made = zip(by_truth, bars, profiler.calibration_bins, shrink, strict=True)
+    level, mean_score = who.settings.level, profiler.grid.mean_score
+    return [_curves(h, own, (bins, mean_score), few, level) for h, own, bins, few in made]
 
 
-def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level: float) -> Curves:
+def _curves(histogram: Floats, bars: Ints, bins: tuple[Ints, Floats], few: float, level: float) -> Curves:
     above = np.append(np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1], [[0.0], [0.0]], axis=1)
     rates = tables.ratio(above, above[:, :1])[:, ::-1]
-    table = calibration_table(histogram, mean_score, bins)
+    place, mean_score = bins
+    table = calibration_table(histogram, mean_score, place)
     count = table["count"]
     observed = tables.ratio(table["positive"], count)
-    low, high = _wilson(observed, count, level)
+    low, high = _wilson(observed, count * few, level)
     return Curves(
         rates[0].tolist(),
         rates[1].tolist(),
@@ -68,7 +75,7 @@ def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level
         observed.tolist(),
         low.tolist(),
         high.tolist(),
-        count.astype(int).tolist(),
+        np.rint(count).astype(int).tolist(),
         _HISTOGRAM_EDGES.tolist(),
         bars[0].tolist(),
         bars[1].tolist(),
@@ -98,8 +105,8 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     """
     every, grid = draws.data[part.about.name], draws.sample.grids[0]
     of_full = draws.sample.truth.of_full
-    totals = every.sample.counts[0].sum(-1).astype(int)
-    chosen = by_label(every.sample.selected, of_full)[0].astype(int)
+    totals = np.rint(every.sample.counts[0].sum(-1)).astype(int)
+    chosen = np.rint(by_label(every.sample.selected, of_full)[0]).astype(int)
     names, compared = every.groups, every.keep(part.chosen)
     found = Explorer(
         thresholds=grid.edges[grid.explored].tolist(),
@@ -111,6 +118,7 @@ def explorer(draws: Draws, part: Part) -> Explorer:
         effects=_effect_series(compared, part.about.reference) if part.effects else {},
         rates=_rate_series(every, of_full),
         n_replicates=min(EXPLORER_REPLICATES, every.settings.n_replicates),
+        benefit=_benefit_series(every, of_full, grid.edges[grid.explored]),
     )
     own = int(np.searchsorted(grid.explored, grid.cut - 1))
     for gap, series in found.gaps.items():
@@ -121,6 +129,8 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     for group, by_name in found.rates.items():
         for name, series in by_name.items():
             _stand(series, own, part.by_group[group][name])
+    for group, series in found.benefit.items():
+        _stand(series, own, part.by_group[group]["net_benefit"])
     return found
 
 
@@ -164,7 +174,7 @@ def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> 
     rng = np.random.default_rng(data.settings.seed)
     totals, pooled = sample.sum(-1), sample.sum(-3)
     rate = np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None]
-    drawn = rng.binomial(totals.astype(np.int64), rate, size=(len(replicates), *totals.shape)).astype(float)
+    drawn = rng.binomial(np.rint(totals).astype(np.int64), rate, size=(len(replicates), *totals.shape)).astype(float)
     null = np.stack([totals - drawn, drawn], axis=-1)
     noise = Information.of(sample, replicates, null, float(np.sqrt(effect)))
     plug_in, ends = tables.mutual_information(sample), noise.ends(data.settings.level)
@@ -186,6 +196,17 @@ def _percentiles(values: Floats, replicates: Floats, data: Resampled, widen: flo
     quantile = np.nanquantile if np.isnan(filled).any() else np.quantile
     low, high = quantile(filled, [tail, 1 - tail], axis=0)
     return _series(values, np.where(bad, np.nan, low), np.where(bad, np.nan, high))
+
+
+def _benefit_series(data: Resampled, of_full: Ints, thresholds: Floats) -> dict[str, Series]:
+    """Net benefit with the band of percentiles of the replicates."""
+    sample, replicates = (by_label(c, of_full) for c in _at_thresholds(data))
+    at = thresholds[:, None]
+    values, repeated = benefit_of_counts(sample, at), benefit_of_counts(replicates, at)
+    return {
+        group: _percentiles(values[:, s], repeated[..., s], data, float(data.widen[s]))
+        for s, group in enumerate(data.groups)
+    }
 
 
 def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Series]]:

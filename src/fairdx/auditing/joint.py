@@ -8,6 +8,7 @@ import numpy as np
 
 from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
+from fairdx.auditing.draws import area_and_precision
 from fairdx.auditing.effects import Strata, effect_estimates
 from fairdx.auditing.family import corrected
 from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
@@ -27,7 +28,7 @@ from fairdx.inference.uncertainty import Estimate, few_patients_factor, percenti
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.scores import auc_by_group, auc_from_histogram
+from fairdx.metrics.scores import auc_from_histogram
 
 MOST_CELLS = 20_000
 """A joint table larger than this is not compared between groups: most of its cells would be empty."""
@@ -131,6 +132,7 @@ def _result(
         classes=list(per_label),
         n_images=study.n,
         n_patients=study.n_patients,
+        n_effective=study.n_effective,
         settings=study.settings,
         attributes={g.name: study.describe(g) for g in study.groupings},
         overall=overall,
@@ -169,17 +171,17 @@ def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
 def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:
     group, right = grouping.of_finest[study.finest], (joint.label == joint.decision).astype(np.int64)
     names, settings = grouping.groups, study.settings
-    units = collapse([group * 2 + right], [len(names) * 2], study.patient)
+    units = collapse([group * 2 + right], [len(names) * 2], study.patient, study.weight)
     rng = np.random.default_rng(settings.seed)
     repeated = all_replicates(units, settings.n_replicates, rng).reshape(-1, len(names), 2)
     own = units.counts.reshape(len(names), 2)
     value, values = (tables.ratio(c[..., 1], c.sum(-1)) for c in (own, repeated))
-    who = Groups.of(names, group, right, study.patient, settings)
-    shares = who.shares(value[:, None], values[..., None], own.sum(-1)[:, None])
+    who = Groups.of(names, group, right, study.patient, settings, study.weight)
+    shares = who.shares(value[:, None], values[..., None], who.images[:, None].astype(float))
     low, high = shares.ends(critical_value(settings.level))
     return {
         name: Estimate(
-            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(own[s].sum())
+            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(who.images[s])
         )
         for s, name in enumerate(names)
     }
@@ -193,8 +195,8 @@ def _mean_auc(study: Study, joint: Joint) -> Estimate:
         edges = np.unique(inner)
         cells.append(label * (len(edges) + 1) + np.searchsorted(edges, scores, side="right"))
         sizes.append(2 * (len(edges) + 1))
-        areas.append(auc_by_group(label, scores, np.zeros_like(label), 1)[0])
-    units, ends = collapse(cells, sizes, study.patient), np.cumsum([0, *sizes])
+        areas.append(area_and_precision(label, scores, study.weight)[0])
+    units, ends = collapse(cells, sizes, study.patient, study.weight), np.cumsum([0, *sizes])
 
     def mean(counts: Floats) -> Floats:
         parts = [counts[:, a:b].reshape(len(counts), 2, -1) for a, b in pairwise(ends)]
@@ -204,9 +206,8 @@ def _mean_auc(study: Study, joint: Joint) -> Estimate:
     value, rng = float(np.mean(areas)), np.random.default_rng(settings.seed)
     drawn = np.concatenate([mean(c) for c in replicate(units, settings.n_replicates, rng)])
     drawn += value - mean(units.counts[None])[0]  # what the bins cost
-    patients = Groups.of(
-        ("all",), np.zeros(study.n, dtype=np.int64), joint.present[:, 0], study.patient, settings
-    )
+    everybody = np.zeros(study.n, dtype=np.int64)
+    patients = Groups.of(("all",), everybody, joint.present[:, 0], study.patient, settings, study.weight)
     widen = float(few_patients_factor(patients.patients[0], settings.level))
     return Estimate.of(value, percentile_interval(drawn, settings.level, widen), study.n)
 
@@ -249,8 +250,9 @@ def measure_joint(study: Study, joint: Joint, grouping: Grouping, positive: int 
     code, cell = np.searchsorted(chosen, group[rows]), (joint.label * k + joint.decision)[rows]
     patient = None if study.patient is None else np.unique(study.patient[rows], return_inverse=True)[1]
     names = tuple(grouping.groups[s] for s in chosen)
-    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings)
-    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient)
+    weight = None if study.weight is None else study.weight[rows]
+    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings, weight)
+    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient, weight)
     sample = units.counts.reshape(-1, k, k)
     rng = np.random.default_rng(study.settings.seed)
     replicates = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, *sample.shape)
@@ -286,16 +288,23 @@ def _images_behind(name: str, counts: Floats, n_rates: int) -> Floats:
     return np.repeat(own, n_rates // own.shape[1], axis=1)
 
 
+def _rows(who: Groups, counts: Floats) -> Floats:
+    """Images in the cells of a table (S, K, K), those of a group shared out like their weights."""
+    scale = who.images / np.where(who.weights.sum(1) > 0, who.weights.sum(1), 1.0)
+    scaled: Floats = counts * scale[:, None, None]
+    return scaled if who.settings.weighted else counts
+
+
 def _gap(who: Groups, name: str, sample: Floats, replicates: Floats) -> Gap:
     value, level = JOINT_RATES[name](sample), who.settings.level
-    images = _images_behind(name, sample, value.shape[-1])
+    images = _images_behind(name, _rows(who, sample), value.shape[-1])
     shares = who.shares(value, JOINT_RATES[name](replicates), images)
     known = Shares(np.where(images >= LEAST_IMAGES, value, np.nan), shares.size, shares.widen)
     low, high = (float(end) for end in gap_ends(known, level))
     spread = np.fmax.reduce(known.value, axis=0) - np.fmin.reduce(known.value, axis=0)
     found = float("nan") if np.isnan(low) else float(np.nanmax(spread))
     method = "undefined" if np.isnan(low) else "score intervals of pairs"
-    estimate = Estimate(found, low, min(high, 1.0), level, method, int(sample.sum()))
+    estimate = Estimate(found, low, min(high, 1.0), level, method, int(who.images.sum()))
     left_out = [g for s, g in enumerate(who.names) if np.isnan(known.value[s]).any()]
     return Gap(estimate, None, None, float("nan"), left_out)
 

@@ -7,7 +7,8 @@ from scipy.special import expit
 
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.reliability import CALIBRATION_BINS, fit_calibration, logit
+from fairdx.metrics.precision import precision_from_histogram
+from fairdx.metrics.reliability import TEN, Bins, fit_calibration, logit
 from fairdx.metrics.scores import INFORMATION_BINS, auc_from_histogram, equal_frequency, score_table
 
 EXPLORER_THRESHOLDS = 100
@@ -77,8 +78,17 @@ class Grid:
         return len(self.edges) + 1
 
     @classmethod
-    def of(cls, scores: Floats, threshold: float, truth: Truth) -> "Grid":
-        """Make bins for scores in [0, 1], the threshold and the bins for I(S; score | Y) being edges.
+    def of(
+        cls,
+        scores: Floats,
+        threshold: float,
+        truth: Truth,
+        weight: Floats | None = None,
+        bins: Bins = TEN,
+    ) -> "Grid":
+        """Make bins for scores in [0, 1].
+
+        The threshold, and the bins of calibration and for I(S; score | Y), are edges.
 
         Every other edge is the shortest number that parts the same images, so that what is printed of it
         selects them too.
@@ -95,13 +105,14 @@ class Grid:
         before = np.concatenate([[-1.0], values])[chosen]
         shortest = _shortest(before, values[chosen])
         parted = [shortest[np.searchsorted(chosen, s)] for s in starts]
-        edges = np.unique(np.append(shortest, threshold))
+        edges = np.unique(np.concatenate([shortest, [threshold], bins.edges]))
         place = np.searchsorted(edges, scores, side="right").astype(np.int64)
         cut = int(np.searchsorted(edges, threshold))
         lower = np.concatenate([[-1.0], edges])
-        counts = np.bincount(place, minlength=len(lower))
-        sums = np.bincount(place, weights=scores, minlength=len(lower))
-        mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.append(edges, edges[-1]))
+        counts = np.bincount(place, weights=weight, minlength=len(lower))
+        weighted = scores if weight is None else scores * weight
+        sums = np.bincount(place, weights=weighted, minlength=len(lower))
+        mean = np.where(counts > 0, sums / np.where(counts > 0, counts, 1), np.append(edges, edges[-1]))
         return cls(
             edges,
             place,
@@ -149,10 +160,11 @@ class Profile:
         counts: By label and decision, (B, S, 2, 2).
         classes: By class and decision, (B, S, Z, 2).
         auc: (B, S).
+        precision: Average precision, (B, S).
         brier: (B, S).
         slope: Calibration slope, (B, S).
         intercept: Calibration intercept, (B, S).
-        residual: By the group's calibration bins, (positives - scores) / images of the group, (B, S, 10).
+        residual: By the group's calibration bins, (positives - scores) / images of the group, (B, S, bins).
         in_the_large: Share with Y=1 less mean score, (B, S).
         score_table: By class and information bin, (B, S, Z, 10).
         selected: By class, decided positive at each explored threshold, (B, S, Z, G); fewer replicates.
@@ -161,6 +173,7 @@ class Profile:
     counts: Floats
     classes: Floats
     auc: Floats
+    precision: Floats
     brier: Floats
     slope: Floats
     intercept: Floats
@@ -200,33 +213,44 @@ class Profiler:
     calibration: Floats
 
     @classmethod
-    def of(cls, classes: Floats, squared_error: Floats, grid: Grid, of_full: Ints) -> "Profiler":
+    def of(
+        cls, classes: Floats, squared_error: Floats, grid: Grid, of_full: Ints, bins: Bins = TEN
+    ) -> "Profiler":
         """Fit to the histogram of the sample, (S, Z, K); `squared_error` holds sums of (score - Y)^2."""
         x, histogram = logit(grid.mean_score), by_label(classes, of_full)
         fitted = [fit_calibration(x, h[1], h[0]) for h in histogram]
         return cls(
             grid,
             of_full,
-            squared_error / np.maximum(histogram, 1),
-            np.stack([equal_frequency(h.sum(0), CALIBRATION_BINS) for h in histogram]),
+            np.divide(squared_error, histogram, out=np.zeros_like(histogram), where=histogram > 0),
+            np.stack([bins.place(h.sum(0), grid.mean_score) for h in histogram]),
             np.array(fitted),
         )
 
-    def profile(self, classes: Floats, explore: bool = True) -> Profile:
-        """Profile histograms of shape (B, S, Z, K)."""
+    def profile(self, classes: Floats, explore: bool = True, decided: Floats | None = None) -> Profile:
+        """Profile histograms of shape (B, S, Z, K).
+
+        Args:
+            classes: The histograms.
+            explore: Whether thresholds are explored.
+            decided: Tables by class and decision, (B, S, Z, 2), where groups have thresholds of their own.
+        """
         histogram = by_label(classes, self.of_full)
         above = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]  # images in this bin and above
         images = histogram.sum((-1, -2))
         selected, total = above[..., self.grid.cut], above[..., 0]
-        decided = np.stack([total - selected, selected], axis=-1)
-        residual = self._residual(histogram) / np.maximum(images, 1)[..., None]
+        if decided is None:
+            decided = np.stack([total - selected, selected], axis=-1)
+        some = np.where(images > 0, images, 1)
+        residual = self._residual(histogram) / some[..., None]
         slope, intercept = self._calibration(histogram)
         thresholds = self.grid.explored + 1 if explore else self.grid.explored[:0]
         return Profile(
             counts=by_label(decided, self.of_full),
             classes=decided,
             auc=auc_from_histogram(histogram),
-            brier=(histogram * self.squared_error).sum((-1, -2)) / np.maximum(images, 1),
+            precision=precision_from_histogram(histogram),
+            brier=(histogram * self.squared_error).sum((-1, -2)) / some,
             slope=slope,
             intercept=intercept,
             residual=residual,
@@ -236,9 +260,9 @@ class Profiler:
         )
 
     def _residual(self, histogram: Floats) -> Floats:
-        """Positives less scores by the calibration bins of each group, (B, S, 10)."""
+        """Positives less scores by the calibration bins of each group, (B, S, bins)."""
         by_bin = histogram[..., 1, :] - histogram.sum(-2) * self.grid.mean_score
-        member = np.eye(CALIBRATION_BINS)[self.calibration_bins]
+        member = np.eye(int(self.calibration_bins.max()) + 1)[self.calibration_bins]
         residual: Floats = np.matmul(by_bin.swapaxes(0, 1), member).swapaxes(0, 1)
         return residual
 

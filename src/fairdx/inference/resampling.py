@@ -43,7 +43,9 @@ class Units:
         return np.asarray(self.vectors.T @ self.multiplicity.astype(float))
 
 
-def collapse(cells: list[Ints], n_cells: list[int], patients: Ints | None) -> Units:
+def collapse(
+    cells: list[Ints], n_cells: list[int], patients: Ints | None, weight: Floats | None = None
+) -> Units:
     """Gather the rows of each patient into a count vector and collapse equal ones.
 
     Args:
@@ -51,13 +53,14 @@ def collapse(cells: list[Ints], n_cells: list[int], patients: Ints | None) -> Un
             the same patients and lie side by side in the result.
         n_cells: Number of cells of each table.
         patients: Patient codes 0 to N - 1, shape (n,); None when each row is a patient of its own.
+        weight: What each row counts, shape (n,); 1 if None.
 
     Returns:
         The units of resampling.
     """
     offsets = np.concatenate([[0], np.cumsum(n_cells)[:-1]])
     width = int(sum(n_cells))
-    if patients is None and len(cells) == 1:
+    if patients is None and len(cells) == 1 and weight is None:
         counts = np.bincount(cells[0], minlength=width)
         used = np.flatnonzero(counts)
         one = sparse.csr_array((np.ones(len(used)), (np.arange(len(used)), used)), shape=(len(used), width))
@@ -65,7 +68,8 @@ def collapse(cells: list[Ints], n_cells: list[int], patients: Ints | None) -> Un
     n = len(cells[0])
     rows = np.arange(n) if patients is None else patients
     column = np.concatenate([c + o for c, o in zip(cells, offsets, strict=True)])
-    entries = (np.ones(len(column), dtype=np.float32), (np.tile(rows, len(cells)), column))
+    amount = np.ones(len(column), dtype=np.float32) if weight is None else np.tile(weight, len(cells))
+    entries = (amount, (np.tile(rows, len(cells)), column))
     vectors = sparse.csr_array(entries, shape=(int(rows.max()) + 1, width))
     first, kind = _distinct(vectors)
     return Units(vectors[first], np.bincount(kind), single=False)
@@ -92,7 +96,8 @@ def _distinct(vectors: "sparse.csr_array[Any, tuple[int, int]]") -> tuple[Ints, 
     """Rows with distinct content and which of them each row is, by a 64-bit random linear hash of each."""
     vectors.sum_duplicates()
     key = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64)
-    values = key[vectors.indices] * vectors.data.astype(np.uint64)
+    whole = vectors.data.dtype == np.float32  # numbers of rows; else weights, which are told by their bits
+    values = key[vectors.indices] * (vectors.data.astype(np.uint64) if whole else vectors.data.view(np.uint64))
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
     _, first, kind = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_inverse=True)
     return first.astype(np.int64), kind.astype(np.int64).reshape(-1)
@@ -160,13 +165,17 @@ def dense_vectors(units: Units, most: int = 20_000) -> tuple[Floats, Floats]:
     return np.asarray(units.vectors[take].toarray(), dtype=float), units.multiplicity[take].astype(float)
 
 
-def effective_patients(group: Ints, patient: Ints | None, n_groups: int | None = None) -> Floats:
+def effective_patients(
+    group: Ints, patient: Ints | None, n_groups: int | None = None, weight: Floats | None = None
+) -> Floats:
     """Effective number of patients in each group: (sum m)^2 / sum m^2, m the images of each there.
 
     Args:
         group: Group codes, shape (n,).
         patient: Patient codes, shape (n,), or None when images are independent.
         n_groups: Number of groups, S; one more than the largest code if None.
+        weight: What each image counts, shape (n,); 1 if None. With a patient for each image the result is
+            Kish's effective sample size.
 
     Returns:
         Shape (S,); the numbers of images where these are independent, 0 for a group that does not occur.
@@ -175,7 +184,8 @@ def effective_patients(group: Ints, patient: Ints | None, n_groups: int | None =
     if patient is None:
         return np.bincount(group, minlength=most).astype(float)
     width = int(patient.max(initial=0)) + 1
-    pair, images = np.unique(group * width + patient, return_counts=True)
+    pair, place = np.unique(group * width + patient, return_inverse=True)
+    images = np.bincount(place, weights=weight, minlength=len(pair))
     total = np.bincount(pair // width, weights=images, minlength=most)
     squares = np.bincount(pair // width, weights=images.astype(float) ** 2, minlength=most)
     return total**2 / np.maximum(squares, 1.0)

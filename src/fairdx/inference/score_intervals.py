@@ -261,6 +261,38 @@ def gap_ends(figures: Figures, level: float) -> tuple[Floats, Floats]:
     return np.maximum(low, 0.0), highest_gap(figures, critical_value(level))
 
 
+def ratio_ends(figures: Figures, level: float) -> tuple[float, float]:
+    """Interval of the smallest ratio of two groups, over all rates.
+
+    That of a pair is put together from the intervals of its parts (Donner and Zou 2012), and those of pairs
+    as in `gap_ends`: of data without any difference one upper end in twenty lies below 1.
+
+    Args:
+        figures: Of the groups, not negative, shape (S, R).
+        level: Nominal coverage.
+
+    Returns:
+        Lower and upper end, in [0, 1]; nan where fewer than two groups are defined or all rates are 0.
+    """
+    value = figures.value
+    if _compared(figures)[0] < 2 or not np.nanmax(value) > 0:
+        return float("nan"), float("nan")
+    single, all_pairs = critical_value(level), range_critical_value(*_compared(figures), level)
+    (low, high), (wide_low, wide_high) = figures.ends(single), figures.ends(all_pairs)
+    lowest, highest = 1.0, 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for s in range(len(value)):
+            top, both = value[s], value[s] * value
+            own = low[s] * (2 * top - low[s])
+            root = np.sqrt(np.maximum(both**2 - high * (2 * value - high) * own, 0.0))
+            others = np.arange(len(value)) != s
+            lowest = np.nanmin([lowest, *np.ravel((own / (both + root))[others])])
+            own, other = wide_high[s] * (2 * top - wide_high[s]), wide_low * (2 * value - wide_low)
+            root = np.sqrt(np.maximum(both**2 - own * other, 0.0))
+            highest = np.nanmin([highest, *np.ravel(((both + root) / other)[others])])
+    return float(max(lowest, 0.0)), float(max(highest, lowest, 0.0))
+
+
 def gap_p_value(figures: Figures) -> float:
     """P-value of no gap: the level at which the interval of `gap_ends` leaves out 0.
 
