@@ -20,6 +20,7 @@ Policy = Literal["exclude", "positive", "negative"]
 POLICIES: tuple[Policy, ...] = ("exclude", "positive", "negative")
 NAME_THE_POSITIVE = "say which with --positive VALUE (positive_class in Python)"
 _UNCERTAIN = -1.0
+_CODES = (99.0, 999.0, 9999.0)
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,21 @@ def read_scores(table: Table, column: str) -> Floats:
     return np.clip(numbers, 0.0, 1.0)
 
 
+def read_weights(table: Table, column: str) -> Floats:
+    """Read a column of weights.
+
+    Raises:
+        InputError: One is missing, infinite or negative, or all are 0.
+    """
+    numbers = table.numbers(column)
+    for bad, told in ((~np.isfinite(numbers), "has no finite weight"), (numbers < 0, "is negative")):
+        if bad.any():
+            raise InputError(f"{table.name}: column {column!r} {told} in {table.rows(bad)}.")
+    if not numbers.any():
+        raise InputError(f"{table.name}: column {column!r} is 0 in every row; no image would count.")
+    return numbers
+
+
 def complete(table: Table, column: str, what: str) -> Codes:
     """Read a column of text that must not be missing."""
     found = table.text(column)
@@ -221,7 +237,9 @@ def read_groups(table: Table, group: GroupColumn, notes: list[str]) -> Codes:
     Raises:
         InputError: There is a single group or too many, a bin without numbers, or an unlisted level.
     """
-    found = _binned(table, group) if group.edges else table.text(group.column)
+    found = (
+        _binned(table, group, notes) if group.edges else table.text(group.column, attribute=not group.levels)
+    )
     if group.levels:
         found = _levelled(table, group, found)
     elif not found.ordered:
@@ -254,8 +272,10 @@ def _sorted(found: Text) -> Text:
     return Text(place[found.codes], tuple(found.names[i] for i in order), words=found.words)
 
 
-def _binned(table: Table, group: GroupColumn) -> Text:
-    numbers, words = table.numbers(group.column), table.text(group.column).words
+def _binned(table: Table, group: GroupColumn, notes: list[str]) -> Text:
+    numbers = table.numbers(group.column, attribute=True)
+    words = table.text(group.column, attribute=True).words
+    notes.extend(_codes_for_unknown(table, group, numbers))
     known = numbers[np.isfinite(numbers)]
     whole = bool((known == np.round(known)).all()) and all(e == round(e) for e in group.edges)
     names = bin_names(group.edges, whole=whole)
@@ -263,6 +283,21 @@ def _binned(table: Table, group: GroupColumn) -> Text:
     occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
     place = np.append(np.cumsum(occurs) - 1, -1)
     return Text(place[codes], tuple(n for n, o in zip(names, occurs, strict=True) if o), True, words)
+
+
+def _codes_for_unknown(table: Table, group: GroupColumn, numbers: Floats) -> list[str]:
+    """A caution if numbers look like codes for "unknown": below 0 where bins are not, or 99, 999, 9999 far up."""
+    known = numbers[np.isfinite(numbers)]
+    below = (numbers < 0) & (min(group.edges) > 0)
+    codes = np.isin(numbers, _CODES) & (numbers > 1.5 * max(known[~np.isin(known, _CODES)], default=np.inf))
+    strange = below | codes
+    if not strange.any():
+        return []
+    example = numbers[strange][0]
+    return [
+        f"{group.column} is {example:g} or as strange in {table.rows(strange)}. If that means unknown, leave these "
+        f"cells blank: now they count as numbers."
+    ]
 
 
 def _levelled(table: Table, group: GroupColumn, found: Text) -> Text:

@@ -209,7 +209,9 @@ class Sample:
         parts = [counts[:, a:b] for a, b in pairwise(ends)]
         shaped = [
             part.reshape(len(counts), self.n_finest, self.n_classes, size)
-            for part, size in zip(parts, [*(g.size for g in self.grids), *(2 for _ in self.decided or ())], strict=False)
+            for part, size in zip(
+                parts, [*(g.size for g in self.grids), *(2 for _ in self.decided or ())], strict=False
+            )
         ]
         if self.stratum is not None:
             shaped.append(parts[-1].reshape(len(counts), self.n_finest, -1, 2))

@@ -122,7 +122,9 @@ def _profilers(
 ) -> dict[str, Profiler]:
     squared, of_full = sample.squared_errors(which)[None], sample.truth.of_full
     return {
-        g.name: Profiler.of(g.coarsen(own[which])[0], g.coarsen(squared)[0], sample.grids[which], of_full, bins)
+        g.name: Profiler.of(
+            g.coarsen(own[which])[0], g.coarsen(squared)[0], sample.grids[which], of_full, bins
+        )
         for g in wanted
     }
 
@@ -153,9 +155,7 @@ def _replicated(
     return [[Profile.join(p) for p in by_place] for by_place in parts], strata_parts
 
 
-def _own_decisions(
-    sample: Sample, grouping: Grouping, tables: list[Floats], which: int
-) -> Floats | None:
+def _own_decisions(sample: Sample, grouping: Grouping, tables: list[Floats], which: int) -> Floats | None:
     """Tables by class and decision, if groups have thresholds of their own."""
     return None if sample.decided is None else grouping.coarsen(tables[len(sample.grids) + which])
 
@@ -195,7 +195,9 @@ def _resampled(
         score_multiplicity,
         found,
         _calibration_errors(sample, which, group, n, settings.bins),
-        float("nan") if sample.decided is not None else float(sample.grids[which].edges[sample.grids[which].cut - 1]),
+        float("nan")
+        if sample.decided is not None
+        else float(sample.grids[which].edges[sample.grids[which].cut - 1]),
     )
 
 

@@ -73,7 +73,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame; of several the
             intersections are audited too.
         patients: Patient of each image, shape (n,). Patients are resampled; images are independent if None.
-        sample_weight: What each image counts, shape (n,), of any scale; 1 if None. Images of weight 0 are left
+        sample_weight: What each image counts, shape (n,), of any scale; 1 if None. Those of weight 0 are left
             out. Intervals are of weighted figures; nothing is permuted then.
         positive_class: The class of two that is the disease. Not needed for 0 and 1, nor for classes in words
             that say so themselves (`fairdx.metrics.positive`).

@@ -174,7 +174,9 @@ def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> 
     rng = np.random.default_rng(data.settings.seed)
     totals, pooled = sample.sum(-1), sample.sum(-3)
     rate = np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None]
-    drawn = rng.binomial(np.rint(totals).astype(np.int64), rate, size=(len(replicates), *totals.shape)).astype(float)
+    drawn = rng.binomial(
+        np.rint(totals).astype(np.int64), rate, size=(len(replicates), *totals.shape)
+    ).astype(float)
     null = np.stack([totals - drawn, drawn], axis=-1)
     noise = Information.of(sample, replicates, null, float(np.sqrt(effect)))
     plug_in, ends = tables.mutual_information(sample), noise.ends(data.settings.level)

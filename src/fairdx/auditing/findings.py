@@ -4,6 +4,7 @@ from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
+from fairdx.metrics.ratios import FOUR_FIFTHS
 
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
@@ -74,6 +75,7 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     if not result.gaps[name]:
         return [*notes, _note("limit", name, f"{name}: fewer than two groups are large enough to compare.")]
     notes.append(_decision(result, name))
+    notes += _four_fifths(result, name)
     if result.effects[name]:
         notes.append(_effect(result, name, _most_affected(result, name)))
     notes.append(_discrimination(result, name))
@@ -195,6 +197,26 @@ def _decision(result: AuditResult, name: str) -> Note:
     )
 
 
+def _four_fifths(result: AuditResult, name: str) -> list[Note]:
+    """The four-fifths rule in words, for attributes themselves."""
+    gap = result.gaps[name]["demographic_parity_ratio"]
+    ratio = gap.estimate
+    if gap.lowest is None or result.attributes[name].intersection:
+        return []
+    if ratio.high < FOUR_FIFTHS:
+        verdict = "below four fifths, so the rule is broken"
+    elif ratio.low >= FOUR_FIFTHS:
+        verdict = "not below four fifths, so the rule is kept"
+    else:
+        verdict = "which may be above or below four fifths, so the rule is not settled"
+    text = (
+        f"{name}: {gap.lowest} is decided positive {ratio.value:.2f} times as often as {gap.highest} "
+        f"({ratio.level:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}), {verdict}. It is a rule for "
+        "hiring: where the disease is more frequent in a group, positive decisions should be too."
+    )
+    return [_note("finding", name, text)]
+
+
 def _most_affected(result: AuditResult, name: str) -> str:
     """The group with the largest direct effect."""
     sizes = {g: abs(e["direct_effect"].value) for g, e in result.effects[name].items()}
@@ -256,15 +278,24 @@ def _power(result: AuditResult, name: str) -> Note:
     return _note("limit", name, text)
 
 
+def _thresholds(result: AuditResult) -> str:
+    settings = result.settings
+    own = {n: t for n, t in settings.thresholds.items() if n.partition(":")[0] in result.attributes}
+    if not own:
+        return f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ."
+    listed = ", ".join(f"{t:g} for {n}" for n, t in own.items())
+    return (
+        f"Decisions are those at the threshold {listed} and {settings.threshold:g} for all others; at other "
+        "ones the gaps differ. One slider cannot move several thresholds, so no others are explored, and net "
+        "benefit is not defined."
+    )
+
+
 def _in_general(result: AuditResult) -> list[Note]:
     settings = result.settings
     notes = [
         _note("limit", None, result.identification),
-        _note(
-            "limit",
-            None,
-            f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ.",
-        ),
+        _note("limit", None, _thresholds(result)),
     ]
     area = result.overall["auroc"].value
     if area < 0.5:

@@ -25,8 +25,8 @@ from fairdx.inference.score_intervals import (
 from fairdx.inference.uncertainty import Estimate, Interval, length_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import GAP_SHARES, Compared
-from fairdx.metrics.ratios import RATIO_OF
 from fairdx.metrics.inputs import Floats
+from fairdx.metrics.ratios import RATIO_OF
 from fairdx.metrics.scores import equity_scaled
 
 LEAST_IMAGES = 10

@@ -73,7 +73,7 @@ def _rates(data: Resampled, of_full: Ints) -> dict[str, list[Estimate]]:
                 float(high),
                 level,
                 "undefined" if np.isnan(value) else "Wilson",
-                int(n),
+                round(float(n)),
             )
             for value, low, high, n in zip(*ends, strict=True)
         ]

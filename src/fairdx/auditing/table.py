@@ -13,10 +13,8 @@ import pyarrow.compute as pc
 
 from fairdx.auditing.source import Source, as_text, open_source
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS, unknown_attribute
 from fairdx.metrics.inputs import Floats, Ints
-
-MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "None", "NULL", "null")
-"""Words that mean that a value is missing, unless others are named; a blank cell always is."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class Table:
         data: Those that were read.
         places: Place of each row in the file, from 0, shape (n,).
         decimal_comma: Whether 0,5 in it is a number.
-        missing: Words that mean missing.
+        missing: Words that mean missing in any column; in an attribute those that people write do too, unless
+            words were named.
     """
 
     name: str
@@ -69,8 +68,8 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def text(self, column: str) -> Text:
-        """A column as text."""
+    def text(self, column: str, *, attribute: bool = False) -> Text:
+        """A column as text; of an attribute of a person, "unknown" and the like are missing."""
         values = self.data.column(column)
         try:
             coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
@@ -83,28 +82,26 @@ class Table:
             whole = pa.concat_arrays(whole.chunks)
         names = [as_text(v) for v in whole.dictionary.to_pylist()]
         codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return self._without_missing(codes, names, ordered=whole.type.ordered)
+        absent = self._absent(names, attribute=attribute)
+        return _without_missing(codes, names, [name in absent for name in names], ordered=whole.type.ordered)
 
-    def _without_missing(self, codes: Ints, names: list[str], *, ordered: bool) -> Text:
-        """Codes of the distinct names that occur and mean something."""
-        absent = [not name.strip() or name.strip() in self.missing for name in names]
-        occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
-        kept = list(dict.fromkeys(n for n, a, o in zip(names, absent, occurs, strict=True) if o and not a))
-        kept = kept if ordered else sorted(kept)
-        place = {name: k for k, name in enumerate(kept)}
-        recode = np.array([*(-1 if a else place.get(n, -1) for n, a in zip(names, absent, strict=True)), -1])
-        words = {n.strip() for n, a, o in zip(names, absent, occurs, strict=True) if a and o and n.strip()}
-        return Text(recode[codes], tuple(kept), ordered, tuple(sorted(words)))
+    def _absent(self, names: Sequence[str], *, attribute: bool) -> set[str]:
+        """The values that mean missing."""
+        absent = {name for name in names if not name.strip() or name.strip() in self.missing}
+        return absent | unknown_attribute(names) if attribute and self.missing == BY_PROGRAMS else absent
 
-    def numbers(self, column: str) -> Floats:
-        """A column as numbers, nan where it is missing; an error names what is no number."""
+    def numbers(self, column: str, *, attribute: bool = False) -> Floats:
+        """A column as numbers, nan where it is missing, as for `text`; an error names what is no number."""
         values = self.data.column(column)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             return self._typed_numbers(values, column)
         values = pc.utf8_trim_whitespace(values)
-        values = pc.if_else(pc.is_in(values, pa.array(["", *self.missing])), None, values)
+        words = ["", *self.missing]
+        if attribute:
+            words += self._absent([v for v in pc.unique(values).to_pylist() if v is not None], attribute=True)
+        values = pc.if_else(pc.is_in(values, pa.array(words)), None, values)
         if self.decimal_comma:
             values = pc.replace_substring(values, ",", ".")
         try:
@@ -137,6 +134,17 @@ class Table:
         return replace(self, data=self.data.take(pa.array(chosen)), places=self.places[chosen])
 
 
+def _without_missing(codes: Ints, names: list[str], absent: list[bool], *, ordered: bool) -> Text:
+    """Codes of the distinct names that occur and mean something."""
+    occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
+    kept = list(dict.fromkeys(n for n, a, o in zip(names, absent, occurs, strict=True) if o and not a))
+    kept = kept if ordered else sorted(kept)
+    place = {name: k for k, name in enumerate(kept)}
+    recode = np.array([*(-1 if a else place.get(n, -1) for n, a in zip(names, absent, strict=True)), -1])
+    words = {n.strip() for n, a, o in zip(names, absent, occurs, strict=True) if a and o and n.strip()}
+    return Text(recode[codes], tuple(kept), ordered, tuple(sorted(words)))
+
+
 def _floats(values: Any) -> Floats:
     found: Floats = values.to_numpy().astype(np.float64)
     return found
@@ -153,7 +161,7 @@ def read_table(
     source: Source | str | Path,
     columns: Sequence[str] | None = None,
     *,
-    missing: Sequence[str] = MISSING_WORDS,
+    missing: Sequence[str] = BY_PROGRAMS,
 ) -> Table:
     """Read columns of a table.
 

@@ -1,4 +1,4 @@
-"""From which score on an image is decided positive: one threshold, or one for each finding, group or model."""
+"""From which score on an image is decided positive: one threshold, or those of findings, groups, models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +13,16 @@ from fairdx.auditing.result import AuditResult
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 
-_RATES = ("prevalence", "auroc", "selection_rate", "tpr", "fpr", "accuracy")
+_RATES = (
+    "prevalence",
+    "auroc",
+    "average_precision",
+    "selection_rate",
+    "tpr",
+    "fpr",
+    "accuracy",
+    "net_benefit",
+)
 
 
 def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> None:
@@ -52,7 +62,9 @@ def _rates(result: AuditResult) -> Table:
     first = next(iter(parts.values()))
     shown = [m for m in _RATES if m in first.overall]
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
-    table = Table(*head, "attribute", "group", "images", *(METRICS[m].abbreviation for m in shown))
+    table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("images", *(METRICS[m].abbreviation for m in shown)):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, one in parts.items():
         lead = [_plain(label)] if several else []
         table.add_row(*lead, "all images", "", f"{one.n_images:,}", *_values(one.overall, shown))

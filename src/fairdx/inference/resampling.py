@@ -97,7 +97,9 @@ def _distinct(vectors: "sparse.csr_array[Any, tuple[int, int]]") -> tuple[Ints, 
     vectors.sum_duplicates()
     key = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64)
     whole = vectors.data.dtype == np.float32  # numbers of rows; else weights, which are told by their bits
-    values = key[vectors.indices] * (vectors.data.astype(np.uint64) if whole else vectors.data.view(np.uint64))
+    values = key[vectors.indices] * (
+        vectors.data.astype(np.uint64) if whole else vectors.data.view(np.uint64)
+    )
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
     _, first, kind = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_inverse=True)
     return first.astype(np.int64), kind.astype(np.int64).reshape(-1)

@@ -1,4 +1,4 @@
-"""Net benefit: what decisions at a threshold are worth, in true positives per image (Vickers and Elkin 2006)."""
+"""Net benefit: what decisions are worth, in true positives per image (Vickers and Elkin 2006)."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,7 @@ from fairdx.metrics.scores import binary_truth
 
 
 def odds(threshold: Floats | float) -> Floats:
-    """t / (1 - t), the weight of a false alarm that the threshold t stands for; nan at 1."""
+    """Weight of a false alarm that a threshold t stands for: t / (1 - t); nan at 1."""
     t = np.asarray(threshold, dtype=float)
     return np.where(t < 1, t / np.where(t < 1, 1 - t, 1.0), np.nan)
 

@@ -134,8 +134,8 @@ METRICS: dict[str, Metric] = {
             1.0,
             True,
             "",
-            "TP / n - FP / n x t / (1 - t) at the threshold t (Vickers and Elkin 2006); 0 is to treat nobody, "
-            "and the prevalence is the most there is.",
+            "TP / n - FP / n x t / (1 - t) at the threshold t (Vickers and Elkin 2006); 0 is to treat "
+            "nobody, and the prevalence is the most there is.",
         ),
         _gap(
             "demographic_parity_difference",

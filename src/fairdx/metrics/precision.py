@@ -1,4 +1,4 @@
-"""Area under the precision-recall curve, as average precision: what a ranking is worth where disease is rare."""
+"""Area under the precision-recall curve, as average precision."""
 
 import warnings
 from typing import Any

@@ -159,7 +159,7 @@ def calibration(
 def expected_calibration_error(
     label: Ints, scores: Floats, weight: Floats | None = None, bins: Bins = TEN
 ) -> float:
-    """Mean over bins, unless said otherwise ten of equal frequency, of |share with Y=1 - mean score|, less what chance adds to it.
+    """Mean over bins of |share with Y=1 - mean score|, less what chance adds to it.
 
     The plain mean is far above 0 for a calibrated score: 0.056 with 250 images. What chance adds to a bin is
     E|d + e| - |d| for a normal error e of the bin's binomial variance v, at d^2 = max(observed^2 - v, 0).
