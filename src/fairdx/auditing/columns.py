@@ -286,7 +286,7 @@ def _binned(table: Table, group: GroupColumn, notes: list[str]) -> Text:
 
 
 def _codes_for_unknown(table: Table, group: GroupColumn, numbers: Floats) -> list[str]:
-    """A caution if numbers look like codes for "unknown": below 0 where bins are not, or 99, 999, 9999 far up."""
+    """A caution if numbers look like codes for "unknown": below 0, or 99, 999, 9999 far above the others."""
     known = numbers[np.isfinite(numbers)]
     below = (numbers < 0) & (min(group.edges) > 0)
     codes = np.isin(numbers, _CODES) & (numbers > 1.5 * max(known[~np.isin(known, _CODES)], default=np.inf))
@@ -295,8 +295,8 @@ def _codes_for_unknown(table: Table, group: GroupColumn, numbers: Floats) -> lis
         return []
     example = numbers[strange][0]
     return [
-        f"{group.column} is {example:g} or as strange in {table.rows(strange)}. If that means unknown, leave these "
-        f"cells blank: now they count as numbers."
+        f"{group.column} is {example:g} or as strange in {table.rows(strange)}. If that means unknown, leave "
+        "these cells blank: now they count as numbers."
     ]
 
 
