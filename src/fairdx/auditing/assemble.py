@@ -1,5 +1,6 @@
 """Put a binary audit together: resample once, then estimate every attribute from the same replicates."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,8 +11,8 @@ from fairdx.auditing.design import Grouping, free_name
 from fairdx.auditing.draws import Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
-from fairdx.auditing.profile import Truth
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Curves
+from fairdx.auditing.profile import Truth, score_bins
+from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Curves, Explorer
 from fairdx.auditing.study import Study
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import IDENTIFICATION
@@ -41,10 +42,10 @@ def audit_binary(
         The audit, its p-values not yet corrected, without notes.
     """
     given = [scores] if after is None else [scores, after]
-    wanted = [everyone(study), *study.groupings]
-    draws = Draws.make(study, truth, given, wanted, explore=explore)
-    explore = explore and draws.sample.decided is None  # one slider cannot move several thresholds
-    parts = {g.name: measure(draws, g, study) for g in study.groupings}
+    found = _Found()
+    for batch in batches(study, len(truth.of_full)):
+        found.add(study.only(batch), truth, given, explore=explore)
+    parts = found.parts
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         fairdx_version=package_version(),
@@ -56,7 +57,7 @@ def audit_binary(
         n_effective=study.n_effective,
         settings=study.settings,
         attributes={name: p.about for name, p in parts.items()},
-        overall=overall(draws),
+        overall=found.overall,
         by_group={name: p.by_group for name, p in parts.items()},
         gaps={name: p.gaps for name, p in parts.items()},
         effects={name: p.effects for name, p in parts.items()},
@@ -65,12 +66,45 @@ def audit_binary(
         sensitivity={name: p.sensitivity for name, p in parts.items()},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
-        curves=_curves(draws, wanted),
-        explorer={name: explorer(draws, p) for name, p in parts.items() if explore},
-        comparison=changes(draws, {name: p.chosen for name, p in parts.items()}),
+        curves=found.curves,
+        explorer=found.explorer,
+        comparison=found.comparison,
         identification=IDENTIFICATION,
         notes=[],
     )
+
+
+def batches(study: Study, n_classes: int) -> list[list[Grouping]]:
+    """Groupings that are resampled together: all, or each alone where their finest groups are too many."""
+    bins = score_bins(study.n)
+    finest = (int(study.finest.max()) + 1) * n_classes * bins
+    groups = sum(len(g.groups) for g in study.groupings) * n_classes * bins
+    together = len(study.groupings) * finest < groups + len(study.groupings) * study.n
+    return [study.groupings] if together else [[g] for g in study.groupings]
+
+
+@dataclass
+class _Found:
+    """What an audit found, batch by batch; everybody is part of each, and told from the first."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    overall: dict[str, Estimate] = field(default_factory=dict)
+    curves: dict[str, dict[str, Curves]] = field(default_factory=dict)
+    explorer: dict[str, Explorer] = field(default_factory=dict)
+    comparison: dict[str, dict[str, Change]] = field(default_factory=dict)
+
+    def add(self, study: Study, truth: Truth, scores: list[Floats], *, explore: bool) -> None:
+        """Resample and measure some groupings."""
+        wanted = [everyone(study), *study.groupings]
+        draws = Draws.make(study, truth, scores, wanted, explore=explore)
+        explore = explore and draws.sample.decided is None  # one slider cannot move several thresholds
+        parts = {g.name: measure(draws, g, study) for g in study.groupings}
+        self.overall = self.overall or overall(draws)
+        self.curves |= {n: c for n, c in _curves(draws, wanted).items() if n not in self.curves}
+        self.explorer |= {name: explorer(draws, p) for name, p in parts.items() if explore}
+        moved = changes(draws, {n: p.chosen for n, p in parts.items()})
+        self.comparison |= {n: c for n, c in moved.items() if n not in self.comparison}
+        self.parts |= parts
 
 
 def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str, Estimate], Part]:
@@ -91,7 +125,7 @@ def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str
 
 def everyone(study: Study) -> Grouping:
     """All images as one group: "overall", unless an attribute has this name."""
-    name = free_name("overall", "all images", [g.name for g in study.groupings])
+    name = free_name("overall", "all images", list(study.attributes))
     return Grouping(name, ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
 
 

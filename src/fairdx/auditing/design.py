@@ -9,11 +9,14 @@ import numpy as np
 
 from fairdx.auditing.profile import Grid, Truth
 from fairdx.core.errors import InputError
-from fairdx.inference.resampling import Units, collapse, dense_vectors, replicate
+from fairdx.inference.resampling import Units, blocks, collapse, dense_vectors, replicate
 from fairdx.metrics.inputs import Codes, Floats, Ints
 
 MOST_GROUPS = 200
 """An attribute with more values than this is taken for an identifier."""
+
+MOST_CROSSED = 400
+"""An intersection with more groups than this is left out: nearly all of them would be too small."""
 
 MISSING = "(missing)"
 """Name of the group whose attribute is missing."""
@@ -56,7 +59,9 @@ class Grouping:
         return summed
 
 
-def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tuple[Ints, list[Grouping]]:
+def groupings(
+    attributes: dict[str, Codes], *, intersections: bool = True
+) -> tuple[Ints, list[Grouping], dict[str, int]]:
     """Code the finest groups that occur, and every attribute and intersection on top of them.
 
     Args:
@@ -64,8 +69,9 @@ def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tu
         intersections: Whether to make intersections.
 
     Returns:
-        The finest group of each image, shape (n,), and the groupings: attributes, then intersections of two
-        and, for three and more attributes, of all.
+        The finest group of each image, shape (n,); the groupings: attributes, then intersections of two and,
+        for three and more attributes, of all; and intersections with more than `MOST_CROSSED` groups, which
+        are left out, with their numbers of groups.
 
     Raises:
         InputError: If an attribute has a single group, or looks like an identifier.
@@ -89,16 +95,20 @@ def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tu
     parts = {name: column.codes[first] for name, column in attributes.items()}
     found = [Grouping(n, c.names, parts[n], tuple({n: v} for v in c.names)) for n, c in attributes.items()]
     sets = list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
+    left_out: dict[str, int] = {}
     for chosen in sets if intersections else []:
         keys = np.stack([parts[n] for n in chosen], axis=1)
         occurring, of_finest = np.unique(keys, axis=0, return_inverse=True)
+        if len(occurring) > MOST_CROSSED:
+            left_out[SIGN.join(chosen)] = len(occurring)
+            continue
         made = tuple({n: attributes[n].names[v] for n, v in zip(chosen, r, strict=True)} for r in occurring)
         labels = tuple(SIGN.join(values.values()) for values in made)
         if len(set(labels)) < len(labels):  # a group's own name has the sign
             labels = tuple(SIGN.join(map(repr, values.values())) for values in made)
         name = free_name(SIGN.join(chosen), "intersection", [g.name for g in found])
         found.append(Grouping(name, labels, of_finest.reshape(-1), made))
-    return code.astype(np.int64), found
+    return code.astype(np.int64), found, left_out
 
 
 def free_name(name: str, meaning: str, taken: Sequence[str]) -> str:
@@ -168,7 +178,8 @@ class Sample:
         if self.stratum is not None:
             n_strata = int(self.stratum.max()) + 1
             cells.append((self.finest * n_strata + self.stratum) * 2 + self.decision)
-        return collapse(cells, self.sizes, self.patient, self.weight)
+        patient = None if self.patient is None else blocks(self.patient)
+        return collapse(cells, self.sizes, patient, self.weight)
 
     @cached_property
     def decision_kinds(self) -> list[tuple[Floats, Floats]]:

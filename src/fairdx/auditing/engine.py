@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.design import MOST_CROSSED
 from fairdx.auditing.family import corrected
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
@@ -37,6 +38,12 @@ from fairdx.metrics.threshold import at_precision
 
 FEW_LABELS = 4
 """With more classes or findings than this, intersections are audited only if they are asked for."""
+
+MOST_TABLES = 30
+"""With more attributes and intersections than this, the latter are audited only if they are asked for."""
+
+MOST_CLASSES = 50
+"""Of more classes than this none is audited against the rest: each would need a table of all classes."""
 
 
 def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are keywords
@@ -153,6 +160,10 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         thresholds=points,
     )
     names = distinct_names(y_score, "y_score"), distinct_names(compare_to, "compare_to")
+    notes += [
+        Note("limit", None, f"{name} has {size:,} groups, more than {MOST_CROSSED}, and is not audited.")
+        for name, size in study.left_out.items()
+    ]
     images, zero = _Images(study, truth, scores, after, names, explore).weighted()
     notes += zero
     if truth.ndim == 2:
@@ -164,10 +175,11 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
 
 def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) -> tuple[bool, list[Note]]:
     """Whether attributes are crossed, and a note if that is left out without having been asked for."""
-    n_labels = columns[0] if columns else 1
-    if asked is not None or n_labels <= FEW_LABELS or n_attributes < 2:
+    n_labels, n_tables = columns[0] if columns else 1, n_attributes * (n_attributes + 1) // 2 + 1
+    if asked is not None or n_attributes < 2 or (n_labels <= FEW_LABELS and n_tables <= MOST_TABLES):
         return asked is not False, []
-    text = f"Intersections of attributes are not audited with {n_labels} classes or findings; "
+    many = f"{n_labels} classes or findings" if n_labels > FEW_LABELS else f"{n_attributes} attributes"
+    text = f"Intersections of attributes are not audited with {many}; "
     return False, [
         Note("limit", None, f"{text}ask for them with --intersections (intersections=True in Python).")
     ]
@@ -284,12 +296,20 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
         return _binary(images.column(positive), classes[positive], notes)
     present = (codes[:, None] == np.arange(n_classes)).astype(np.int64)
     _require_both(present.astype(float), classes)
+    if n_classes > MOST_CLASSES:
+        text = (
+            f"With {n_classes} classes, more than {MOST_CLASSES}, no class is audited against the rest. To "
+            "audit one, give a truth of this class and all others, and its score alone."
+        )
+        notes = [*notes, Note("limit", None, text)]
+    few = range(n_classes) if n_classes <= MOST_CLASSES else ()
     each = {
         name: _audited(images.column(k).at(name), Truth.of(present[:, k], codes), [f"not {name}", name], [])
         for k, name in enumerate(classes)
+        if k in few
     }
     joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
-    return audit_joint(images.study, joint, "multiclass", each, notes)
+    return audit_joint(images.study, joint, "multiclass", each, notes, classes)
 
 
 def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:

@@ -54,7 +54,7 @@ def _filled(result: AuditResult, values: Floats, family: int) -> AuditResult:
         for name, found in result.gaps.items()
     }
     filled = replace(result, tests=tests, comparison=comparison, gaps=gaps)
-    return replace(filled, notes=[*result.notes, *findings(filled)]) if not result.per_label else filled
+    return replace(filled, notes=[*result.notes, *findings(filled)]) if result.task == "binary" else filled
 
 
 def _stretch(level: float, family: int, power: float = 0.8) -> float:

@@ -43,7 +43,9 @@ def headline(result: AuditResult) -> str:
     auc = f"AUC {area.value:.3f}{ends}"
     if result.task != "binary":
         kind = "classes" if result.task == "multiclass" else "findings"
-        return f"{len(result.classes)} {kind}: {', '.join(result.classes)}. {who}. Mean {auc}."
+        listed = ", ".join(result.classes[:MANY_NUMBERS])
+        more = f" and {n - MANY_NUMBERS} more" if (n := len(result.classes)) > MANY_NUMBERS else ""
+        return f"{len(result.classes)} {kind}: {listed}{more}. {who}. Mean {auc}."
     negative, positive = result.classes
     share = result.overall["prevalence"].value
     return f"Positive is {positive!r}, negative is {negative!r}. {who}, {share:.1%} positive. {auc}."

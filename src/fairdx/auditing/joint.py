@@ -62,7 +62,12 @@ class Joint:
 
 
 def audit_joint(
-    study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
+    study: Study,
+    joint: Joint,
+    task: str,
+    per_label: dict[str, AuditResult],
+    notes: Sequence[Note] = (),
+    classes: list[str] | None = None,
 ) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
@@ -72,6 +77,7 @@ def audit_joint(
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
         notes: About the images.
+        classes: Names of all classes; those of `per_label` if None.
 
     Returns:
         The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
@@ -85,8 +91,10 @@ def audit_joint(
         {name: part.gaps for name, part in parts.items()},
         [t for p in parts.values() for t in p.tests],
     )
-    own = "The joint table is audited here; each class or finding has its own audit."
-    return _finished(replace(result, gaps=gaps, tests=tests), own, notes)
+    own = "The joint table is audited here"
+    own += "; each class or finding has its own audit." if per_label else "."
+    found = replace(result, gaps=gaps, tests=tests, classes=classes or list(per_label))
+    return _finished(found, own, notes)
 
 
 def audit_apart(

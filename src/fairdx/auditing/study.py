@@ -33,6 +33,7 @@ class Study:
         intersections: Whether they are crossed.
         weight: What each image counts, (n,), 1 on average; None for 1.
         thresholds: Operating points.
+        left_out: Intersections that are not audited because they have too many groups, and how many.
     """
 
     finest: Ints
@@ -45,6 +46,7 @@ class Study:
     intersections: bool
     weight: Floats | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -65,7 +67,7 @@ class Study:
             InputError: If an attribute has a single group or looks like an identifier, or there is no such
                 reference.
         """
-        finest, found = groupings(attributes, intersections=intersections)
+        finest, found, left_out = groupings(attributes, intersections=intersections)
         references = _references(reference, found)
         if weight is not None and patient is None:
             patient = np.arange(len(finest))
@@ -80,12 +82,26 @@ class Study:
             intersections,
             None if weight is None else weight / weight.mean(),
             thresholds or Thresholds(settings.threshold or 0.0),
+            left_out,
         )
 
     def at(self, label: str) -> "Study":
         """The same at the threshold of one class or finding."""
         own = self.thresholds.for_label(label)
         return replace(self, thresholds=own, settings=replace(self.settings, threshold=own.default))
+
+    def only(self, wanted: list[Grouping]) -> "Study":
+        """The same with some of the groupings, and no finer groups than they need."""
+        if len(wanted) == len(self.groupings):
+            return self
+        code = np.zeros(self.n, dtype=np.int64)
+        for grouping in wanted:
+            code = np.unique(
+                code * len(grouping.groups) + grouping.of_finest[self.finest], return_inverse=True
+            )[1]
+        first = np.unique(code, return_index=True)[1]
+        kept = [replace(g, of_finest=g.of_finest[self.finest[first]]) for g in wanted]
+        return replace(self, finest=code, groupings=kept)
 
     def take(self, rows: NDArray[np.bool_]) -> "Study":
         """The same for some of the images, (n,); groups and patients that none of them has are gone."""
@@ -94,7 +110,7 @@ class Study:
         attributes = {name: column.take(rows) for name, column in self.attributes.items()}
         covariates = self.covariates and {name: column.take(rows) for name, column in self.covariates.items()}
         patient = None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1]
-        finest, found = groupings(attributes, intersections=self.intersections)
+        finest, found, left_out = groupings(attributes, intersections=self.intersections)
         groups = {grouping.name: grouping.groups for grouping in found}
         references = {name: g for name, g in self.references.items() if g in groups.get(name, ())}
         return replace(
@@ -106,6 +122,7 @@ class Study:
             covariates=covariates,
             attributes=attributes,
             weight=None if self.weight is None else self.weight[rows] / self.weight[rows].mean(),
+            left_out=left_out,
         )
 
     def comparable(self, rows: NDArray[np.bool_]) -> bool:

@@ -60,7 +60,8 @@ def _rates(result: AuditResult) -> Table:
     several = bool(result.per_label)
     parts = result.per_label or {"": result}
     first = next(iter(parts.values()))
-    shown = [m for m in _RATES if m in first.overall]
+    groups = next(iter(first.by_group.values())).values()
+    shown = [m for m in _RATES if m in first.overall and all(m in found for found in groups)]
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
     table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("images", *(METRICS[m].abbreviation for m in shown)):
