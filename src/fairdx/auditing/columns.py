@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 
 from fairdx.auditing.design import MISSING, MOST_GROUPS
-from fairdx.auditing.table import Table, Text
+from fairdx.auditing.table import Kind, Table, Text
 from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import ROUNDING, Codes, Floats, Ints
@@ -71,7 +72,7 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
     Raises:
         InputError: The column has a single class, or too many, or does not say which is the disease.
     """
-    found = table.text(column)
+    found = table.text(column, "label")
     names, numbers = list(found.names), [_number(name) for name in found.names]
     coded = {n for n in numbers if n is not None}
     if not names:
@@ -88,7 +89,7 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
     ]
     codes = np.array([*code, _as_code(rules.unlabelled)], dtype=np.int64)[found.codes]
     for mask, what, policy in (
-        (found.missing, f"no label in {column}", rules.unlabelled),
+        (found.missing, f"no label in {column}{_written(found)}", rules.unlabelled),
         (np.array([*uncertain, False])[found.codes], f"an uncertain label (-1) in {column}", rules.uncertain),
     ):
         if mask.any():
@@ -99,6 +100,10 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
         notes.append(f"{column}: all of {', '.join(map(repr, rest[:8]))} count as negative.")
     _two_classes(table, column, codes, certain)
     return Truth(codes, (", ".join(rest) or f"not {positive[0]}", positive[0]))
+
+
+def _written(found: Text) -> str:
+    return f", written as {' or '.join(map(repr, found.words))}," if found.words else ""
 
 
 def _as_code(policy: Policy) -> int:
@@ -170,6 +175,38 @@ def read_weights(table: Table, column: str) -> Floats:
     return numbers
 
 
+def alike(text: str) -> str | float:
+    """What texts share that differ only in capitals, spaces, forms of letters, or ways to write a number."""
+    number = _number(text)
+    return " ".join(normalize("NFKC", text).casefold().split()) if number is None else number
+
+
+def read_patients(table: Table, column: str, notes: list[str]) -> Codes:
+    """Read the column of patients, as text.
+
+    Args:
+        table: The table.
+        column: Its column.
+        notes: Gets a caution if some are written like others.
+
+    Raises:
+        InputError: One is missing, or they are floating-point numbers so large that neighbours coincide.
+    """
+    found = complete(table, column, "patient")
+    if table.inexact(column):
+        raise InputError(
+            f"{table.name}: patient column {column!r} holds floating-point numbers beyond 2^53, where "
+            "neighbouring numbers are one; store it as text or as whole numbers."
+        )
+    merged = len(found.names) - len({alike(name) if _number(name) is None else name for name in found.names})
+    if merged:
+        notes.append(
+            f"{column}: {merged:,} patients are written like another but for capitals or spaces; they count "
+            "as patients of their own."
+        )
+    return found
+
+
 def complete(table: Table, column: str, what: str) -> Codes:
     """Read a column of text that must not be missing."""
     found = table.text(column)
@@ -237,16 +274,15 @@ def read_groups(table: Table, group: GroupColumn, notes: list[str]) -> Codes:
     Raises:
         InputError: There is a single group or too many, a bin without numbers, or an unlisted level.
     """
-    found = (
-        _binned(table, group, notes) if group.edges else table.text(group.column, attribute=not group.levels)
-    )
+    kind: Kind = "plain" if group.levels else "attribute"
+    found = _binned(table, group, notes) if group.edges else table.text(group.column, kind)
     if group.levels:
         found = _levelled(table, group, found)
     elif not found.ordered:
         found = _sorted(found)
     names, codes = found.names, found.codes
     if found.missing.any():
-        written = f", written as {' or '.join(map(repr, found.words))}" if found.words else ""
+        written = _written(found).rstrip(",")
         notes.append(
             f"{group.column} is missing in {table.rows(found.missing)}{written}; these images form the group "
             f"'{MISSING}'."
@@ -273,8 +309,8 @@ def _sorted(found: Text) -> Text:
 
 
 def _binned(table: Table, group: GroupColumn, notes: list[str]) -> Text:
-    numbers = table.numbers(group.column, attribute=True)
-    words = table.text(group.column, attribute=True).words
+    numbers = table.numbers(group.column, "attribute")
+    words = table.text(group.column, "attribute").words
     notes.extend(_codes_for_unknown(table, group, numbers))
     known = numbers[np.isfinite(numbers)]
     whole = bool((known == np.round(known)).all()) and all(e == round(e) for e in group.edges)
@@ -326,15 +362,14 @@ def _check_groups(table: Table, group: GroupColumn, names: Sequence[str]) -> Non
 
 
 def _alike(column: str, names: Sequence[str]) -> list[str]:
-    """Cautions about groups that look alike or like numbers."""
+    """Cautions about groups that look alike."""
     told, seen = [], dict[str, str]()
     for name in names:
-        key = " ".join(name.casefold().split())
+        key = alike(name)
         if key in seen:
             told.append(
-                f"{column}: the groups {seen[key]!r} and {name!r} differ only in capitals or spaces; they "
-                "are "
-                "audited as two."
+                f"{column}: the groups {seen[key]!r} and {name!r} differ only in how they "
+                "are written; they are audited as two."
             )
         seen[key] = name
     return told[:5]

@@ -2,6 +2,8 @@
 
 from math import isnan
 
+import numpy as np
+
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
@@ -280,6 +282,25 @@ def _power(result: AuditResult, name: str) -> Note:
     return _note("limit", name, text)
 
 
+def _about_scores(result: AuditResult) -> list[str]:
+    """What is strange about the scores of all images."""
+    told, rate = [], result.overall["selection_rate"].value
+    if rate in (0, 1):
+        who = "no" if rate == 0 else "every"
+        told.append(
+            f"At the threshold {result.settings.threshold}, {who} image is decided positive: gaps between "
+            "decisions say nothing. Are these probabilities, and is this the threshold?"
+        )
+    curve = result.curves[next(iter(result.curves))]["all"]
+    inner = np.add(curve.histogram_negative, curve.histogram_positive)[1:-1]
+    if not np.any(inner) and rate not in (0, 1):
+        told.append(
+            "All scores are next to 0 or 1. If they are decisions, give scores: the AUC, calibration and "
+            "thresholds of decisions say little."
+        )
+    return told
+
+
 def _thresholds(result: AuditResult) -> str:
     settings = result.settings
     own = {n: t for n, t in settings.thresholds.items() if n.partition(":")[0] in result.attributes}
@@ -307,6 +328,7 @@ def _in_general(result: AuditResult) -> list[Note]:
             f"for {result.classes[0]!r}. Is this the right positive class, and the right column of scores?"
         )
         notes.append(_note("caution", None, text))
+    notes += [_note("caution", None, text) for text in _about_scores(result)]
     if settings.clustered and result.n_patients < FEW_PATIENTS:
         text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
         notes.append(_note("caution", None, text))

@@ -11,10 +11,10 @@ from fairdx.auditing.columns import (
     GroupColumn,
     LabelRules,
     Truth,
-    complete,
     parse_group,
     read_groups,
     read_label,
+    read_patients,
     read_scores,
     read_weights,
 )
@@ -153,7 +153,7 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
         truth.y_true,
         _matrix(table, truth.scores),
         {g.column: read_groups(table, g, notes) for g in layout.groups},
-        None if asked.patient is None else complete(table, asked.patient, "patient"),
+        None if asked.patient is None else read_patients(table, asked.patient, notes),
         {c.column: read_groups(table, c, notes) for c in layout.covariates},
         second,
         truth.positive,
@@ -196,6 +196,12 @@ class _Layout:
         ):
             if twice := [c for i, c in enumerate(given) if c in given[:i]]:
                 raise InputError(f"the {kind} column {twice[0]!r} is given twice; give each once.")
+        used = {**dict.fromkeys(scores, "score"), **{g.column: "group" for g in groups}}
+        for column in asked.label:
+            if column in used:
+                raise InputError(
+                    f"{column!r} is given as the label and as a {used[column]}; a {used[column]} is no truth."
+                )
         return cls(scores, groups, covariates, second, model, base)
 
     def needed(self, asked: Columns) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,11 @@ import pyarrow.compute as pc
 
 from fairdx.auditing.source import Source, as_text, open_source
 from fairdx.core.errors import InputError
-from fairdx.core.missing import BY_PROGRAMS, unknown_attribute
+from fairdx.core.missing import BY_PROGRAMS, unknown_attribute, unknown_label
 from fairdx.metrics.inputs import Floats, Ints
+
+Kind = Literal["plain", "attribute", "label"]
+"""What a column holds: it decides which words mean missing (`fairdx.core.missing`)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def text(self, column: str, *, attribute: bool = False) -> Text:
-        """A column as text; of an attribute of a person, "unknown" and the like are missing."""
+    def text(self, column: str, kind: Kind = "plain") -> Text:
+        """A column as text; in attributes of a person and in labels "unknown" and the like are missing."""
         values = self.data.column(column)
         try:
             coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
@@ -82,15 +85,17 @@ class Table:
             whole = pa.concat_arrays(whole.chunks)
         names = [as_text(v) for v in whole.dictionary.to_pylist()]
         codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        absent = self._absent(names, attribute=attribute)
+        absent = self._absent(names, kind)
         return _without_missing(codes, names, [name in absent for name in names], ordered=whole.type.ordered)
 
-    def _absent(self, names: Sequence[str], *, attribute: bool) -> set[str]:
+    def _absent(self, names: Sequence[str], kind: Kind) -> set[str]:
         """The values that mean missing."""
         absent = {name for name in names if not name.strip() or name.strip() in self.missing}
-        return absent | unknown_attribute(names) if attribute and self.missing == BY_PROGRAMS else absent
+        if kind == "plain" or self.missing != BY_PROGRAMS:
+            return absent
+        return absent | (unknown_attribute(names) if kind == "attribute" else unknown_label(names))
 
-    def numbers(self, column: str, *, attribute: bool = False) -> Floats:
+    def numbers(self, column: str, kind: Kind = "plain") -> Floats:
         """A column as numbers, nan where it is missing, as for `text`; an error names what is no number."""
         values = self.data.column(column)
         if pa.types.is_dictionary(values.type):
@@ -99,8 +104,8 @@ class Table:
             return self._typed_numbers(values, column)
         values = pc.utf8_trim_whitespace(values)
         words = ["", *self.missing]
-        if attribute:
-            words += self._absent([v for v in pc.unique(values).to_pylist() if v is not None], attribute=True)
+        if kind != "plain":
+            words += self._absent([v for v in pc.unique(values).to_pylist() if v is not None], kind)
         values = pc.if_else(pc.is_in(values, pa.array(words)), None, values)
         if self.decimal_comma:
             values = pc.replace_substring(values, ",", ".")
@@ -122,6 +127,14 @@ class Table:
             raise InputError(
                 f"{self.name}: column {column!r} holds {values.type}, which are no numbers."
             ) from None
+
+    def inexact(self, column: str) -> bool:
+        """Whether a column has floating-point numbers so large that whole numbers coincide in them."""
+        values = self.data.column(column)
+        if not pa.types.is_floating(values.type):
+            return False
+        largest = pc.max(pc.abs(values)).as_py()
+        return largest is not None and largest >= 2.0 ** (53 if values.type == pa.float64() else 24)
 
     def rows(self, bad: Any) -> str:
         """How many rows are bad and which is the first, as in a text editor: the header is row 1."""

@@ -61,14 +61,15 @@ def _rates(result: AuditResult) -> Table:
     parts = result.per_label or {"": result}
     first = next(iter(parts.values()))
     groups = next(iter(first.by_group.values())).values()
-    shown = [m for m in _RATES if m in first.overall and all(m in found for found in groups)]
+    wanted = _RATES[:6] if several else _RATES  # what fits into 80 signs
+    shown = [m for m in wanted if m in first.overall and all(m in found for found in groups)]
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
     table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("images", *(METRICS[m].abbreviation for m in shown)):
         table.add_column(name, justify="right", no_wrap=True)
     for label, one in parts.items():
         lead = [_plain(label)] if several else []
-        table.add_row(*lead, "all images", "", f"{one.n_images:,}", *_values(one.overall, shown))
+        table.add_row(*lead, "all", "", f"{one.n_images:,}", *_values(one.overall, shown))
         for name, about in one.attributes.items():
             if about.intersection:
                 continue

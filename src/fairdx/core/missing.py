@@ -34,6 +34,12 @@ AS_CODES: Final = ("-1", "-1.0")
 _SIGNS: Final = {"+", "pos", "positive"}
 
 
+def unknown_label(names: Iterable[str]) -> set[str]:
+    """Which labels say that the truth is not known: what people write, but for signs, which may be labels."""
+    words = {word for word in BY_PEOPLE if word[0].isalpha()}
+    return {name for name in names if name.strip().casefold() in words}
+
+
 def unknown_attribute(names: Iterable[str], more: Iterable[str] = (), *, codes: bool = False) -> set[str]:
     """Which values of an attribute say that it is not known; capitals and spaces around them do not count.
 
