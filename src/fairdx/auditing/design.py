@@ -53,9 +53,9 @@ class Grouping:
             and (self.of_finest == np.arange(len(self.of_finest))).all()
         ):
             return tables
-        order = np.argsort(self.of_finest, kind="stable")
-        starts = np.searchsorted(self.of_finest[order], np.arange(len(self.groups)))
-        summed: Floats = np.add.reduceat(tables[:, order], starts, axis=1)
+        member = np.eye(len(self.groups))[self.of_finest].T
+        flat = tables.reshape(*tables.shape[:2], -1)
+        summed: Floats = np.matmul(member, flat).reshape(len(tables), len(member), *tables.shape[2:])
         return summed
 
 

@@ -201,16 +201,17 @@ class Profiler:
     Attributes:
         grid: Bins of the score.
         of_full: The label of each class, (Z,).
-        squared_error: Mean (score - Y)^2 in each cell, (S, 2, K).
         calibration_bins: Calibration bin of each score bin within each group, (S, K).
         calibration: Fitted slope, its intercept, and the intercept at slope 1 of each group, (S, 3).
+        sums: What each image adds to the sums that a profile is made of, by label and bin, (S, 2, K, L): to
+            the squared error, to those of `_Sums`, and to the residual of each calibration bin.
     """
 
     grid: Grid
     of_full: Ints
-    squared_error: Floats
     calibration_bins: Ints
     calibration: Floats
+    sums: Floats
 
     @classmethod
     def of(
@@ -218,13 +219,17 @@ class Profiler:
     ) -> "Profiler":
         """Fit to the histogram of the sample, (S, Z, K); `squared_error` holds sums of (score - Y)^2."""
         x, histogram = logit(grid.mean_score), by_label(classes, of_full)
-        fitted = [fit_calibration(x, h[1], h[0]) for h in histogram]
+        fitted = np.array([fit_calibration(x, h[1], h[0]) for h in histogram])
+        own = np.stack([bins.place(h.sum(0), grid.mean_score) for h in histogram])
+        mean = np.divide(squared_error, histogram, out=np.zeros_like(histogram), where=histogram > 0)
+        label = np.arange(2)[:, None]
+        residual = (label - grid.mean_score)[..., None] * np.eye(int(own.max()) + 1)[own][:, None]
         return cls(
             grid,
             of_full,
-            np.divide(squared_error, histogram, out=np.zeros_like(histogram), where=histogram > 0),
-            np.stack([bins.place(h.sum(0), grid.mean_score) for h in histogram]),
-            np.array(fitted),
+            own,
+            fitted,
+            np.concatenate([mean[..., None], _newton(x, fitted), residual], axis=-1),
         )
 
     def profile(self, classes: Floats, explore: bool = True, decided: Floats | None = None) -> Profile:
@@ -236,59 +241,61 @@ class Profiler:
             decided: Tables by class and decision, (B, S, Z, 2), where groups have thresholds of their own.
         """
         histogram = by_label(classes, self.of_full)
-        above = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]  # images in this bin and above
         images = histogram.sum((-1, -2))
-        selected, total = above[..., self.grid.cut], above[..., 0]
-        if decided is None:
-            decided = np.stack([total - selected, selected], axis=-1)
         some = np.where(images > 0, images, 1)
-        residual = self._residual(histogram) / some[..., None]
-        slope, intercept = self._calibration(histogram)
-        thresholds = self.grid.explored + 1 if explore else self.grid.explored[:0]
+        flat = histogram.reshape(*histogram.shape[:2], -1).swapaxes(0, 1)
+        sums = np.matmul(flat, self.sums.reshape(len(self.sums), -1, self.sums.shape[-1])).swapaxes(0, 1)
+        residual = sums[..., 1 + _N_SUMS :] / some[..., None]
+        slope, intercept = self._calibration(sums[..., 1 : 1 + _N_SUMS])
+        if decided is None:
+            selected = classes[..., self.grid.cut :].sum(-1)
+            decided = np.stack([classes.sum(-1) - selected, selected], axis=-1)
         return Profile(
             counts=by_label(decided, self.of_full),
             classes=decided,
             auc=auc_from_histogram(histogram),
             precision=precision_from_histogram(histogram),
-            brier=(histogram * self.squared_error).sum((-1, -2)) / some,
+            brier=sums[..., 0] / some,
             slope=slope,
             intercept=intercept,
             residual=residual,
             in_the_large=np.where(images > 0, residual.sum(-1), np.nan),
             score_table=score_table(classes, self.grid.information),
-            selected=above[..., thresholds],
+            selected=self._explored(classes) if explore else classes[..., :0],
         )
 
-    def _residual(self, histogram: Floats) -> Floats:
-        """Positives less scores by the calibration bins of each group, (B, S, bins)."""
-        by_bin = histogram[..., 1, :] - histogram.sum(-2) * self.grid.mean_score
-        member = np.eye(int(self.calibration_bins.max()) + 1)[self.calibration_bins]
-        residual: Floats = np.matmul(by_bin.swapaxes(0, 1), member).swapaxes(0, 1)
-        return residual
+    def _explored(self, classes: Floats) -> Floats:
+        """Images decided positive at each explored threshold, (B, S, Z, G)."""
+        above: Floats = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]
+        return above[..., self.grid.explored + 1]
 
-    def _calibration(self, histogram: Floats) -> tuple[Floats, Floats]:
+    def _calibration(self, sums: Floats) -> tuple[Floats, Floats]:
         """One Newton step from the fit to the sample: exact there, second-order close for replicates."""
-        x = logit(self.grid.mean_score)
-        positive, total = histogram[..., 1, :], histogram.sum(-2)
+        off, weight, r0, r1, h00, h01, h11 = np.moveaxis(sums, -1, 0)
         slopes, _, intercepts = self.calibration.T
-        p = expit(intercepts[:, None] + x)
-        expected = np.einsum("bsk,sk->bs", total, p)
-        variance = np.einsum("bsk,sk->bs", total, p * (1 - p))
         with np.errstate(divide="ignore", invalid="ignore"):
-            moved: Floats = intercepts + (positive.sum(-1) - expected) / variance
-            return self._slope_step(x, positive, total, slopes), moved
+            moved: Floats = intercepts + off / weight
+            slope: Floats = slopes + (h00 * r1 - h01 * r0) / (h00 * h11 - h01**2)
+        return slope, moved
 
-    def _slope_step(self, x: Floats, positive: Floats, total: Floats, slopes: Floats) -> Floats:
-        """Slope after one step in the two parameters of the regression."""
-        p = expit(self.calibration[:, 1, None] + slopes[:, None] * x)
 
-        def summed(weights: Floats) -> Floats:
-            total_weight: Floats = np.einsum("bsk,sk->bs", total, weights)
-            return total_weight
+_N_SUMS = 7
 
-        r0 = positive.sum(-1) - summed(p)
-        r1 = positive @ x - summed(p * x)
-        variance = p * (1 - p)
-        h00, h01, h11 = summed(variance), summed(variance * x), summed(variance * x * x)
-        step: Floats = (h00 * r1 - h01 * r0) / (h00 * h11 - h01**2)
-        return slopes + step
+
+def _newton(x: Floats, fitted: Floats) -> Floats:
+    """What an image of each label and bin adds to the sums of a Newton step, (S, 2, K, 7).
+
+    Args:
+        x: Logit of the score of each bin, (K,).
+        fitted: Slope, its intercept, and the intercept at slope 1 of each group, (S, 3).
+
+    Returns:
+        Of the regression at slope 1 the score and the information; of the other both scores (of intercept and
+        slope) and the three entries of the information.
+    """
+    slopes, with_slope, intercepts = fitted.T[..., None]
+    label = np.arange(2)[:, None]
+    one, two = expit(intercepts + x)[:, None], expit(with_slope + slopes * x)[:, None]
+    spread = np.broadcast_to(two * (1 - two), (len(fitted), 2, len(x)))
+    parts = [label - one, one * (1 - one), label - two, (label - two) * x, spread, spread * x, spread * x * x]
+    return np.stack(np.broadcast_arrays(*parts), axis=-1)

@@ -18,6 +18,10 @@ MOST_BLOCKS = 10_000
 """Of more patients than twice this, blocks are resampled."""
 
 _MOST_DENSE = 5_000_000  # numbers in a dense array of patients: 40 MB
+_FULL, _MOST_FULL = (
+    0.05,
+    50_000_000,
+)  # share and number of cells from, and up to, which a full matrix is faster
 _CHUNK_CELLS = 4_000_000  # at most so many numbers per chunk of replicates: 16 MB of weights or counts
 
 
@@ -145,6 +149,9 @@ def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iter
     # Binomials cost ten times a random integer: draw kinds of patients when these are few, else patients.
     by_kind = units.single or 10 * distinct <= patients
     chunk = max(1, min(n_replicates, _CHUNK_CELLS // max(distinct, width)))
+    vectors = units.vectors.T.tocsr()
+    if vectors.nnz > _FULL * distinct * width and distinct * width <= _MOST_FULL:
+        vectors = vectors.toarray()
     for start in range(0, n_replicates, chunk):
         size = min(chunk, n_replicates - start)
         if by_kind:
@@ -157,7 +164,7 @@ def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iter
             yield counts
         else:
             columns = np.ascontiguousarray(weights.T, dtype=np.float32)
-            yield np.asarray(units.vectors.T.tocsr() @ columns, dtype=float).T
+            yield np.ascontiguousarray((vectors @ columns).T, dtype=float)
 
 
 def _by_patient(multiplicity: Ints, size: int, rng: np.random.Generator) -> Ints:
@@ -210,8 +217,13 @@ def effective_patients(
     if patient is None:
         return np.bincount(group, minlength=most).astype(float)
     width = int(patient.max(initial=0)) + 1
-    pair, place = np.unique(group * width + patient, return_inverse=True)
-    images = np.bincount(place, weights=weight, minlength=len(pair))
+    pair = group * width + patient
+    if most * width > 4 * len(group) + 1000:  # too many cells to count in all of them
+        pair, place = np.unique(pair, return_inverse=True)
+        images = np.bincount(place, weights=weight, minlength=len(pair))
+    else:
+        images = np.bincount(pair, weights=weight, minlength=most * width)
+        pair = np.arange(most * width)
     total = np.bincount(pair // width, weights=images, minlength=most)
     squares = np.bincount(pair // width, weights=images.astype(float) ** 2, minlength=most)
     return total**2 / np.maximum(squares, 1.0)

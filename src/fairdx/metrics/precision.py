@@ -21,10 +21,11 @@ def precision_from_histogram(histogram: Floats) -> Floats:
     Returns:
         Sum over thresholds of precision times the recall that each adds, shape (...); nan without Y=1.
     """
-    above = np.cumsum(histogram[..., ::-1], axis=-1)[..., ::-1]
-    positive, selected = above[..., 1, :], above.sum(-2)
-    precision = np.divide(positive, selected, out=np.zeros_like(selected), where=selected > 0)
-    return tables.ratio((histogram[..., 1, :] * precision).sum(-1), positive[..., 0])
+    above = histogram.sum(-1, keepdims=True) - np.cumsum(histogram, axis=-1) + histogram
+    found = above[..., 1, :]
+    selected = np.maximum(above.sum(-2), np.finfo(float).tiny)
+    reached = np.einsum("...k,...k->...", histogram[..., 1, :], found / selected)
+    return tables.ratio(reached, histogram[..., 1, :].sum(-1))
 
 
 def average_precision(
