@@ -1,5 +1,8 @@
 """Figures' data: ROC, calibration and scores by group, and the threshold explorer."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from fairdx.auditing.attribute import Part
@@ -28,6 +31,7 @@ EXPLORED_GAPS = (
 )
 EXPLORED_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 
+_MOST_NUMBERS = 200_000  # in the tables of all replicates at the thresholds that are done at once
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 
@@ -107,18 +111,18 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     of_full = draws.sample.truth.of_full
     totals = np.rint(every.sample.counts[0].sum(-1)).astype(int)
     chosen = np.rint(by_label(every.sample.selected, of_full)[0]).astype(int)
-    names, compared = every.groups, every.keep(part.chosen)
+    names, thresholds = every.groups, grid.edges[grid.explored]
+    series: dict[str, Any] = {"gaps": {}, "effects": {}, "rates": {}, "benefit": {}}
+    for some in _few_at_once(len(thresholds), len(names) * len(of_full)):
+        _extend(series, _part_of_series(every, part, of_full, thresholds, some))
     found = Explorer(
-        thresholds=grid.edges[grid.explored].tolist(),
+        thresholds=thresholds.tolist(),
         negatives=dict(zip(names, totals[:, 0].tolist(), strict=True)),
         positives=dict(zip(names, totals[:, 1].tolist(), strict=True)),
         selected_negatives={g: chosen[s, 0].tolist() for s, g in enumerate(names)},
         selected_positives={g: chosen[s, 1].tolist() for s, g in enumerate(names)},
-        gaps=_gap_series(compared, of_full) if part.gaps else {},
-        effects=_effect_series(compared, part.about.reference) if part.effects else {},
-        rates=_rate_series(every, of_full),
         n_replicates=min(EXPLORER_REPLICATES, every.settings.n_replicates),
-        benefit=_benefit_series(every, of_full, grid.edges[grid.explored]),
+        **series,
     )
     own = int(np.searchsorted(grid.explored, grid.cut - 1))
     for gap, series in found.gaps.items():
@@ -134,29 +138,62 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     return found
 
 
+def _few_at_once(n: int, cells: int) -> Iterator[slice]:
+    """Parts of the thresholds, so few that their tables stay in the processor's own memory."""
+    size = max(1, _MOST_NUMBERS // (EXPLORER_REPLICATES * cells * 2))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def _part_of_series(
+    every: Resampled, part: Part, of_full: Ints, thresholds: Floats, some: slice
+) -> dict[str, Any]:
+    """Every series at some of the thresholds."""
+    given = _at_thresholds(every, some)
+    compared = every.keep(part.chosen)
+    kept = given[0][:, part.chosen], np.ascontiguousarray(given[1][:, :, part.chosen])
+    return {
+        "gaps": _gap_series(compared, kept, of_full) if part.gaps else {},
+        "effects": _effect_series(compared, kept, part.about.reference) if part.effects else {},
+        "rates": _rate_series(every, given, of_full),
+        "benefit": _benefit_series(every, given, of_full, thresholds[some]),
+    }
+
+
+def _extend(found: dict[str, Any], more: dict[str, Any]) -> None:
+    """Join series at further thresholds to those that are there."""
+    for name, own in more.items():
+        if isinstance(own, Series):
+            whole = found.setdefault(name, Series([], [], []))
+            for there, added in ((whole.value, own.value), (whole.low, own.low), (whole.high, own.high)):
+                there.extend(added)
+        else:
+            _extend(found.setdefault(name, {}), own)
+
+
 def _stand(series: Series, place: int, estimate: Estimate) -> None:
     """Put the audit's own figure where its threshold is."""
     series.value[place], series.low[place], series.high[place] = estimate.value, estimate.low, estimate.high
 
 
-def _at_thresholds(data: Resampled) -> tuple[Floats, Floats]:
-    """Tables by threshold: the sample's (G, S, Z, 2) and the replicates' (b, G, S, Z, 2)."""
+def _at_thresholds(data: Resampled, thresholds: slice) -> tuple[Floats, Floats]:
+    """Tables at some thresholds: the sample's (G, S, Z, 2) and the replicates' (b, G, S, Z, 2)."""
 
     def table(selected: Floats, classes: Floats) -> Floats:
         rest = classes.sum(-1)[..., None] - selected
-        return np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1)
+        return np.ascontiguousarray(np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1))
 
     some = slice(0, EXPLORER_REPLICATES)
-    repeated = table(data.replicates.selected[some], data.replicates.classes[some])
-    return table(data.sample.selected, data.sample.classes)[0], repeated
+    repeated = table(data.replicates.selected[some][..., thresholds], data.replicates.classes[some])
+    return table(data.sample.selected[..., thresholds], data.sample.classes)[0], repeated
 
 
 def _series(value: Floats, low: Floats, high: Floats) -> Series:
     return Series(value.tolist(), low.tolist(), high.tolist())
 
 
-def _gap_series(data: Resampled, of_full: Ints) -> dict[str, Series]:
-    sample, replicates = _at_thresholds(data)
+def _gap_series(data: Resampled, given: tuple[Floats, Floats], of_full: Ints) -> dict[str, Series]:
+    sample, replicates = given
     counts, repeated = by_label(sample, of_full), by_label(replicates, of_full)
     found = {}
     for name in EXPLORED_GAPS:
@@ -200,9 +237,11 @@ def _percentiles(values: Floats, replicates: Floats, data: Resampled, widen: flo
     return _series(values, np.where(bad, np.nan, low), np.where(bad, np.nan, high))
 
 
-def _benefit_series(data: Resampled, of_full: Ints, thresholds: Floats) -> dict[str, Series]:
+def _benefit_series(
+    data: Resampled, given: tuple[Floats, Floats], of_full: Ints, thresholds: Floats
+) -> dict[str, Series]:
     """Net benefit with the band of percentiles of the replicates."""
-    sample, replicates = (by_label(c, of_full) for c in _at_thresholds(data))
+    sample, replicates = (by_label(c, of_full) for c in given)
     at = thresholds[:, None]
     values, repeated = benefit_of_counts(sample, at), benefit_of_counts(replicates, at)
     return {
@@ -211,8 +250,10 @@ def _benefit_series(data: Resampled, of_full: Ints, thresholds: Floats) -> dict[
     }
 
 
-def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Series]]:
-    base, strata = data.groups.index(reference), Strata(*_at_thresholds(data), None)
+def _effect_series(
+    data: Resampled, given: tuple[Floats, Floats], reference: str
+) -> dict[str, dict[str, Series]]:
+    base, strata = data.groups.index(reference), Strata(*given, None)
     values, repeated = (strata.effects(c, base) for c in (strata.sample, strata.replicates))
     ends = {
         name: one.ends(critical_value(data.settings.level))
@@ -231,8 +272,10 @@ def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Serie
     return found
 
 
-def _rate_series(data: Resampled, of_full: Ints) -> dict[str, dict[str, Series]]:
-    sample, replicates = (by_label(c, of_full) for c in _at_thresholds(data))
+def _rate_series(
+    data: Resampled, given: tuple[Floats, Floats], of_full: Ints
+) -> dict[str, dict[str, Series]]:
+    sample, replicates = (by_label(c, of_full) for c in given)
     ends = rate_ends(data, sample, replicates)
     return {
         group: {name: _series(*(end[:, s] for end in ends[name][:3])) for name in EXPLORED_RATES}

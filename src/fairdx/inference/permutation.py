@@ -30,6 +30,8 @@ ENOUGH = 10
 
 _MOST_PERMUTATIONS = 99_999
 _MOST_NUMBERS = 3_000_000  # drawn for one test, and held at once
+_MOST_FEATURES = 20  # of patients, in one test: five for each of up to four rates
+_SMALL = 100  # cells of a table
 _TIE = 1e-9  # relative; statistics of equal tables differ by rounding
 
 
@@ -120,20 +122,43 @@ def group_is_constant(group: Ints, patient: Ints) -> bool:
 
 def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Floats:
     """Random tables with the row and column sums of `table` (S, T): shape (n_draws, S, T)."""
-    from scipy.stats import random_table
-
     rows, columns = (np.flatnonzero(table.sum(axis)) for axis in (1, 0))
     drawn = np.zeros((n_draws, *table.shape))
-    if min(len(rows), len(columns)) < 2:  # one table alone has these margins; SciPy 1.17 returns another
+    if min(len(rows), len(columns)) < 2:  # one table alone has these margins
         drawn[:] = table
         return drawn
     inner = table[np.ix_(rows, columns)].astype(np.int64)
     if len(columns) == 2:  # one column says all, and NumPy draws it in a time that does not grow with counts
         first = rng.multivariate_hypergeometric(inner.sum(1), inner[:, 0].sum(), n_draws, method="marginals")
         found = np.stack([first, inner.sum(1) - first], axis=-1)
+    elif inner.size <= _SMALL:
+        found = _dealt(inner, n_draws, rng)
     else:
+        from scipy.stats import random_table
+
         found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws)
     drawn[np.ix_(np.arange(n_draws), rows, columns)] = found.reshape(n_draws, *inner.shape)
+    return drawn
+
+
+def _dealt(table: Ints, n_draws: int, rng: np.random.Generator) -> Ints:
+    """Tables (n_draws, S, T) by dealing each column to the rows.
+
+    SciPy's `random_table` is faster for larger ones, but to import it takes longer than many an audit.
+    """
+    n_rows, n_columns = table.shape
+    drawn = np.empty((n_draws, n_rows, n_columns), dtype=np.int64)
+    free = np.tile(table.sum(1), (n_draws, 1))
+    for column, total in enumerate(table.sum(0)[:-1]):
+        left, others = np.full(n_draws, total), free.sum(1)
+        for row in range(n_rows - 1):
+            others = others - free[:, row]
+            taken = rng.hypergeometric(free[:, row], others, left)
+            drawn[:, row, column] = taken
+            left = left - taken
+        drawn[:, -1, column] = left
+        free = free - drawn[:, :, column]
+    drawn[:, :, -1] = free
     return drawn
 
 
@@ -230,7 +255,7 @@ class Patients:
         """Tables (n_draws, S, Y, D) of permuted patients."""
         rng = np.random.default_rng(seed)
         flat = self.kinds.reshape(len(self.kinds), -1)
-        drawn = [with_margins(self.amounts, size, rng) @ flat for size in self._chunks(n_draws)]
+        drawn = [self._permuted(size, rng) @ flat for size in self._chunks(n_draws)]
         return np.concatenate(drawn).reshape(n_draws, len(self.amounts), *self.kinds.shape[1:])
 
     def rates_test(
@@ -265,18 +290,19 @@ class Patients:
         return _sequential(
             float(statistic(self.amounts[None])[0]),
             n_permutations,
-            self.amounts.size + flat.shape[1] * len(self.amounts),
+            self.amounts.size
+            + _MOST_FEATURES * len(self.amounts),  # the same for all tests: they share draws
             lambda size: statistic(self._permuted(size, rng)),
         )
 
     def _permuted(self, size: int, rng: np.random.Generator) -> Floats:
-        """Permuted amounts; those that every test of these patients draws first are drawn once."""
+        """Permuted amounts; what every test of these patients draws is drawn once."""
         before = str(rng.bit_generator.state)
         if (size, before) in self._drawn:
             found, rng.bit_generator.state = self._drawn[size, before]
             return found
         found = with_margins(self.amounts, size, rng)
-        if not self._drawn:
+        if sum(kept.size for kept, _ in self._drawn.values()) + found.size <= 2 * _MOST_NUMBERS:
             self._drawn[size, before] = found, rng.bit_generator.state
         return found
 

@@ -22,7 +22,7 @@ _FULL, _MOST_FULL = (
     0.05,
     50_000_000,
 )  # share and number of cells from, and up to, which a full matrix is faster
-_CHUNK_CELLS = 4_000_000  # at most so many numbers per chunk of replicates: 16 MB of weights or counts
+_CHUNK_CELLS = 400_000  # at most so many numbers per chunk of replicates: what a processor keeps at hand
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ def precision_from_histogram(histogram: Floats) -> Floats:
     Returns:
         Sum over thresholds of precision times the recall that each adds, shape (...); nan without Y=1.
     """
-    above = histogram.sum(-1, keepdims=True) - np.cumsum(histogram, axis=-1) + histogram
-    found = above[..., 1, :]
-    selected = np.maximum(above.sum(-2), np.finfo(float).tiny)
-    reached = np.einsum("...k,...k->...", histogram[..., 1, :], found / selected)
-    return tables.ratio(reached, histogram[..., 1, :].sum(-1))
+    negative, positive = histogram[..., 0, ::-1], histogram[..., 1, ::-1]
+    found, selected = np.cumsum(positive, axis=-1), np.cumsum(negative, axis=-1)
+    total = found[..., -1].copy()
+    selected += found
+    np.divide(found, selected, out=found, where=selected > 0)
+    return tables.ratio(np.einsum("...k,...k->...", positive, found), total)
 
 
 def average_precision(
