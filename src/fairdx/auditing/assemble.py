@@ -8,12 +8,13 @@ import numpy as np
 from fairdx.auditing.attribute import Part, measure
 from fairdx.auditing.compare import changes
 from fairdx.auditing.design import Grouping, free_name
-from fairdx.auditing.draws import Draws
+from fairdx.auditing.draws import MOST_EXPLORED, Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.profile import Truth, score_bins
 from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Curves, Explorer
 from fairdx.auditing.study import Study
+from fairdx.core.progress import advanced, portion
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats
@@ -43,8 +44,10 @@ def audit_binary(
     """
     given = [scores] if after is None else [scores, after]
     found = _Found()
-    for batch in batches(study, len(truth.of_full)):
-        found.add(study.only(batch), truth, given, explore=explore)
+    parts_of_work = batches(study, len(truth.of_full))
+    for batch in parts_of_work:
+        with portion(1 / len(parts_of_work)):
+            found.add(study.only(batch), truth, given, explore=explore)
     parts = found.parts
     return AuditResult(
         schema_version=SCHEMA_VERSION,
@@ -96,12 +99,17 @@ class _Found:
     def add(self, study: Study, truth: Truth, scores: list[Floats], *, explore: bool) -> None:
         """Resample and measure some groupings."""
         wanted = [everyone(study), *study.groupings]
-        draws = Draws.make(study, truth, scores, wanted, explore=explore)
+        with portion(0.5):  # the other half is to measure what was drawn
+            draws = Draws.make(study, truth, scores, wanted, explore=explore)
         explore = explore and draws.sample.decided is None  # one slider cannot move several thresholds
-        parts = {g.name: measure(draws, g, study) for g in study.groupings}
+        parts: dict[str, Part] = {}
+        for grouping in study.groupings:
+            parts[grouping.name] = part = measure(draws, grouping, study)
+            if explore and len(grouping.groups) <= MOST_EXPLORED:
+                self.explorer[grouping.name] = explorer(draws, part)
+            advanced(0.5 * study.settings.n_replicates / len(study.groupings))
         self.overall = self.overall or overall(draws)
         self.curves |= {n: c for n, c in _curves(draws, wanted).items() if n not in self.curves}
-        self.explorer |= {name: explorer(draws, p) for name, p in parts.items() if explore}
         moved = changes(draws, {n: p.chosen for n, p in parts.items()})
         self.comparison |= {n: c for n, c in moved.items() if n not in self.comparison}
         self.parts |= parts

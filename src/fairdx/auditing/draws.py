@@ -21,6 +21,9 @@ from fairdx.metrics.precision import precision_from_histogram
 from fairdx.metrics.reliability import Bins, expected_calibration_error
 from fairdx.metrics.scores import auc_from_histogram, score_histogram
 
+MOST_EXPLORED = 60
+"""Groups of an attribute or intersection up to which thresholds are explored; a page shows 30 of them."""
+
 EXPLORER_REPLICATES = 200
 """Replicates behind the explorer's intervals: ends good to about an eighth of the width."""
 
@@ -145,6 +148,7 @@ def _replicated(
         for which, by_name in enumerate(profilers):
             for place, grouping in enumerate(wanted):
                 wide = explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
+                wide = wide and len(grouping.groups) <= MOST_EXPLORED
                 decided = _own_decisions(sample, grouping, chunk, which)
                 profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), wide, decided)
                 parts[which][place].append(profile)

@@ -31,7 +31,7 @@ EXPLORED_GAPS = (
 )
 EXPLORED_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 
-_MOST_NUMBERS = 200_000  # in the tables of all replicates at the thresholds that are done at once
+_MOST_NUMBERS = 2_000_000  # in the tables of all replicates at the thresholds that are done at once
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 

@@ -84,6 +84,9 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
         notes.append(_effect(result, name, _most_affected(result, name)))
     notes.append(_discrimination(result, name))
     notes.append(_power(result, name))
+    if result.explorer and name not in result.explorer:
+        text = f"{name}: no other thresholds are explored, as it has {len(about.groups)} groups."
+        notes.append(_note("limit", name, text))
     notes += _left_out(result, name)
     areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
     undefined = [g for g, area in areas.items() if isnan(area)]

@@ -75,7 +75,7 @@ def collapse(
     n = len(cells[0])
     rows = np.arange(n) if patients is None else patients
     column = np.concatenate([c + o for c, o in zip(cells, offsets, strict=True)])
-    amount = np.ones(len(column), dtype=np.float32) if weight is None else np.tile(weight, len(cells))
+    amount: Any = np.ones(len(column), np.float32) if weight is None else np.tile(weight, len(cells))
     entries = (amount, (np.tile(rows, len(cells)), column))
     vectors = sparse.csr_array(entries, shape=(int(rows.max()) + 1, width))
     first, kind = _distinct(vectors)
@@ -149,7 +149,7 @@ def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iter
     # Binomials cost ten times a random integer: draw kinds of patients when these are few, else patients.
     by_kind = units.single or 10 * distinct <= patients
     chunk = max(1, min(n_replicates, _CHUNK_CELLS // max(distinct, width)))
-    vectors = units.vectors.T.tocsr()
+    vectors: Any = units.vectors.T.tocsr()
     if vectors.nnz > _FULL * distinct * width and distinct * width <= _MOST_FULL:
         vectors = vectors.toarray()
     for start in range(0, n_replicates, chunk):

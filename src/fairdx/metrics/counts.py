@@ -116,9 +116,13 @@ def mutual_information(counts: Floats) -> Floats:
         sum over (s, y, d) of p(s,y,d) log[p(s,y,d) p(y) / (p(s,y) p(y,d))], shape (...), at least 0; nan
         for an empty table.
     """
-    expected = independent(counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(counts > 0, counts * np.log(counts / expected), 0.0)
+    return _plug_in(counts, independent(counts))
+
+
+def _plug_in(counts: Floats, expected: Floats) -> Floats:
+    terms = np.divide(counts, expected, out=np.ones_like(counts), where=counts > 0)
+    np.log(terms, out=terms)
+    terms *= counts
     return np.maximum(ratio(_all_cells(terms), _all_cells(counts)), 0.0)
 
 
@@ -184,13 +188,13 @@ def information_root(counts: Floats) -> Floats:
     """
     total = _all_cells(counts)[..., None, None, None]
     expected = independent(counts)
-    scale = np.sqrt(2.0 * expected * total)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.where(expected > 0, (counts - expected) / scale, 0.0)
-        length = _all_cells(root**2)[..., None, None, None]
-        information = mutual_information(counts)[..., None, None, None]
-        stretched: Floats = np.where(length > 0, root * np.sqrt(information / length), root)
-    return stretched
+    root = counts - expected
+    np.divide(root, np.sqrt(2.0 * expected * total), out=root, where=expected > 0)  # elsewhere it is 0
+    flat = root.reshape(*root.shape[:-3], -1)
+    length = np.einsum("...k,...k->...", flat, flat)
+    information = np.divide(_plug_in(counts, expected), length, out=np.ones_like(length), where=length > 0)
+    root *= np.sqrt(information)[..., None, None, None]
+    return root
 
 
 def design_effect(unit_counts: Floats, multiplicity: Floats) -> float:
