@@ -164,6 +164,29 @@ def test_a_duplicated_index_is_no_column(tmp_path):
     assert found.y_score == pytest.approx(SCORE)
 
 
+def test_a_group_and_its_first_letter_are_said(tmp_path):
+    words = ["Female" if (s == "F" and i % 2) else s for i, s in enumerate(SEX)]
+    found = read(tmp_path, BASE.assign(sex=words))
+    assert any("is 'F' short for 'Female'?" in note for note in found.notes)
+    assert not any("short for" in note for note in read(tmp_path, BASE).notes)
+
+
+def test_rows_in_another_order_are_refused():
+    order = RNG.permutation(N)
+    truth, score, sex = (pd.Series(column) for column in (TRUTH, SCORE, SEX))
+    with pytest.raises(InputError, match="same index in another order"):
+        audit(truth, score.iloc[order], sensitive_features=sex)
+    with pytest.raises(InputError, match="same index in another order"):
+        audit(truth, score, sensitive_features={"sex": sex.iloc[order]})
+    shifted = score.set_axis(np.arange(N) + 5)
+    audit(truth, shifted, sensitive_features=sex, n_replicates=20, explore=False)
+
+
+def test_a_perfect_score_is_said():
+    assert "Does the truth stand in for it" in notes_of(TRUTH * 0.5 + 0.2)
+    assert "Does the truth stand in for it" not in notes_of(SCORE)
+
+
 def notes_of(score, **more):
     result = audit(TRUTH, score, sensitive_features=SEX, n_replicates=20, explore=False, **more)
     return " ".join(note.text for note in result.notes if note.kind == "caution")

@@ -372,4 +372,11 @@ def _alike(column: str, names: Sequence[str]) -> list[str]:
                 "are written; they are audited as two."
             )
         seen[key] = name
+    words = {name.strip().casefold(): name for name in names if name.strip().isalpha()}
+    for word, name in words.items():
+        if len(word) > 1 and word[0] in words:
+            told.append(
+                f"{column}: is {words[word[0]]!r} short for {name!r}? They are audited as two groups; if "
+                "they are one, write it in one way."
+            )
     return told[:5]

@@ -30,7 +30,7 @@ from fairdx.metrics.inputs import (
     to_scores,
     to_weights,
 )
-from fairdx.metrics.matching import order_of_scores
+from fairdx.metrics.matching import order_of_scores, same_order
 from fairdx.metrics.positive import positive_place
 from fairdx.metrics.reliability import TEN, Bins
 from fairdx.metrics.scores import binary_truth, class_codes
@@ -117,6 +117,18 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         True
     """
     attributes, points = to_attributes(sensitive_features), Thresholds.of(threshold)
+    single = not isinstance(sensitive_features, Mapping)
+    same_order(
+        {
+            **({} if single else {f"sensitive feature {n}": c for n, c in sensitive_features.items()}),
+            "y_true": y_true,
+            "y_score": y_score,
+            "sensitive_features": sensitive_features if single else None,
+            "patients": patients,
+            "sample_weight": sample_weight,
+            "compare_to": compare_to,
+        }
+    )
     y_true, y_score, compare_to = (plain(v) for v in (y_true, y_score, compare_to))
     truth, scores = to_numpy(y_true, "y_true"), at_precision(to_scores(y_score), *points.values)
     named = {f"sensitive feature {name!r}": column.codes for name, column in attributes.items()}

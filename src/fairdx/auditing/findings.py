@@ -11,6 +11,9 @@ from fairdx.metrics.ratios import FOUR_FIFTHS
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
 
+FEW_IMAGES = 100
+"""With fewer images an AUC of 1 is no wonder."""
+
 FEW_PATIENTS = 20
 """With fewer patients the bootstrap by patient cannot be trusted (Cameron, Gelbach and Miller 2008)."""
 
@@ -332,6 +335,9 @@ def _in_general(result: AuditResult) -> list[Note]:
         )
         notes.append(_note("caution", None, text))
     notes += [_note("caution", None, text) for text in _about_scores(result)]
+    if area == 1 and result.n_images >= FEW_IMAGES:
+        text = "The AUC over all images is 1: no score of a model is so good. Does the truth stand in for it?"
+        notes.append(_note("caution", None, text))
     if settings.clustered and result.n_patients < FEW_PATIENTS:
         text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
         notes.append(_note("caution", None, text))

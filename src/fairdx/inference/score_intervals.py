@@ -212,7 +212,8 @@ def _range_exceeds(width: float, groups: int) -> float:
 
     z = np.linspace(-9.0, 9.0, 3601)
     above, beyond = ndtr(-z), ndtr(-z - width)
-    outside = -np.expm1((groups - 1) * np.log1p(-beyond / above))
+    with np.errstate(divide="ignore"):  # all others lie outside: the logarithm of 0
+        outside = -np.expm1((groups - 1) * np.log1p(-beyond / above))
     density = groups * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * above ** (groups - 1)
     return float(np.trapezoid(density * outside, z))
 
