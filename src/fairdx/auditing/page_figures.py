@@ -43,7 +43,7 @@ def forest(result: AuditResult, name: str) -> Figure:
         if METRICS[metric].unit == "nats":
             nats.append((METRICS[metric].abbreviation, gap.estimate))
         elif METRICS[metric].best == 0.0:
-            title = METRICS[metric].title + (" × 100" if metric == "auroc_gap" else "")
+            title = METRICS[metric].title + (" × 100" if style_of(metric) != POINTS else "")
             points.append((title, gap.estimate))
     for group, found in result.effects.get(name, {}).items():
         points.append((f"Direct effect, {group}", found["direct_effect"]))

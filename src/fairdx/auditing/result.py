@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fairdx.inference.uncertainty import Estimate, Number
 from fairdx.metrics.definitions import METRICS
+from fairdx.metrics.reliability import TEN, Bins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ class Attribute:
         reference: The group s- that effects compare with.
         excluded: Groups left out of gaps, effects and tests because they are too small.
         intersection: Whether it is made of several attributes.
+        effective: With weights, the effective number of images by group (Kish: of patients where these are
+            given); else empty.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Attribute:
     reference: str
     excluded: list[str]
     intersection: bool
+    effective: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class Explorer:
         gaps: Gaps and information by metric, over the groups not excluded.
         effects: {group: {effect: series}} against the reference.
         rates: {group: {rate: series}} for selection_rate, tpr, fpr, ppv, npv and accuracy.
+        benefit: {group: series} of the net benefit; null at a threshold of 1.
         n_replicates: Bootstrap replicates behind these intervals (fewer than in the audit).
     """
 
@@ -197,6 +202,7 @@ class Explorer:
     effects: dict[str, dict[str, Series]]
     rates: dict[str, dict[str, Series]]
     n_replicates: int
+    benefit: dict[str, Series] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,10 @@ class Settings:
         min_group_size: Groups with fewer images are reported but not compared.
         clustered: Whether patients were given and resampled.
         covariates: Standardised over in the adjusted effects.
+        thresholds: Operating points of their own: by finding or class, by `ATTRIBUTE:GROUP`, by model.
+        weighted: Whether images have weights.
+        calibration_bins: Bins of the score for calibration, at most.
+        calibration_binning: "quantile" (equally many images of a group in each) or "uniform" (equally wide).
     """
 
     threshold: float | None
@@ -247,6 +257,20 @@ class Settings:
     min_group_size: int
     clustered: bool
     covariates: list[str]
+    thresholds: dict[str, float] = field(default_factory=dict)
+    weighted: bool = False
+    calibration_bins: int = TEN.number
+    calibration_binning: str = TEN.kind
+
+    @property
+    def dependent(self) -> bool:
+        """Whether images are no independent draws that count 1 each."""
+        return self.clustered or self.weighted
+
+    @property
+    def bins(self) -> Bins:
+        """Of the score, for calibration."""
+        return Bins(self.calibration_bins, self.calibration_binning)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -282,6 +306,8 @@ class AuditResult:
         models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
+        n_effective: With weights, the effective number of images (Kish), or of patients where these are
+            given; null without.
     """
 
     schema_version: str
@@ -310,6 +336,7 @@ class AuditResult:
     notes: list[Note]
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
+    n_effective: float | None = None
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fairdx.core.errors import InputError
-from fairdx.data.cells import MISSING, each_value_a_group, first_alike, without_missing
+from fairdx.core.missing import unknown_attribute
+from fairdx.data.cells import each_value_a_group, first_alike, without_missing
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 
@@ -146,7 +147,7 @@ def _check_patients(source: Source) -> None:
     """Refuse patients who are nobody, and one patient under two names, who could be in two splits."""
     table = source.table.assign(patient=source.table["patient"].astype(str))
     names = table["patient"].drop_duplicates()
-    nobody = names[names.str.strip().str.casefold().isin(MISSING)]
+    nobody = names[names.isin(unknown_attribute(map(str, names), codes=True))]
     if len(nobody):
         row = table[table["patient"] == nobody.iloc[0]].iloc[0]
         raise InputError(
