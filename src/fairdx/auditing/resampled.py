@@ -252,8 +252,8 @@ class Resampled:
 def _design_effects(value: Floats, replicates: Floats, images: Floats, most: Floats) -> Floats:
     """How much more each rate varies than with independent images, (..., S, R).
 
-    At least 1, and at most `most`, what patients whose images all agree would give (S, R). A rate near 0 or 1 has too few
-    images of the rarer outcome to tell: there the other groups' is taken if it is larger.
+    At least 1, and at most `most`, what patients whose images all agree would give, (S, R). A rate near 0 or
+    1 has too few images of the rarer outcome to tell: there the other groups' is taken if it is larger.
     """
     independent = value * (1 - value)
     with np.errstate(divide="ignore", invalid="ignore"):
