@@ -12,12 +12,12 @@ from fairdx.auditing.draws import MOST_EXPLORED, Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.profile import Truth, score_bins
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Curves, Explorer
+from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Curves, Explorer, Settings
 from fairdx.auditing.study import Study
 from fairdx.core.progress import advanced, portion
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import IDENTIFICATION
-from fairdx.metrics.inputs import Floats
+from fairdx.metrics.inputs import Floats, Ints
 
 
 def audit_binary(
@@ -67,6 +67,7 @@ def audit_binary(
         adjusted_effects={name: p.adjusted for name, p in parts.items() if study.covariates},
         simultaneous_effects={name: p.simultaneous for name, p in parts.items()},
         sensitivity={name: p.sensitivity for name, p in parts.items()},
+        modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
         curves=found.curves,
@@ -131,6 +132,23 @@ def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str
     return overall(draws), measure(draws, first, study)
 
 
+def performance(label: Ints, scores: Floats, patient: Ints | None, settings: Settings) -> dict[str, Estimate]:
+    """What an audit says of all images, without any attribute.
+
+    Args:
+        label: 0 or 1, shape (n,); both occur.
+        scores: Shape (n,), in [0, 1].
+        patient: Patient codes, shape (n,), or None.
+        settings: Of the audit.
+
+    Returns:
+        Performance by metric.
+    """
+    nobody = np.zeros(len(label), dtype=np.int64)
+    study = Study(nobody, [], {}, patient, None, settings, {}, intersections=False)
+    return overall(Draws.make(study, Truth.of(label), [scores], [everyone(study)], explore=False))
+
+
 def everyone(study: Study) -> Grouping:
     """All images as one group: "overall", unless an attribute has this name."""
     name = free_name("overall", "all images", list(study.attributes))
@@ -158,7 +176,7 @@ def _curves(draws: Draws, wanted: list[Grouping]) -> dict[str, dict[str, Curves]
     sample, own = draws.sample, draws.sample.tables()[0]
     found = {}
     for g in wanted:
-        images = sample.scores[0], sample.truth.label, g.of_finest[sample.finest], sample.weight
-        made = curves(g.coarsen(own)[0], images, draws.profilers[g.name], draws.data[g.name].who)
+        group = g.of_finest[sample.finest]
+        made = curves(g.coarsen(own)[0], sample, group, draws.profilers[g.name], draws.data[g.name].who)
         found[g.name] = dict(zip(g.groups, made, strict=True))
     return found

@@ -6,7 +6,8 @@ import numpy as np
 
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.draws import Draws
-from fairdx.auditing.effects import Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.effects import EFFECTS, Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.estimates import signed_estimate
 from fairdx.auditing.gaps import equity_scaled_estimate, gap_estimates
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.permuted import Permuted
@@ -16,6 +17,10 @@ from fairdx.auditing.study import Study
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import common_support
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.parametric import ModelledEffects
+
+MOST_PERMUTED = 5000
+"""With more patients than this, scores are permuted by image and scaled, which many patients allow."""
 
 Effects = dict[str, dict[str, Estimate]]
 
@@ -33,6 +38,7 @@ class Part:
         simultaneous: As `effects`, with intervals for all groups at once.
         adjusted: Standardised over covariates.
         support: Images that this leaves out.
+        modelled: Standardised over covariates by a model, which leaves nobody out.
         sensitivity: Of the direct effects.
         tests: Not yet corrected for each other.
     """
@@ -45,6 +51,7 @@ class Part:
     simultaneous: Effects = field(default_factory=dict)
     adjusted: Effects = field(default_factory=dict)
     support: dict[str, Support] = field(default_factory=dict)
+    modelled: Effects = field(default_factory=dict)
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
 
@@ -67,20 +74,27 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
     if len(chosen) < 2:
         return Part(about, chosen, by_group)
     kept = data.keep(chosen)
-    gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
+    decided, scored = (_permuted(draws, grouping, chosen, kept, study, by_score=s) for s in (False, True))
+    gaps, tests = gap_estimates(kept, decided, scored)
     gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
     part = Part(about, chosen, by_group, gaps, tests=tests)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 
 
-def _permuted(draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study) -> Permuted:
+def _permuted(
+    draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study, *, by_score: bool
+) -> Permuted:
+    """The images to permute, by class and decision; or by class and bin of the score."""
     sample = draws.sample
     group = grouping.of_finest[sample.finest]
     rows = np.isin(group, chosen)
-    cell = (sample.truth.full * 2 + sample.decision)[rows]
+    counts = kept.sample.score_table[0] if by_score else kept.sample.classes[0]
+    outcome = sample.score_bin if by_score else sample.decision
+    cell = (sample.truth.full * counts.shape[2] + outcome)[rows]
     patient = None if sample.patient is None else sample.patient[rows]
+    if by_score and patient is not None and len(np.unique(patient)) > MOST_PERMUTED:
+        patient = None
     cells = np.searchsorted(chosen, group[rows]), cell, patient
-    counts = kept.sample.classes[0]
     return Permuted.of(grouping.name, counts, sample.truth.of_full, cells, study.settings)
 
 
@@ -98,7 +112,21 @@ def _with_effects(part: Part, draws: Draws, grouping: Grouping, kept: Resampled)
         adjusted = Strata(by_stratum[0], by_stratum[1:], draws.covariate)
         part.adjusted.update(effect_estimates(kept.who, adjusted, base))
         part.support.update(_support(kept.groups, by_stratum[0].sum(-1), base, draws.covariate))
+        part.modelled.update(_modelled(draws, kept, by_stratum, base))
     return part
+
+
+def _modelled(draws: Draws, kept: Resampled, by_stratum: Floats, base: int) -> Effects:
+    assert draws.design is not None
+    values, repeated = ModelledEffects(*draws.design, base).of(by_stratum[0], by_stratum[1:])
+    found: Effects = {}
+    for s, group in enumerate(kept.groups):
+        n, widen = int(kept.images[s] + kept.images[base]), float(max(kept.widen[s], kept.widen[base]))
+        for name in EFFECTS if s != base else ():
+            value, replicates = float(values[name][s]), repeated[name][:, s]
+            estimate = signed_estimate(value, replicates, n, kept.settings.level, widen)
+            found.setdefault(group, {})[name] = estimate
+    return found
 
 
 def _support(groups: tuple[str, ...], totals: Floats, reference: int, covariate: Ints) -> dict[str, Support]:

@@ -162,6 +162,11 @@ class Sample:
         return (self.grids[which].place >= self.grids[which].cut).astype(np.int64)
 
     @cached_property
+    def score_bin(self) -> Ints:
+        """Bin of the first score for I(S; score | Y), (n,)."""
+        return np.asarray(self.grids[0].information[self.truth.full, self.grids[0].place])
+
+    @cached_property
     def sizes(self) -> list[int]:
         """Number of cells of each table: a histogram per score, decisions per score, strata by decision."""
         sizes = [self.n_finest * self.n_classes * grid.size for grid in self.grids]

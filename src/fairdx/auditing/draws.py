@@ -17,6 +17,7 @@ from fairdx.inference.delong import delong
 from fairdx.inference.resampling import effective_patients
 from fairdx.metrics.causal import strata
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.parametric import covariate_design
 from fairdx.metrics.precision import precision_from_histogram
 from fairdx.metrics.reliability import Bins, expected_calibration_error
 from fairdx.metrics.scores import auc_from_histogram, score_histogram
@@ -40,6 +41,7 @@ class Draws:
         strata: Tables of finest groups by stratum and decision, the sample's own first, (1 + B, F, Z, 2);
             None without covariates.
         covariate: The value of the covariates of each stratum.
+        design: Class and covariates of each stratum as numbers, (Z,) and (Z, p).
     """
 
     sample: Sample
@@ -48,6 +50,7 @@ class Draws:
     data_after: dict[str, Resampled]
     strata: Floats | None
     covariate: Ints | None
+    design: tuple[Ints, Floats] | None
 
     @property
     def overall(self) -> str:
@@ -76,9 +79,11 @@ class Draws:
         Returns:
             The profiles.
         """
-        stratum, covariate = (None, None)
+        stratum, covariate, design = None, None, None
         if study.covariates is not None:
             stratum, covariate = strata(truth.full, study.covariates)
+            first = np.unique(stratum, return_index=True)[1]
+            design = truth.full[first], covariate_design(study.covariates, first)
         points = [study.thresholds, study.thresholds.for_label(SECOND)][: len(scores)]
         own_bins = study.settings.bins
         grids = [
@@ -106,7 +111,8 @@ class Draws:
             for which in range(len(scores))
         ]
         joined = None if stratum is None else np.concatenate([own[-1], *strata_parts])
-        return cls(sample, profilers[0], data[0], data[1] if len(data) > 1 else {}, joined, covariate)
+        after = data[1] if len(data) > 1 else {}
+        return cls(sample, profilers[0], data[0], after, joined, covariate, design)
 
 
 def _decided(study: Study, scores: list[Floats], points: list[Thresholds]) -> list[Ints] | None:

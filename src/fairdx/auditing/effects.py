@@ -248,7 +248,7 @@ def effect_tests(who: Groups, strata: Strata, reference: int, attribute: str) ->
                     values[name][s : s + 1], repeated[name][:, s : s + 1], absolute_sum, fewest
                 )
                 method = "bootstrap"
-            found.append(Test(attribute, name, group, method, p, p, p))
+            found.append(Test(attribute, name, group, method, p, p, p, p))
     return found
 
 

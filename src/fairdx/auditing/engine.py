@@ -1,6 +1,6 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
+from fairdx.auditing.dependence import Shown
 from fairdx.auditing.design import MOST_CROSSED
 from fairdx.auditing.family import corrected
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
@@ -238,6 +239,12 @@ class _Images:
         """The same with one of the columns of scores."""
         return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
 
+    def shown(self, truth: Truth, rows: NDArray[np.bool_] | None = None) -> Shown:
+        """What the audit of one column of scores is made of; `truth` and `rows` of all images."""
+        rows = np.ones(len(self.scores), dtype=np.bool_) if rows is None else rows
+        decided = self.decided(self.scores, np.ones_like(rows)).astype(np.int64)
+        return Shown(truth.full, decided, truth.label, self.scores, rows)
+
     def weighted(self) -> tuple["_Images", list[Note]]:
         """Those that have a weight above 0, and what is to be said about weights."""
         weight = self.study.weight
@@ -281,7 +288,8 @@ def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRes
         raise InputError(f"y_true holds the single class {names[0]}; an audit needs images of both classes.")
     positive = to_codes(images.truth[label == 1], "y_true").names[0]
     negative = ", ".join(to_codes(images.truth[label == 0], "y_true").names)
-    return corrected(_audited(images, Truth.of(label), [negative, positive], notes))
+    result = _audited(images, Truth.of(label), [negative, positive], notes)
+    return corrected(result, images.study, [images.shown(Truth.of(label))])
 
 
 def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
@@ -321,7 +329,14 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
         if k in few
     }
     joint = Joint(codes, images.scores.argmax(1).astype(np.int64), present, images.scores)
-    return audit_joint(images.study, joint, "multiclass", each, notes, classes)
+    shown = [
+        images.column(k).at(name).shown(Truth.of(present[:, k], codes))
+        for k, name in enumerate(classes)
+        if k in few
+    ]
+    together = Shown(joint.label, joint.decision, None, None, np.ones(len(codes), dtype=np.bool_))
+    result = audit_joint(images.study, joint, "multiclass", each, classes)
+    return _finished(images.study, result, [*shown, together], notes)
 
 
 def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
@@ -342,14 +357,36 @@ def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditRe
     known = ~np.isnan(truth).any(1)
     if not known.all():
         notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
+    shown = [_shown_finding(images.column(k), truth[:, k]) for k in range(len(findings))]
     if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
-        return audit_apart(images.study, "multilabel", each, notes)
+        result = audit_apart(images.study, "multilabel", each)
+        return _finished(images.study, result, [*shown, None], notes)
     present, scores = truth[known].astype(np.int64), images.scores[known]
     columns = [images.at(name).decided(scores[:, k], known) for k, name in enumerate(findings)]
     decided = np.stack(columns, axis=1).astype(np.int64)
     codes = _combinations(np.concatenate([present, decided])).reshape(2, -1)
     joint = Joint(codes[0], codes[1], present, scores)
-    return audit_joint(images.study.take(known), joint, "multilabel", each, notes)
+    result = audit_joint(images.study.take(known), joint, "multilabel", each)
+    label, decision = np.zeros((2, len(known)), dtype=np.int64)
+    label[known], decision[known] = codes
+    together = Shown(label, decision, None, None, known)
+    return _finished(images.study, result, [*shown, together], notes)
+
+
+def _shown_finding(column: _Images, truth: Floats) -> Shown:
+    known = ~np.isnan(truth)
+    return column.shown(Truth.of(np.where(known, truth, 0.0).astype(np.int64)), known)
+
+
+def _finished(
+    study: Study, result: AuditResult, shown: Sequence[Shown | None], notes: list[Note]
+) -> AuditResult:
+    """With corrected p-values and all notes."""
+    result = corrected(result, study, shown)
+    of_labels = [
+        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
+    ]
+    return replace(result, notes=[*notes, *result.notes, *of_labels])
 
 
 def _combinations(rows: Ints) -> Ints:

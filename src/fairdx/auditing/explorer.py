@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fairdx.auditing.attribute import Part
+from fairdx.auditing.design import Sample
 from fairdx.auditing.draws import EXPLORER_REPLICATES, Draws
 from fairdx.auditing.effects import EFFECTS, Strata, contrasts
 from fairdx.auditing.gaps import compared_shares
@@ -22,6 +23,7 @@ from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.reliability import calibration_table
+from fairdx.metrics.smooth import SmoothCurve, smooth_calibration
 
 EXPLORED_GAPS = (
     "demographic_parity_difference",
@@ -35,17 +37,13 @@ _MOST_NUMBERS = 2_000_000  # in the tables of all replicates at the thresholds t
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 
-def curves(
-    histogram: Floats,
-    images: tuple[Floats, Ints, Ints, Floats | None],
-    profiler: Profiler,
-    who: Groups,
-) -> list[Curves]:
+def curves(histogram: Floats, sample: Sample, group: Ints, profiler: Profiler, who: Groups) -> list[Curves]:
     """Curves of every group.
 
     Args:
         histogram: Of the sample by class, (S, Z, K).
-        images: Score, label, group and weight (or None) of each image, (n,).
+        sample: The images.
+        group: Shape (n,).
         profiler: Its bins.
         who: The groups; their effective numbers decide the width of the Wilson intervals if there are
             weights, and else images are taken as independent.
@@ -53,18 +51,29 @@ def curves(
     Returns:
         One entry per group.
     """
-    scores, label, group, weight = images
+    label, weight = sample.truth.label, sample.weight
     shrink = who.patients / who.weights.sum(1) if who.settings.weighted else np.ones(len(histogram))
-    place = np.minimum((scores * 40).astype(np.int64), 39)
+    place = np.minimum((sample.scores[0] * 40).astype(np.int64), 39)
     shape = (len(histogram), 2, len(_HISTOGRAM_EDGES) - 1)
     bars = np.rint(tables.weighted_table(group, label, place, shape, weight)).astype(np.int64)
     by_truth = by_label(histogram, profiler.of_full)
-    made = zip(by_truth, bars, profiler.calibration_bins, shrink, strict=True)
     level, mean_score = who.settings.level, profiler.grid.mean_score
-    return [_curves(h, own, (bins, mean_score), few, level) for h, own, bins, few in made]
+    made = zip(by_truth, bars, profiler.calibration_bins, shrink, _smooth(sample, group, level), strict=True)
+    return [_curves(h, own, (bins, mean_score), few, smooth, level) for h, own, bins, few, smooth in made]
 
 
-def _curves(histogram: Floats, bars: Ints, bins: tuple[Ints, Floats], few: float, level: float) -> Curves:
+def _smooth(sample: Sample, group: Ints, level: float) -> Iterator[SmoothCurve]:
+    grid = sample.grids[0]
+    for s in range(int(group.max()) + 1):
+        rows = group == s
+        patient, weight = (None if c is None else c[rows] for c in (sample.patient, sample.weight))
+        label, place = sample.truth.label[rows], grid.place[rows]
+        yield smooth_calibration(grid.mean_score, place, label, patient, level, weight=weight)
+
+
+def _curves(
+    histogram: Floats, bars: Ints, bins: tuple[Ints, Floats], few: float, smooth: SmoothCurve, level: float
+) -> Curves:
     above = np.append(np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1], [[0.0], [0.0]], axis=1)
     rates = tables.ratio(above, above[:, :1])[:, ::-1]
     place, mean_score = bins
@@ -80,6 +89,10 @@ def _curves(histogram: Floats, bars: Ints, bins: tuple[Ints, Floats], few: float
         low.tolist(),
         high.tolist(),
         np.rint(count).astype(int).tolist(),
+        smooth.score.tolist(),
+        smooth.observed.tolist(),
+        smooth.low.tolist(),
+        smooth.high.tolist(),
         _HISTOGRAM_EDGES.tolist(),
         bars[0].tolist(),
         bars[1].tolist(),

@@ -176,7 +176,7 @@ def _test(result: AuditResult, attribute: str, metric: str, group: str | None = 
 def _p(test: Test | None) -> str:
     if test is None or isnan(test.p_value):
         return "untested"
-    return f"p = {_number(test.p_value, 2)}, {_number(test.p_holm, 2)} after Holm's correction"
+    return f"p = {_number(test.p_value, 2)}, {_number(test.p_family, 2)} corrected for all tests"
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -193,7 +193,7 @@ def _decision(result: AuditResult, name: str) -> Note:
     gap = result.gaps[name]["approximate_diagnosis_fairness_corrected"].estimate
     test = _test(result, name, "approximate_diagnosis_fairness")
     size = 1 - result.settings.level
-    if test is not None and test.p_holm <= size:
+    if test is not None and test.p_family <= size:
         verdict = "depends on the group"
     elif test is not None and test.p_value <= size:
         verdict = "may depend on the group (not significant after correction)"

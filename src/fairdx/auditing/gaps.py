@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.auditing.groups import absolute_sum
-from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.permuted import SCALED, Permuted
 from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Gap, Test
 from fairdx.inference.information import Information
-from fairdx.inference.permutation import information_test
 from fairdx.inference.score_intervals import (
     Areas,
     Figures,
@@ -52,12 +51,13 @@ def compared_shares(data: Resampled, compared: Compared, counts: Floats, replica
     return Shares(np.where(images >= LEAST_IMAGES, value, np.nan), found.size, found.widen)
 
 
-def gap_estimates(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], list[Test]]:
+def gap_estimates(data: Resampled, permuted: Permuted, scored: Permuted) -> tuple[dict[str, Gap], list[Test]]:
     """Gaps between the groups and the information about them, with tests of each.
 
     Args:
         data: Profiles of the groups that are compared.
         permuted: Their images, to permute.
+        scored: The same by bins of the score; without patients if these are too many to permute.
 
     Returns:
         Gaps by metric, and the tests; their p-values are not yet corrected for each other.
@@ -77,7 +77,7 @@ def gap_estimates(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], 
         tests.append(permuted.test(name, method, gap_p_value(figures)))
     # Not tested: groups with other prevalences have other areas, however fair the score is.
     gaps["average_precision_gap"] = _gap(data, _precisions(data))
-    for found, test in (_decision_information(data, permuted), _score_information(data, permuted)):
+    for found, test in (_decision_information(data, permuted), _score_information(data, scored)):
         gaps.update(found)
         tests.append(test)
     return gaps, tests
@@ -193,18 +193,16 @@ def _decision_information(data: Resampled, permuted: Permuted) -> tuple[dict[str
 
 def _score_information(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], Test]:
     counts, name = data.sample.score_table[0], "score_mutual_information"
-    effect, null = data.score_design_effect, permuted.rows(counts)
-    scale = float(np.sqrt(effect) * (data.widen.max() if data.settings.dependent else 1.0))
-    noise = Information.of(counts, data.replicates.score_table, null, scale)
-    if data.settings.dependent:
-        p_value, method = (
-            float(noise.p_value()),
-            "permutation of groups of images, scaled by the design effect",
-        )
+    effect, dependent = data.score_design_effect, data.settings.dependent
+    if dependent and permuted.patients is None:
+        scale = float(np.sqrt(effect) * data.widen.max())
+        noise = Information.of(counts, data.replicates.score_table, permuted.rows(counts), scale)
+        p_value, method = float(noise.p_value()), SCALED
     else:
-        settings = data.settings
-        p_value, _ = information_test(counts, settings.n_permutations, settings.seed)
-        method = "permutation of groups of images with the same label"
+        noise = Information.of(counts, data.replicates.score_table, *permuted.null(counts, effect))
+        p_value, method = permuted.information_test(counts, float(noise.p_value()))
+        if dependent and np.isfinite(p_value):
+            noise = noise.matched(p_value, data.settings.level)
     found = information_estimates(counts, noise, effect, data.settings.level, p_value)
     gap = Gap(found.corrected, None, None, found.detectable, [])
     return {name: gap}, permuted.test(name, method, p_value)

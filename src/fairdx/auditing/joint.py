@@ -1,40 +1,28 @@
 """Audits with several classes, or several findings per image: the joint table, then one against the rest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
-from fairdx.auditing.draws import area_and_precision
 from fairdx.auditing.effects import Strata, effect_estimates
-from fairdx.auditing.family import corrected
 from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.resampled import Groups
 from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
+from fairdx.auditing.several import Scored, resample_together
 from fairdx.auditing.study import Study
 from fairdx.inference.information import Information
-from fairdx.inference.resampling import (
-    all_replicates,
-    collapse,
-    dense_vectors,
-    replicate,
-)
+from fairdx.inference.resampling import all_replicates, collapse, dense_vectors
 from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.scores import auc_from_histogram
 
 MOST_CELLS = 20_000
 """A joint table larger than this is not compared between groups: most of its cells would be empty."""
-
-SCORE_BINS = 256
-"""Bins of equal frequency in which the scores of each class are resampled."""
 
 ADF = "approximate_diagnosis_fairness"
 
@@ -66,7 +54,6 @@ def audit_joint(
     joint: Joint,
     task: str,
     per_label: dict[str, AuditResult],
-    notes: Sequence[Note] = (),
     classes: list[str] | None = None,
 ) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
@@ -76,11 +63,10 @@ def audit_joint(
         joint: The classes or findings.
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
-        notes: About the images.
         classes: Names of all classes; those of `per_label` if None.
 
     Returns:
-        The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
+        The audit, not yet corrected: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
     parts = {g.name: measure_joint(study, joint, g) for g in study.groupings}
     by_group = {
@@ -91,22 +77,19 @@ def audit_joint(
         {name: part.gaps for name, part in parts.items()},
         [t for p in parts.values() for t in p.tests],
     )
-    own = "The joint table is audited here"
-    own += "; each class or finding has its own audit." if per_label else "."
-    found = replace(result, gaps=gaps, tests=tests, classes=classes or list(per_label))
-    return _finished(found, own, notes)
+    text = "The joint table is audited here"
+    text += "; each class or finding has its own audit." if per_label else "."
+    own = Note("limit", None, text)
+    return replace(result, gaps=gaps, tests=tests, classes=classes or list(per_label), notes=[own])
 
 
-def audit_apart(
-    study: Study, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
-) -> AuditResult:
+def audit_apart(study: Study, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
     """The frame around audits of findings whose labels are hardly ever known together.
 
     Args:
         study: The study.
         task: "multilabel".
         per_label: Audits of each finding, not yet corrected.
-        notes: About the images.
 
     Returns:
         The audit: the mean AUC, and nothing about the joint decision.
@@ -120,8 +103,8 @@ def audit_apart(
     }
     by_group = {g.name: {name: {"accuracy": undefined} for name in g.groups} for g in study.groupings}
     result = _result(study, task, per_label, overall, by_group)
-    own = "Each finding has its own audit; too few images have all labels to audit them together."
-    return _finished(replace(result, gaps={g.name: {} for g in study.groupings}), own, notes)
+    text = "Each finding has its own audit; too few images have all labels to audit them together."
+    return replace(result, gaps={g.name: {} for g in study.groupings}, notes=[Note("limit", None, text)])
 
 
 def _result(
@@ -150,6 +133,7 @@ def _result(
         adjusted_effects={},
         simultaneous_effects={},
         sensitivity={},
+        modelled_effects={},
         support={},
         tests=[],
         curves={},
@@ -159,15 +143,6 @@ def _result(
         notes=[],
         per_label=per_label,
     )
-
-
-def _finished(result: AuditResult, own: str, notes: Sequence[Note]) -> AuditResult:
-    """With corrected p-values and all notes."""
-    result = corrected(result)
-    of_labels = [
-        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
-    ]
-    return replace(result, notes=[*notes, Note("limit", None, own), *of_labels])
 
 
 def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
@@ -197,27 +172,16 @@ def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Est
 
 def _mean_auc(study: Study, joint: Joint) -> Estimate:
     """Mean AUC of one against the rest, with a percentile interval by patient."""
-    cells, sizes, areas, settings = [], [], [], study.settings
-    for label, scores in zip(joint.present.T, joint.scores.T, strict=True):
-        inner = np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1])
-        edges = np.unique(inner)
-        cells.append(label * (len(edges) + 1) + np.searchsorted(edges, scores, side="right"))
-        sizes.append(2 * (len(edges) + 1))
-        areas.append(area_and_precision(label, scores, study.weight)[0])
-    units, ends = collapse(cells, sizes, study.patient, study.weight), np.cumsum([0, *sizes])
-
-    def mean(counts: Floats) -> Floats:
-        parts = [counts[:, a:b].reshape(len(counts), 2, -1) for a, b in pairwise(ends)]
-        means: Floats = np.mean([auc_from_histogram(part) for part in parts], axis=0)
-        return means
-
-    value, rng = float(np.mean(areas)), np.random.default_rng(settings.seed)
-    drawn = np.concatenate([mean(c) for c in replicate(units, settings.n_replicates, rng)])
-    drawn += value - mean(units.counts[None])[0]  # what the bins cost
-    everybody = np.zeros(study.n, dtype=np.int64)
-    patients = Groups.of(("all",), everybody, joint.present[:, 0], study.patient, settings, study.weight)
-    widen = float(few_patients_factor(patients.patients[0], settings.level))
-    return Estimate.of(value, percentile_interval(drawn, settings.level, widen), study.n)
+    settings, weight = study.settings, study.weight
+    scored = [Scored(label, scores) for label, scores in zip(joint.present.T, joint.scores.T, strict=True)]
+    found = resample_together(
+        scored, study.patient, weight, n_replicates=settings.n_replicates, seed=settings.seed
+    )
+    everyone = np.zeros(study.n, dtype=np.int64)
+    who = Groups.of(("all",), everyone, joint.present[:, 0], study.patient, settings, weight)
+    widen = float(few_patients_factor(who.patients[0], settings.level))
+    interval = percentile_interval(found.auc_replicates.mean(1), settings.level, widen)
+    return Estimate.of(float(found.auc.mean()), interval, study.n)
 
 
 @dataclass(frozen=True)

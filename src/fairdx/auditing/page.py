@@ -10,6 +10,7 @@ from fairdx.auditing.findings import headline, sizes
 from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
+from fairdx.core.files import write_whole
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
 from fairdx.report.numbers import SIGNED_POINTS, integer, probability, style_of
@@ -127,7 +128,7 @@ def write_audit(
     Raises:
         OSError: The file cannot be written.
     """
-    Path(path).write_text(render_audit(result, title=title, command=command), encoding="utf-8")
+    write_whole(Path(path), render_audit(result, title=title, command=command).encode())
 
 
 def _render(result: AuditResult, title: str | None, command: str | None, detail: Detail) -> str:
@@ -249,11 +250,11 @@ def _joint_decision(result: AuditResult, name: str) -> str:
     """Whether the joint decision of several classes depends on the group; of two classes a note says so."""
     metric = "approximate_diagnosis_fairness"
     test = next((t for t in result.tests if (t.attribute, t.metric) == (name, metric)), None)
-    if test is None or not isfinite(test.p_holm):
+    if test is None or not isfinite(test.p_family):
         return "Whether the decision depends on the group beyond the true class was not tested."
-    found = "depends" if test.p_holm <= 1 - result.settings.level else "is not shown to depend"
-    p_value = f"p = {probability(test.p_holm)}".replace("= <", "<")
-    return f"The decision {found} on the group beyond the true class ({p_value} after Holm's correction)."
+    found = "depends" if test.p_family <= 1 - result.settings.level else "is not shown to depend"
+    p_value = f"p = {probability(test.p_family)}".replace("= <", "<")
+    return f"The decision {found} on the group beyond the true class ({p_value}, corrected for all tests)."
 
 
 _BINNING = {"quantile": "of equally many images of a group", "uniform": "of equal width"}

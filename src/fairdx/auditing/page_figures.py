@@ -146,10 +146,9 @@ def discrimination(result: AuditResult, name: str) -> Figure:
         f"Discrimination and calibration by {name}",
         "Left: share of the diseased found against share of the healthy called positive, as the "
         "threshold moves; "
-        "nearer the upper left corner is better. Right: observed share with the disease in bins of "
-        "the score, with "
-        "95 % Wilson intervals; on the diagonal the score means what it says."
-        + _largest(result, name, groups),
+        "nearer the upper left corner is better. Right: observed share with the disease, as a "
+        "smooth curve with a 95 % band by patient, and in bins of the score with Wilson intervals; on the "
+        "diagonal the score means what it says." + _largest(result, name, groups),
         [_roc(name, curves), _calibration(name, curves)],
         groups,
         Table(head, rows),
@@ -202,7 +201,7 @@ def _calibration(name: str, curves: Mapping[str, Curves]) -> Element:
         for g, c in curves.items()
     )
     panel = Panel(
-        _unit("mean score in the bin"),
+        _unit("score"),
         _unit("observed share with the disease"),
         label=f"Calibration by {name}, score → observed share. {bins}",
         title="Calibration",
@@ -210,7 +209,8 @@ def _calibration(name: str, curves: Mapping[str, Curves]) -> Element:
     )
     panel.diagonal()
     for series, c in enumerate(curves.values()):
-        panel.line(c.calibration_score, c.calibration_observed, series)
+        panel.band(c.smooth_score, c.smooth_low, c.smooth_high, series)
+        panel.line(c.smooth_score, c.smooth_observed, series)
         for x, y, low, high in zip(
             c.calibration_score, c.calibration_observed, c.calibration_low, c.calibration_high, strict=True
         ):

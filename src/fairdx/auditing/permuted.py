@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.auditing.result import Settings, Test
+from fairdx.inference.patient_permutation import Patients
 from fairdx.inference.permutation import (
-    Patients,
     Rates,
     conditional_tables,
     group_is_constant,
@@ -79,7 +79,7 @@ class Permuted:
 
     def test(self, metric: str, method: str, p_value: float) -> Test:
         """A test that is not yet corrected for others."""
-        return Test(self.attribute, metric, None, method, p_value, p_value, p_value)
+        return Test(self.attribute, metric, None, method, p_value, p_value, p_value, p_value)
 
     def rates_test(self, metric: str, compared: Compared, shares: Shares) -> Test:
         """Test that the rates of a gap are equal.

@@ -98,8 +98,10 @@ class Test:
         group: The group compared with the reference, for effects; None if all groups are compared.
         method: How.
         p_value: Uncorrected.
-        p_holm: Corrected for the family-wise error rate over all tests of the audit, those of every class or
-            finding and those of a second table among them.
+        p_family: Corrected for the family-wise error rate over all tests of the audit, those of every class
+            or finding and those of a second table among them, by how they depend on each other (Westfall and
+            Young 1993).
+        p_holm: The same by Holm's correction, which allows for the worst dependence.
         p_bh: Corrected for the false discovery rate over the same tests.
     """
 
@@ -110,6 +112,7 @@ class Test:
     p_value: Number
     p_holm: Number
     p_bh: Number
+    p_family: Number
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,10 @@ class Curves:
         calibration_low: Lower end of its Wilson interval.
         calibration_high: Upper end of its Wilson interval.
         calibration_count: Images in each bin.
+        smooth_score: Scores at which the smooth calibration curve is given; empty with too few images.
+        smooth_observed: Share with Y=1 there, by a spline.
+        smooth_low: Lower end of its band, by patient.
+        smooth_high: Upper end.
         histogram_edges: Edges of the score histogram, 41 from 0 to 1.
         histogram_negative: Images with Y=0 between edges.
         histogram_positive: Images with Y=1 between edges.
@@ -151,6 +158,10 @@ class Curves:
     calibration_low: list[Number]
     calibration_high: list[Number]
     calibration_count: list[int]
+    smooth_score: list[Number]
+    smooth_observed: list[Number]
+    smooth_low: list[Number]
+    smooth_high: list[Number]
     histogram_edges: list[float]
     histogram_negative: list[int]
     histogram_positive: list[int]
@@ -204,7 +215,8 @@ class Change:
         difference: After less before, with an interval from paired replicates.
         p_value: Of no change; nan where none is computed.
         method: Of the p-value.
-        p_holm: Corrected for all tests of the audit.
+        p_holm: Corrected for all tests of the audit by Holm.
+        p_family: The same by how they depend on each other, where that is known.
     """
 
     before: Number
@@ -213,6 +225,7 @@ class Change:
     p_value: Number
     method: str
     p_holm: Number
+    p_family: Number
 
 
 @dataclass(frozen=True)
@@ -279,6 +292,7 @@ class AuditResult:
         gaps: {attribute: {metric: gap}}; information (ADF) is here too.
         effects: {attribute: {group: {metric: estimate}}} against the attribute's reference.
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
+        modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
             the ones to quote of the group with the largest effect.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
@@ -310,6 +324,7 @@ class AuditResult:
     gaps: dict[str, dict[str, Gap]]
     effects: dict[str, dict[str, dict[str, Estimate]]]
     adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
+    modelled_effects: dict[str, dict[str, dict[str, Estimate]]]
     simultaneous_effects: dict[str, dict[str, dict[str, Estimate]]]
     sensitivity: dict[str, dict[str, Sensitivity]]
     support: dict[str, dict[str, Support]]
@@ -334,9 +349,9 @@ class AuditResult:
 
         rows = [_row("", "", metric, e) for metric, e in self.overall.items()]
         for attribute in self.attributes:
-            for source in (self.by_group, self.effects, self.adjusted_effects):
+            sources = (self.by_group, self.effects, self.adjusted_effects, self.modelled_effects)
+            for source, suffix in zip(sources, ("", "", "_adjusted", "_modelled"), strict=True):
                 for group, found in source.get(attribute, {}).items():
-                    suffix = "_adjusted" if source is self.adjusted_effects else ""
                     rows += [_row(attribute, group, m, e, suffix) for m, e in found.items()]
             rows += [_row(attribute, "", m, gap.estimate) for m, gap in self.gaps.get(attribute, {}).items()]
         return pd.DataFrame(rows)

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 
+from fairdx.commands.interrupts import NOTHING, interruptible
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
+from fairdx.core.console import printable
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter, reporting
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from fairdx.auditing.result import AuditResult
 
 Texts = tuple[str, ...]
+
+GATE: Final = 3
+"""Exit status where a condition of `--fail-if` is true; no failure of the command itself has it."""
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:
@@ -109,7 +114,7 @@ class AuditRequest:
         None
     )
     fail_if: Annotated[
-        Texts, _option("Exit with 1 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
+        Texts, _option("Exit with 3 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
     ] = ()
     quiet: Annotated[bool, _option("Print nothing but what failed.", "--quiet")] = False
 
@@ -123,11 +128,12 @@ def add_audit(app: typer.Typer) -> None:
         Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
         """
         listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        failed = audit_file(AuditRequest(**listed))
+        with interruptible(NOTHING):
+            failed = audit_file(AuditRequest(**listed))
         for message in failed:
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{printable(message)}\n")
         if failed:
-            raise typer.Exit(1)
+            raise typer.Exit(GATE)
 
     signature = inspect.signature(AuditRequest)
     parameters = [
@@ -171,7 +177,7 @@ def audit_file(request: AuditRequest) -> list[str]:
         aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
         print_summary(result, request.out, stderr=aside)
     for message in [text for condition in conditions for text in condition.not_judged(result)]:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message)}\n")
     return [message for condition in conditions for message in condition.violations(result)]
 
 

@@ -3,7 +3,25 @@
 from collections.abc import Iterable
 from typing import Final
 
-BY_PROGRAMS: Final = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "None", "NULL", "null")
+BY_PROGRAMS: Final = (
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "NaT",
+    "None",
+    "NULL",
+    "null",
+    "#REF!",
+    "#VALUE!",
+    "#DIV/0!",
+    "#NAME?",
+    "#NULL!",
+    "#NUM!",
+)
 """What programs write in any column for a value that is missing, exactly so; a blank cell says it too."""
 
 BY_PEOPLE: Final = (

@@ -35,7 +35,6 @@ class Reporter:
     def __init__(
         self, title: str, total: int, *, unit: str = "steps", done: int = 0, enabled: bool = True
     ) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -45,18 +44,20 @@ class Reporter:
             TimeRemainingColumn,
         )
 
+        from fairdx.core.console import PlainConsole
+
         self._unit, self._first, self._shown = unit, done, False
         self._done: float = done
         self._start = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[scores]}", markup=False),
+            console=PlainConsole(stderr=True, wrap=True),
             disable=not enabled,
         )
         self._task = self._progress.add_task(title, total=total, completed=done, rate="", scores="")

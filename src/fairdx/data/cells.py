@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -201,6 +202,31 @@ def without_missing(
     return values.mask(missing), int(missing.sum())
 
 
+def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
+    """Find two words that a person would take for one.
+
+    Args:
+        words: Different words.
+
+    Returns:
+        The first two that are the same but for case, width, kinds of blanks and signs that are not seen.
+
+    Example:
+        >>> first_alike(["Male", "female", "male"])
+        ('Male', 'male')
+    """
+    seen: dict[str, str] = {}
+    for word in words:
+        shown = word
+        if not word.isascii():
+            known = unicodedata.normalize("NFKC", word)
+            shown = "".join(c for c in known if unicodedata.category(c) != "Cf")
+        before = seen.setdefault(" ".join(shown.casefold().split()), word)
+        if before != word:
+            return before, word
+    return None
+
+
 def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tuple[str, ...]:
     """Name the groups of an attribute whose every value is one.
 
@@ -213,9 +239,15 @@ def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tu
         The values in alphabetical order.
 
     Raises:
-        InputError: They are too many, or numbers to be divided.
+        InputError: They are too many, numbers to be divided, or two of them are one word.
     """
     names = tuple(sorted(map(str, values.dropna().unique())))
+    alike = first_alike(names)
+    if alike:
+        raise InputError(
+            f"{where}: {column!r} has the values {alike[0]!r} and {alike[1]!r}, which differ in case or in "
+            f"unseen signs alone: merge them, as {column}:first=a,A|second=b does in `prepare table`"
+        )
     numeric = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").notna().all()
     if numeric and len(names) > MOST_NUMBERS:
         raise InputError(

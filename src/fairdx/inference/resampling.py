@@ -149,8 +149,8 @@ def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iter
     # Binomials cost ten times a random integer: draw kinds of patients when these are few, else patients.
     by_kind = units.single or 10 * distinct <= patients
     chunk = max(1, min(n_replicates, _CHUNK_CELLS // max(distinct, width)))
-    vectors: Any = units.vectors.T.tocsr()
-    if vectors.nnz > _FULL * distinct * width and distinct * width <= _MOST_FULL:
+    vectors: Any = None if units.single else units.vectors.T.tocsr()
+    if vectors is not None and vectors.nnz > _FULL * distinct * width and distinct * width <= _MOST_FULL:
         vectors = vectors.toarray()
     for start in range(0, n_replicates, chunk):
         size = min(chunk, n_replicates - start)
@@ -158,7 +158,7 @@ def replicate(units: Units, n_replicates: int, rng: np.random.Generator) -> Iter
             weights = rng.multinomial(patients, units.multiplicity / patients, size=size)
         else:
             weights = _by_patient(units.multiplicity, size, rng)
-        if units.single:
+        if vectors is None:
             counts = np.zeros((size, width))
             counts[:, units.vectors.indices] = weights
             yield counts
@@ -172,7 +172,7 @@ def _by_patient(multiplicity: Ints, size: int, rng: np.random.Generator) -> Ints
     kind = np.repeat(np.arange(len(multiplicity)), multiplicity) if patients > len(multiplicity) else None
     weights = np.empty((size, len(multiplicity)), dtype=np.int64)
     for row in weights:
-        drawn = rng.integers(0, patients, size=patients, dtype=np.uint32)
+        drawn = rng.integers(0, patients, size=patients)  # as 64 bits, which are counted without a copy
         row[:] = np.bincount(drawn if kind is None else kind[drawn], minlength=len(multiplicity))
     return weights
 

@@ -1,6 +1,7 @@
 """How numbers are written on pages: one style per metric, the same in Python and in the page's script."""
 
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 
 from fairdx.metrics.definitions import METRICS
@@ -35,7 +36,7 @@ class Style:
         """Write a number without its unit."""
         if value is None or not isfinite(value):
             return UNDEFINED
-        text = f"{abs(value) * self.scale:.{self.digits}f}"
+        text = _fixed(abs(shortened(value)) * self.scale, self.digits)
         zero = float(text) == 0
         sign = MINUS if value < 0 and not zero else "+" if self.signed and not zero else ""
         return sign + text
@@ -50,6 +51,16 @@ class Style:
         """Write a number with its unit."""
         text = self(value)
         return text if text == UNDEFINED else f"{text}{self.unit}"
+
+
+def shortened(value: float) -> float:
+    """Seven significant digits, as the page's script gets them: far more than is shown."""
+    return float(f"{value:.7g}")
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Digits after the point, ties away from zero, as JavaScript's `toFixed` writes them."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
 
 
 PERCENT = Style(100, 1, unit="\u202f%")
