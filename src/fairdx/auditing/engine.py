@@ -1,16 +1,16 @@
 """The audit: every metric, gap, effect and test of anybody's predictions, with intervals by patient."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fairdx.auditing.assemble import audit_binary
 from fairdx.auditing.dependence import Shown
 from fairdx.auditing.design import MOST_CROSSED
 from fairdx.auditing.family import corrected
+from fairdx.auditing.images import Images
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
@@ -31,7 +31,7 @@ from fairdx.metrics.inputs import (
     to_scores,
     to_weights,
 )
-from fairdx.metrics.matching import order_of_scores, same_order
+from fairdx.metrics.matching import same_order
 from fairdx.metrics.positive import positive_place
 from fairdx.metrics.reliability import TEN, Bins
 from fairdx.metrics.scores import binary_truth, class_codes
@@ -177,7 +177,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         Note("limit", None, f"{name} has {size:,} groups, more than {MOST_CROSSED}, and is not audited.")
         for name, size in study.left_out.items()
     ]
-    images, zero = _Images(study, truth, scores, after, names, explore).weighted()
+    images, zero = Images(study, truth, scores, after, names, explore).weighted()
     notes += zero
     if truth.ndim == 2:
         return _multilabel(images, distinct_names(y_true, "y_true"), notes)
@@ -198,80 +198,6 @@ def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) ->
     ]
 
 
-@dataclass(frozen=True)
-class _Images:
-    """Images with their truth and scores, arrays of n rows; how the columns of both scores are named."""
-
-    study: Study
-    truth: NDArray[Any]
-    scores: Floats
-    after: Floats | None
-    names: tuple[list[str], list[str]]
-    explore: bool
-
-    def take(self, rows: NDArray[np.bool_]) -> "_Images":
-        """Some of them, (n,)."""
-        after = None if self.after is None else self.after[rows]
-        return replace(
-            self, study=self.study.take(rows), truth=self.truth[rows], scores=self.scores[rows], after=after
-        )
-
-    def matched(self, labels: list[str], what: str) -> "_Images":
-        """The same with the columns of scores in the order of the labels, where columns have names."""
-
-        def order(names: list[str]) -> list[int]:
-            return order_of_scores(labels, names or labels, positional=True, what=what)
-
-        after = None if self.after is None else self.after[:, order(self.names[1])]
-        return replace(self, scores=self.scores[:, order(self.names[0])], after=after)
-
-    def at(self, label: str) -> "_Images":
-        """The same at the threshold of one class or finding."""
-        return replace(self, study=self.study.at(label))
-
-    def decided(self, scores: Floats, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Decisions on the scores of some of the rows (n,)."""
-        points, study = self.study.thresholds, self.study
-        by_image = points.by_image(study.attributes)
-        return np.asarray(scores >= (points.default if by_image is None else by_image[rows]))
-
-    def column(self, k: int) -> "_Images":
-        """The same with one of the columns of scores."""
-        return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
-
-    def shown(self, truth: Truth, rows: NDArray[np.bool_] | None = None) -> Shown:
-        """What the audit of one column of scores is made of; `truth` and `rows` of all images."""
-        rows = np.ones(len(self.scores), dtype=np.bool_) if rows is None else rows
-        decided = self.decided(self.scores, np.ones_like(rows)).astype(np.int64)
-        return Shown(truth.full, decided, truth.label, self.scores, rows)
-
-    def weighted(self) -> tuple["_Images", list[Note]]:
-        """Those that have a weight above 0, and what is to be said about weights."""
-        weight = self.study.weight
-        if weight is None:
-            return self, []
-        kept, notes = self.take(weight > 0), []
-        if (left_out := int((weight <= 0).sum())) > 0:
-            notes.append(_note(f"{left_out:,} of {len(weight):,} images have the weight 0 and are left out."))
-        whose = "patients" if kept.study.settings.clustered else "images"
-        effective, n = kept.study.n_effective or 0.0, kept.study.n_patients
-        text = (
-            f"Images are weighted: {n:,} {whose} tell as much as {effective:,.0f} of equal weight (Kish's "
-            "effective sample size). Tests rest on scores and the bootstrap; nothing is permuted."
-        )
-        return kept, [*notes, _note(text)]
-
-    def labelled(self) -> tuple["_Images", list[Note]]:
-        """Those that have a label, and a caution if some have none."""
-        missing = is_missing(self.truth)
-        if not missing.any():
-            return self, []
-        if missing.all():
-            raise InputError("y_true is missing in every row; there is nothing to audit.")
-        text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
-        return self.take(~missing), [_note(text)]
-
-
 def _check(settings: Settings) -> None:
     for name in ("n_replicates", "n_permutations"):
         if getattr(settings, name) < 20:
@@ -280,7 +206,7 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
+def _binary(images: Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     _check_thresholds(images, [])
     label = binary_truth(images.truth, positive_class)
     names = to_codes(images.truth, "y_true").names
@@ -292,17 +218,17 @@ def _binary(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRes
     return corrected(result, images.study, [images.shown(Truth.of(label))])
 
 
-def _audited(images: _Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
+def _audited(images: Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
     """The audit of one column of scores, its p-values not yet corrected."""
     result = audit_binary(images.study, truth, images.scores, images.after, names, explore=images.explore)
     return replace(result, notes=notes)
 
 
-def _check_thresholds(images: _Images, labels: list[str]) -> None:
+def _check_thresholds(images: Images, labels: list[str]) -> None:
     images.study.thresholds.check(labels, images.study.attributes, second=images.after is not None)
 
 
-def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditResult:
+def _classes(images: Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     """One class for each image, and a column of scores for each class."""
     n_classes = images.scores.shape[1]
     codes = class_codes(images.truth, n_classes)
@@ -339,7 +265,7 @@ def _classes(images: _Images, positive_class: Any, notes: list[Note]) -> AuditRe
     return _finished(images.study, result, [*shown, together], notes)
 
 
-def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditResult:
+def _multilabel(images: Images, names: list[str], notes: list[Note]) -> AuditResult:
     """Several findings for each image, each audited on the images whose label is known."""
     truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
     if truth.shape != images.scores.shape:
@@ -373,7 +299,7 @@ def _multilabel(images: _Images, names: list[str], notes: list[Note]) -> AuditRe
     return _finished(images.study, result, [*shown, together], notes)
 
 
-def _shown_finding(column: _Images, truth: Floats) -> Shown:
+def _shown_finding(column: Images, truth: Floats) -> Shown:
     known = ~np.isnan(truth)
     return column.shown(Truth.of(np.where(known, truth, 0.0).astype(np.int64)), known)
 
@@ -397,7 +323,7 @@ def _combinations(rows: Ints) -> Ints:
     return code
 
 
-def _finding(images: _Images, truth: Floats, k: int, name: str) -> AuditResult:
+def _finding(images: Images, truth: Floats, k: int, name: str) -> AuditResult:
     known = ~np.isnan(truth)
     notes = []
     if not known.all():

@@ -410,9 +410,7 @@ def test_fuzzed_cells_are_read_as_they_are_or_refused(tmp_path_factory, rows, ta
     assert source.table["patient"].str.strip().ne("").all()
 
 
-@pytest.mark.parametrize(
-    "words", [("Male", "male"), ("f", "f\u200b"), ("ｆ", "f"), ("un  said", "un said")]
-)
+@pytest.mark.parametrize("words", [("Male", "male"), ("f", "f\u200b"), ("ｆ", "f"), ("un  said", "un said")])
 def test_groups_that_a_person_would_take_for_one_are_refused(tmp_path, words):
     lines = [f"{row}.png,p{row},{row % 2},{words[row % 2]}" for row in range(4)]
     (tmp_path / "t.csv").write_text("\n".join(["image,patient,ill,sex", *lines]) + "\n")
