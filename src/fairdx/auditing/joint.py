@@ -122,6 +122,8 @@ def _result(
         effects={},
         adjusted_effects={},
         simultaneous_effects={},
+        pooled={},
+        missing_bounds={},
         sensitivity={},
         modelled_effects={},
         support={},
