@@ -175,7 +175,7 @@ def line(name: str, dataset: PreparedDataset, folder: Path, seed: int) -> str:
     values = {
         "data": {"root": str(dataset.root)},
         "model": table,
-        "method": {"name": "fair_diagnosis", "epochs": 5, "batch_size": 64},
+        "method": {"name": "fair_diagnosis", "epochs": 10, "batch_size": 64},
         "evaluation": {"true_effect_patients": 500},
         "trainer": {"precision": "fp32"},
         "seed": seed,

@@ -13,8 +13,9 @@ import pytest
 
 from fairdx.auditing import read_predictions
 from fairdx.auditing.source import open_source
-from fairdx.auditing.table import MISSING_WORDS, read_table
+from fairdx.auditing.table import read_table
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_missing_words_are_the_same_in_every_form(frame, tmp_path):
         kept = read(path, missing=["01"])
         assert told(kept.sensitive_features["sex"])[:5] == ["F", "NA", "None", "null", "(missing)"]
         assert told(kept.sensitive_features["sex"])[-1] == "(missing)"
-    assert "NA" in MISSING_WORDS
+    assert "NA" in BY_PROGRAMS
 
 
 def test_missing_values_of_parquet(tmp_path):

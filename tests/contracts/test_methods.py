@@ -78,6 +78,8 @@ def test_a_few_steps_give_finite_named_losses_and_move_exactly_the_players(name,
             after = state(module)
             moved = [part for part in after if not torch.equal(after[part], before[key][part])]
             if key in learning:
+                if history[-1].get("note"):  # it leaves the model alone, and says why
+                    continue
                 names = {part for part, _ in module.named_parameters()} or set(before[key])
                 assert names & set(moved), f"{name}/{stage.name}: {key} did not learn"
             else:

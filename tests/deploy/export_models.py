@@ -7,7 +7,7 @@ from torch import nn
 
 from fairdx.models.card import ImageCard, MaskCard, ModelCard, Range
 from fairdx.models.contract import Contract
-from fairdx.models.corrections import Erasure, Shift, Transport
+from fairdx.models.corrections import Erasure, Head, LinearRule, Residual, Shift, Transport
 from fairdx.models.fair import FairModel, Mask
 from fairdx.models.networks import Diagnoser, Encoder, MaskGenerator
 from fairdx.models.sources import GivenModel, frozen_card, load_given
@@ -63,6 +63,17 @@ def random_correction(kind, features, classes=2):
         correction = Shift(features, 2, classes)
         correction.weight.normal_()
         correction.shift.normal_()
+    elif kind == "head":
+        correction = Head(features, classes)
+        correction.weight.normal_()
+    elif kind == "linear_rule":
+        correction = LinearRule(features, 2)
+        correction.weight.normal_()
+        correction.price.normal_()
+    elif kind == "residual":
+        correction = Residual(features, 5, 8)
+        for layer in (correction.project, correction.out):
+            nn.init.normal_(layer.weight)
     else:
         correction = Transport(features, 2, 11)
         correction.weight.normal_()

@@ -25,7 +25,7 @@ import fairdx.deploy.onnx_export
 from fairdx.core.errors import InputError
 from fairdx.deploy.comparison import TOLERANCE, noise
 from fairdx.deploy.export import FORMATS, Request, export
-from fairdx.models.card import CARD, RuleCard, read_card
+from fairdx.models.card import CARD, RealisationCard, RuleCard, read_card
 from fairdx.models.store import load_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,13 +94,32 @@ def test_torchscript_cannot_become_a_program_of_torch_export(tmp_path):
         export(Request(folder, "torch-export", trust=True))
 
 
-@pytest.mark.parametrize("correction", ["erasure", "shift", "transport"])
+@pytest.mark.parametrize("correction", ["erasure", "shift", "transport", "head", "linear_rule", "residual"])
 def test_every_correction_is_in_the_graph(tmp_path, correction):
     folder = models.store(tmp_path / "with", models.our_model(), mask=False, correction=correction)
     plain = models.store(tmp_path / "without", models.our_model(), mask=False)
     probability, _ = run_onnx(export(Request(folder, "onnx")).path, images(5))
     assert np.abs(probability - load_model(folder).scores(images(5))).max() < 1e-5
     assert np.abs(probability - load_model(plain).scores(images(5))).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch-export", "monai"])
+def test_views_are_in_the_graph(tmp_path, name):
+    folder = models.store(tmp_path / "with", models.our_model(), mask=False, views="turns")
+    plain = models.store(tmp_path / "without", models.our_model(), mask=False)
+    found = RUN[name](export(Request(folder, name)).path, images(5))[0]
+    assert np.abs(found - load_model(folder).scores(images(5))).max() < 1e-5
+    assert np.abs(found - load_model(plain).scores(images(5))).max() > 1e-3
+
+
+def test_a_mask_along_the_gradient_is_loaded_bit_for_bit_and_cannot_be_exported(tmp_path):
+    plan = RealisationCard(steps=2, levels=3)
+    pair = models.our_model()
+    folder = models.store(tmp_path / "model", pair, mask=False, correction="residual", realisation=plan)
+    first, again = load_model(folder).scores(images(5)), load_model(folder).scores(images(5))
+    np.testing.assert_array_equal(first, again)
+    with pytest.raises(InputError, match="follows the model's gradient"):
+        export(Request(folder, "onnx"))
 
 
 def test_temperature_is_in_the_graph_and_change_is_zero_without_a_mask(tmp_path):

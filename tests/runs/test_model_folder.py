@@ -17,6 +17,7 @@ from torch import nn
 import fairdx
 from fairdx.core.errors import InputError
 from fairdx.data.base import PreparedDataset
+from fairdx.methods import METHODS as REGISTERED
 from fairdx.models.card import read_card
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.store import load_model
@@ -59,8 +60,7 @@ def trained(small_phantom, folder, method, network=None, **changes):
 
 
 def _learns(method):
-    closed = ("vanilla", "concept_erasure", "score_shift", "optimal_transport", "guessed_transport")
-    return method not in closed
+    return "epochs" in REGISTERED[method].config_class.model_fields
 
 
 def predicted(folder, method):
@@ -69,10 +69,11 @@ def predicted(folder, method):
 
 
 METHODS = ("fair_diagnosis", "reweighting", "vanilla", "concept_erasure", "score_shift")
+BEHIND = ("corrector", "last_layer", "linear_post", "residual_head")
 TRANSPORTS = ("optimal_transport", "guessed_transport")
 
 
-@pytest.mark.parametrize("method", METHODS + TRANSPORTS)
+@pytest.mark.parametrize("method", METHODS + TRANSPORTS + BEHIND)
 @pytest.mark.parametrize("foreign", [False, True])
 def test_loaded_it_scores_as_in_the_predictions_table_bit_for_bit(
     method, foreign, small_phantom, tmp_path, network
@@ -92,6 +93,29 @@ def test_loaded_it_scores_as_in_the_predictions_table_bit_for_bit(
     np.testing.assert_array_equal(stored.decisions(pixels, groups), expected["decision"])
     np.testing.assert_array_equal(stored.scores(pixels / np.float32(255), groups), scores)
     assert stored.card.needs_group is (method == "optimal_transport")
+
+
+def test_a_corrector_that_leaves_the_model_alone_says_so_in_results_and_report(small_phantom, tmp_path):
+    from fairdx.runs.page import write_run_report
+
+    folder = trained(small_phantom, tmp_path / "run", "corrector")  # its 40 images or so show no gap
+    results = json.loads((folder / "results.json").read_text())
+    (note,) = results["notes"]
+    assert "the model is left alone" in note
+    assert "the model is left alone" in write_run_report(folder).read_text()
+    pairs = [predicted(folder, method)["score"].to_numpy() for method in ("vanilla", "corrector")]
+    np.testing.assert_allclose(*pairs, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "score_shift"])
+def test_views_are_loaded_as_they_were_measured_bit_for_bit(method, small_phantom, tmp_path):
+    folder = trained(small_phantom, tmp_path / "run", method, views="turns")
+    stored = load_model(folder)
+    test = small_phantom.task().indices("test")
+    scores = stored.scores(small_phantom.read(test))[:, 1]
+    np.testing.assert_array_equal(scores, predicted(folder, method)["score"])
+    stored.fair.views = "none"
+    assert np.abs(stored.scores(small_phantom.read(test))[:, 1] - scores).max() > 1e-6
 
 
 @pytest.fixture(scope="module")

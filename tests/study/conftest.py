@@ -82,7 +82,7 @@ class InstantRuns:
         self.fails = lambda settings: False
         self.interrupt_at = None
 
-    def __call__(self, settings, folder, *, resume, stages, phantoms, beside_vanilla):
+    def __call__(self, settings, folder, *, resume, stages, phantoms, beside_vanilla, hold):
         assert resume
         assert not beside_vanilla
         if self.interrupt_at == len(self.done):
@@ -99,7 +99,12 @@ class InstantRuns:
         results = {
             "seconds": 1.5,
             "kept_epochs": {"pretrain": 1},
-            "data": {"attribute": "sex", "reference": "male", "classes": ["no", "yes"]},
+            "data": {
+                "attribute": "sex",
+                "reference": "male",
+                "classes": ["no", "yes"],
+                "groups": ["female", "male"],
+            },
             "methods": {
                 name: {
                     "auroc": value,

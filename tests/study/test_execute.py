@@ -153,8 +153,11 @@ def test_a_setting_that_varies_is_a_column(runs, study_file, tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "not an address"),
-        ("postgresql://nobody:secret@127.0.0.1:1/none", r"cannot use the database .*:\*\*\*@127\.0\.0\.1"),
+        ("nonsense", "is not one as postgresql://"),
+        (
+            "postgresql://nobody:secret@127.0.0.1:1/none",
+            r"cannot use the database postgresql at 127\.0\.0\.1",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_used_is_named_without_its_password(

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fairdx.core.errors import InputError
+from fairdx.inference.visibility import within_chance
 from fairdx.methods.base import Player, Stage
 from fairdx.metrics.rates import approximate_diagnosis_fairness
 from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
@@ -13,7 +14,7 @@ from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, make_fabric
 from fairdx.models.scoring import predict
 from fairdx.training.augment import augment
-from fairdx.training.choice import better, within_chance
+from fairdx.training.choice import better
 from fairdx.training.fit import TrainingError, fit
 from fairdx.training.optimization import learning, schedule_factor
 

@@ -23,6 +23,7 @@ ADF = "approximate_diagnosis_fairness"
 GAP_RATES: dict[str, Callable[[Profile], Floats]] = {
     **{name: lambda p, make=make: make(2).rates(p.counts) for name, make in GAP_SHARES.items()},  # type: ignore[misc]
     "auroc_gap": lambda p: p.auc[..., None],
+    "average_precision_gap": lambda p: p.precision[..., None],
     "calibration_gap": lambda p: p.in_the_large[..., None],
 }
 """The rates (B, S, R) that each gap is the largest difference of."""
@@ -54,6 +55,7 @@ def changes(draws: Draws, compared: dict[str, Ints]) -> dict[str, dict[str, Chan
 def _overall(profile: Profile) -> dict[str, Floats]:
     return {
         "auroc": profile.auc[:, 0],
+        "average_precision": profile.precision[:, 0],
         "accuracy": tables.accuracies(profile.counts)[:, 0],
         "brier_score": profile.brier[:, 0],
     }
@@ -146,7 +148,8 @@ def _size(vector: Floats) -> Floats:
 
 def _with_delong(change: Change, sample: Sample) -> Change:
     try:
-        test = delong_test(sample.truth.label, *sample.scores, patients=sample.patient)
+        given = {"patients": sample.patient, "sample_weight": sample.weight}
+        test = delong_test(sample.truth.label, *sample.scores, **given)
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"

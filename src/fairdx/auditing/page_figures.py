@@ -6,7 +6,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from fairdx.auditing.result import AuditResult, Curves
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Curves
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import (
@@ -43,7 +44,7 @@ def forest(result: AuditResult, name: str) -> Figure:
         if METRICS[metric].unit == "nats":
             nats.append((METRICS[metric].abbreviation, gap.estimate))
         elif METRICS[metric].best == 0.0:
-            title = METRICS[metric].title + (" × 100" if metric == "auroc_gap" else "")
+            title = METRICS[metric].title + (" × 100" if style_of(metric) != POINTS else "")
             points.append((title, gap.estimate))
     for group, found in result.effects.get(name, {}).items():
         points.append((f"Direct effect, {group}", found["direct_effect"]))

@@ -63,7 +63,7 @@ def groups_table(about: Attribute, groups: Mapping[str, Mapping[str, Estimate]])
     """Performance within each group; small attributes have a column per group, others a row."""
     metrics = list(next(iter(groups.values())))
     caption = f"Every group of {about.name}; the smaller figures are intervals"
-    sizes = {g: Cell(integer(n), f"{integer(about.patients[g])} patients") for g, n in about.groups.items()}
+    sizes = {g: Cell(integer(n), _behind(about, g)) for g, n in about.groups.items()}
     if len(groups) <= GROUPS_AS_COLUMNS:
         rows = [Row(*described(m), [cell(m, groups[g][m]) for g in groups]) for m in metrics]
         return Grid(caption, ["Metric", *groups], [Row("Images", "", [sizes[g] for g in groups]), *rows])
@@ -73,6 +73,14 @@ def groups_table(about: Attribute, groups: Mapping[str, Mapping[str, Estimate]])
         for g, found in groups.items()
     ]
     return Grid(caption, head, by_group)
+
+
+def _behind(about: Attribute, group: str) -> str:
+    """How much the images of a group tell."""
+    told = f"{integer(about.patients[group])} patients"
+    if group in about.effective:
+        told += f", as {integer(round(about.effective[group]))} of equal weight"
+    return told
 
 
 def _cells(found: Mapping[str, Estimate]) -> list[Cell]:

@@ -99,6 +99,11 @@ class Program:
             InputError: The mask alone is asked for, and there is none.
         """
         image = (card.image.channels, card.image.size, card.image.size)
+        if fair.realisation is not None:
+            raise InputError(
+                f"method `{card.method}` was run with `realise`: its mask follows the model's gradient, "
+                "which no exported file has; run it without, and the same correction works on the score"
+            )
         if content == "model":
             outputs: dict[str, tuple[int, ...]] = {"probability": (len(card.classes),), "change": ()}
             return cls(Scoring(fair).eval(), content, image, outputs, card)

@@ -47,7 +47,7 @@ def _titles(explained: Explained) -> list[str]:
     for looked in explained.looked:
         name = looked.subject.name.replace("_", " ")
         titles += [f"{name}:\ndiagnosis", f"{name}:\ngroup"]
-    if explained.looked[-1].subject.fair.mask is not None:
+    if explained.looked[-1].subject.fair.changes_image:
         titles.append("mask")
     return titles
 
@@ -61,7 +61,7 @@ def _rows(explained: Explained, rows: Ints, origin: Sequence[str]) -> list[Row]:
     fair = explained.looked[-1].subject.fair
     with torch.no_grad():
         change = (fair.masked(image).float() - image).mean(1).double().cpu().numpy()
-    scale = float(np.quantile(np.abs(change), 0.999)) if fair.mask is not None else 0.0
+    scale = float(np.quantile(np.abs(change), 0.999)) if fair.changes_image else 0.0
     plain = image.double().cpu().numpy()
     made: list[Row] = []
     for i, row in enumerate(rows):
@@ -74,7 +74,7 @@ def _rows(explained: Explained, rows: Ints, origin: Sequence[str]) -> list[Row]:
         pictures = [to_pixels(plain[i])]
         for found in maps:
             pictures += [_laid(plain[i], found[name_], i) for name_ in (DIAGNOSIS, GROUP)]
-        if fair.mask is not None:
+        if fair.changes_image:
             pictures.append(diverging(change[i], scale))
         made.append((name, pictures))
     return made

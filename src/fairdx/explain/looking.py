@@ -95,7 +95,7 @@ class Looking:
             probe_sees=answers.probe_sees,
             counterfactual={name: self._counterfactual(name, one) for name, one in pairs.items()},
             sensitivity=self._sensitivity(answers) if self.phantom is None else {},
-            mask=None if self.subject.fair.mask is None else self._mask(),
+            mask=self._mask() if self.subject.fair.changes_image else None,
             left_out=left_out,
         )
         return Looked(self.subject, answers, evidence, pairs, found)

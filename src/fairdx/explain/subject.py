@@ -44,7 +44,12 @@ class Subject:
     def behind(self) -> FairModel:
         """The model without its mask: what takes masked images."""
         fair = self.fair
-        return FairModel(fair.model, correction=fair.correction, temperature=fair.temperature)
+        return FairModel(
+            fair.model,
+            correction=None if fair.realisation else fair.correction,
+            temperature=fair.temperature,
+            views=fair.views,
+        )
 
     def guess(self, image: Tensor, diagnosis: Diagnosis, label: Tensor) -> Tensor:
         """Returns logits of the group by d_Y, (N, groups), for masked images."""

@@ -17,10 +17,11 @@ from fairdx.core.errors import InputError
 from fairdx.core.registry import Registry
 from fairdx.data.base import Batch
 from fairdx.models.card import RuleCard
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.fair import FairModel
 from fairdx.models.networks import Discriminator
 from fairdx.models.runtime import derive_seed, isolated_rng
+from fairdx.models.views import Views
 
 Losses = dict[str, Tensor]
 """Named scalar terms of a loss; `total` is the one that is minimised."""
@@ -60,6 +61,8 @@ class Features(NamedTuple):
     """Y, shape (n,)."""
     group: NDArray[np.int64]
     """S, shape (n,)."""
+    patient: NDArray[np.int64] | None = None
+    """Whose image it is, as codes of shape (n,); None where every image is of another patient."""
 
 
 class Spec(NamedTuple):
@@ -94,6 +97,8 @@ class Player:
             of a stage can be, and it moves last; the others see the result detached.
         combine: Makes the direction of the step from two gradients, that of `total` and that of a second term
             `opponent`; without it the step follows `total` alone.
+        rates: All parameters of `modules` in groups for the optimizer, each with `params` and what differs
+            from the player's own `lr` and `weight_decay`; without it there is one group.
     """
 
     name: str
@@ -104,6 +109,7 @@ class Player:
     updates: int = 1
     through_shared: bool = False
     combine: Callable[[Gradients, Gradients], Gradients] | None = None
+    rates: Callable[[], list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,11 @@ class Stage:
         average: Names of the modules that are judged and kept as a moving average of their weights.
         average_decay: Weight of the past in that average, for each step.
         budget: See `choose`; a fraction.
-        solve: Fits the modules in closed form to what the diagnosis model makes of the training and of the
-            validation images; for stages without players and epochs.
-        features: The diagnosis model whose output `solve` sees.
+        solve: Fits the modules to what the diagnosis model makes of the training and of the validation
+            images, and may return what is to be recorded; for stages without players and epochs.
+        features: Makes what `solve` sees of images.
+        corrected: Makes logits of the same, where the modules change nothing that lies before it: images are
+            then not diagnosed again to judge them.
     """
 
     name: str
@@ -148,8 +156,9 @@ class Stage:
     average: tuple[str, ...] = ()
     average_decay: float = 0.99
     budget: float = 0.01
-    solve: Callable[[Features, Features], None] | None = None
-    features: DiagnosisModel | None = None
+    solve: Callable[[Features, Features], Mapping[str, Any] | None] | None = None
+    features: Callable[[Tensor], Diagnosis] | None = None
+    corrected: Callable[[Diagnosis], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Checks that the players can be played as described."""
@@ -175,7 +184,11 @@ class Stage:
 
 
 class MethodConfig(Config):
-    """Settings of a method; each has its own."""
+    """Settings that all methods have; each has its own beside them."""
+
+    views: Views = "none"
+    """Over which views of an image the finished model averages embedding and logits: `none`, `mirror` (it and
+    its mirror image) or `turns` (all eight, for images without an upright). A score costs as many passes."""
 
     def resolved(self, pretraining: Any) -> Self:
         """Returns the settings with what is left out filled in from those of stage 1.
@@ -229,7 +242,9 @@ class Method(ABC):
                 "trained; take one that leaves it as it is: " + ", ".join(sorted(_keeping()))
             )
         with isolated_rng(derive_seed(seed, "method")):
-            return cls(config, spec, model)
+            built = cls(config, spec, model)
+        built.fair.views = config.views
+        return built
 
     @abstractmethod
     def __init__(self, config: Any, spec: Spec, model: DiagnosisModel) -> None:

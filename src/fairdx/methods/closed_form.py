@@ -1,7 +1,8 @@
-"""What the methods have in common that are fitted in closed form to what a frozen model makes of images."""
+"""What the methods have in common that are fitted to what a frozen model makes of images."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from fairdx.core.errors import InputError
 from fairdx.methods.base import Features, Method, MethodConfig, Spec, Stage
@@ -43,17 +44,21 @@ class ClosedForm(Method):
             choose="last",
             config=self.config.model_dump(mode="json"),
             solve=self.solve,
-            features=self.model,
+            features=self.fair.plain,
+            corrected=None if self._correction.edits else self.fair.corrected,
         )
         return (stage,)
 
     @abstractmethod
-    def solve(self, train: Features, validation: Features) -> None:
+    def solve(self, train: Features, validation: Features) -> Mapping[str, Any] | None:
         """Fits the correction.
 
         Args:
             train: What the model makes of the training images, which it may have learnt by heart.
             validation: What it makes of the validation images.
+
+        Returns:
+            What is to be recorded of it, if anything.
         """
 
 

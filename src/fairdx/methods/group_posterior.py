@@ -14,23 +14,47 @@ PENALTY = 1e-2
 """Inverse penalty of the logistic regression on standardised embeddings."""
 
 
-def fit_posterior(correction: GroupPosterior, train: Features, validation: Features) -> NDArray[np.float64]:
-    """Fits the part of a correction that guesses the group, by logistic regression on training images.
+def fit_posterior(correction: GroupPosterior, images: Features) -> None:
+    """Fits the part of a correction that guesses the group, by logistic regression.
 
     Args:
         correction: Its `weight` and `bias` are set.
-        train: What the guess is fitted to.
-        validation: What it is applied to.
-
-    Returns:
-        P(S given E) of the validation images, shape (n, groups).
+        images: What the guess is fitted to.
 
     Raises:
         InputError: scikit-learn is not installed.
     """
-    assert train.embedding is not None
-    assert validation.embedding is not None
-    embedding, group = train.embedding, train.group
+    assert images.embedding is not None
+    weight, bias = linear_posterior(images.embedding, images.group, len(correction.weight))
+    correction.weight.copy_(torch.from_numpy(weight))
+    correction.bias.copy_(torch.from_numpy(bias))
+
+
+def probabilities(logit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax of the rows of logits (n, K)."""
+    scores = np.exp(logit - logit.max(1, keepdims=True))
+    found: NDArray[np.float64] = scores / scores.sum(1, keepdims=True)
+    return found
+
+
+def linear_posterior(
+    embedding: NDArray[np.float64], code: NDArray[np.int64], count: int, *, penalty: float = PENALTY
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fits P(code given E) by logistic regression on standardised embeddings.
+
+    Args:
+        embedding: E, shape (n, D).
+        code: What is guessed, from 0 to `count` - 1, shape (n,).
+        count: How many codes there are.
+        penalty: Inverse penalty of the regression.
+
+    Returns:
+        Weights, shape (count, D), and offsets, shape (count,), of logits; a code without images gets
+        an offset of -1e9.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
@@ -38,18 +62,15 @@ def fit_posterior(correction: GroupPosterior, train: Features, validation: Featu
             "guessing the group from the embedding needs scikit-learn; run `pip install 'fairdx[study]'`"
         ) from error
     mean, spread = embedding.mean(0), np.maximum(embedding.std(0), 1e-12)
-    known = np.unique(group)
-    fitted: Any = LogisticRegression(C=PENALTY, max_iter=5000).fit((embedding - mean) / spread, group)
-    weight, bias = fitted.coef_ / spread, fitted.intercept_ - fitted.coef_ @ (mean / spread)
+    known = np.unique(code)
+    standard = ((embedding - mean) / spread).astype(np.float32)  # half the memory, and time to spare
+    fitted: Any = LogisticRegression(C=penalty, max_iter=5000).fit(standard, code)
+    found, offset = fitted.coef_.astype(np.float64), fitted.intercept_.astype(np.float64)
+    weight, bias = found / spread, offset - found @ (mean / spread)
     if len(known) == 2:  # one row of log-odds
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-    full = np.zeros(correction.weight.shape)
+    full = np.zeros((count, embedding.shape[1]))
     full[known] = weight
-    offset = np.full(len(full), -1e9)  # a group without images is never guessed
-    offset[known] = bias
-    correction.weight.copy_(torch.from_numpy(full))
-    correction.bias.copy_(torch.from_numpy(offset))
-    scores = validation.embedding @ full.T + offset
-    scores = np.exp(scores - scores.max(1, keepdims=True))
-    found: NDArray[np.float64] = scores / scores.sum(1, keepdims=True)
-    return found
+    offsets = np.full(count, -1e9)  # one without images is never guessed
+    offsets[known] = bias
+    return full, offsets

@@ -9,6 +9,7 @@ from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
 from fairdx.methods.group_posterior import fit_posterior
+from fairdx.methods.out_of_fold import unseen
 from fairdx.methods.transport_maps import KNOTS, transport_maps
 from fairdx.models.corrections import Transport
 from fairdx.models.diagnosis import DiagnosisModel
@@ -50,10 +51,12 @@ class GuessedTransport(ClosedForm):
         super().__init__(config, spec, model, self.transport)
 
     def solve(self, train: Features, validation: Features) -> None:
-        """Fits the guess to training images and the maps to validation images, which the model never saw."""
-        fit_posterior(self.transport, train, validation)
-        odds = validation.logit[:, 1] - validation.logit[:, 0]
+        """Fits the guess to all images, and the maps to those that the model has not learnt."""
+        pool = unseen(train, validation)
+        fit_posterior(self.transport, pool.everything)
+        images = pool.images
+        odds = images.logit[:, 1] - images.logit[:, 0]
         groups, strength = self.spec.groups, self.config.strength
-        at, maps = transport_maps(odds, validation.label, validation.group, groups, strength=strength)
+        at, maps = transport_maps(odds, images.label, images.group, groups, strength=strength)
         self.transport.at.copy_(torch.from_numpy(at))
         self.transport.target.copy_(torch.from_numpy(maps))

@@ -3,11 +3,13 @@
 from functools import partial
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fairdx.core.config import Config
+from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import Losses, Player, Schedule, Spec, Stage
 from fairdx.models.information import JensenShannonCritic, jensen_shannon_score
@@ -34,6 +36,21 @@ class PretrainingConfig(Config):
     """Weight of the Jensen-Shannon term (Eqs. 5 and 6); not in the paper. 0 leaves the critic out."""
     schedule: Schedule = "cosine"
     """The paper has a step schedule (A.1)."""
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Of the head, which starts from random weights where the encoder does not; as the encoder's by
+    default."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each earlier layer of the encoder has the step size of the next one times this; below 1 for pretrained
+    weights, whose first layers are good already."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the embedding that the head does without, at random, while it learns."""
+    class_balance: bool = False
+    """Whether every class counts the same in the cross-entropy, however rare it is."""
+
+    @property
+    def layered(self) -> bool:
+        """Whether parts of the model have step sizes of their own."""
+        return self.layer_decay < 1 or self.head_learning_rate is not None
 
 
 def pretraining(config: PretrainingConfig, spec: Spec, *, seed: int) -> tuple[Diagnoser, Stage]:
@@ -59,7 +76,7 @@ def _untrained(config: PretrainingConfig, spec: Spec, seed: int) -> Diagnoser:
 def build_diagnoser(config: PretrainingConfig, spec: Spec) -> Diagnoser:
     """Builds encoder and head of stage 1."""
     encoder = Encoder(config.encoder, channels=spec.channels, size=spec.size, weights=config.weights)
-    return Diagnoser(encoder, spec.classes)
+    return Diagnoser(encoder, spec.classes, dropout=config.dropout)
 
 
 def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spec) -> Stage:
@@ -75,10 +92,13 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
     if config.mutual_information > 0:
         critic = modules["critic"] = JensenShannonCritic(spec.channels, diagnoser.encoder.features)
 
+    weights = _class_weights(spec) if config.class_balance else None
+
     def loss(batch: Batch, shared: Any) -> Losses:
         del shared
         diagnosis = diagnoser(batch.image)
-        losses = {"cross_entropy": cross_entropy(diagnosis.logit, batch.label)}
+        weight = None if weights is None else weights.to(batch.image.device)
+        losses = {"cross_entropy": cross_entropy(diagnosis.logit, batch.label, weight)}
         losses["total"] = losses["cross_entropy"]
         if critic is not None:
             # Before there is a mask, X~ is X; theta and omega both climb the bound (Eq. 6).
@@ -91,7 +111,23 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         result: Tensor = diagnoser(image).logit
         return result
 
-    player = Player("diagnoser", tuple(modules), loss, config.learning_rate, config.weight_decay)
+    def rates() -> list[dict[str, Any]]:
+        groups = diagnoser.rates(
+            config.learning_rate,
+            config.weight_decay,
+            head=config.head_learning_rate,
+            decay=config.layer_decay,
+        )
+        return groups if critic is None else [*groups, {"params": list(critic.parameters())}]
+
+    player = Player(
+        "diagnoser",
+        tuple(modules),
+        loss,
+        config.learning_rate,
+        config.weight_decay,
+        rates=rates if config.layered else None,
+    )
     return Stage(
         name="pretrain",
         modules=modules,
@@ -103,3 +139,15 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         config=config.model_dump(mode="json"),
         schedule=config.schedule,
     )
+
+
+def _class_weights(spec: Spec) -> Tensor:
+    """Returns N / (classes * n_y) for each class y: weights with mean 1 over the training images.
+
+    Raises:
+        InputError: The numbers of training images are not known, or a class has none.
+    """
+    counts = [sum(row) for row in spec.counts]
+    if not counts or 0 in counts:
+        raise InputError("`model.class_balance` needs training images of every class")
+    return torch.tensor([sum(counts) / (len(counts) * count) for count in counts])

@@ -3,9 +3,9 @@
 Stage 1 is run all the same: what it leaves is `vanilla`, beside which every method is measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from fairdx.methods.base import Method, MethodConfig, Player, Schedule, Spec, St
 from fairdx.methods.pretraining import PretrainingConfig
 from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.fair import FairModel
+from fairdx.models.networks import Diagnoser
 
 Choice = Literal["auroc", "last"]
 """The epoch that is kept: the one with the highest validation AUROC, as in stage 1, or the last."""
@@ -37,12 +38,19 @@ class RetrainingConfig(MethodConfig):
     """Of the diagnosis model."""
     schedule: Schedule | None = None
     """Of all step sizes."""
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Of the head."""
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    """Each earlier layer's step size, in units of the next one's."""
     choose: Choice = "auroc"
     """The epoch that is kept."""
 
     def resolved(self, pretraining: PretrainingConfig) -> Self:
         """Returns the settings with what is left out as in stage 1."""
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "schedule")
+        names = (
+            *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule"),
+            *("head_learning_rate", "layer_decay"),
+        )
         missing = {name: getattr(pretraining, name) for name in names if getattr(self, name) is None}
         return self.model_copy(update=missing)
 
@@ -87,7 +95,27 @@ class Retraining(Method):
         rate, decay = self.config.learning_rate, self.config.weight_decay
         assert rate is not None
         assert decay is not None
-        return Player("retrained", ("retrained",), learning_rate=rate, weight_decay=decay, **changes)
+        return Player(
+            "retrained",
+            ("retrained",),
+            learning_rate=rate,
+            weight_decay=decay,
+            rates=self._rates(),
+            **changes,
+        )
+
+    def _rates(self) -> Callable[[], list[dict[str, Any]]] | None:
+        """The step sizes of the layers, of a model that is ours."""
+        config, model = self.config, self.retrained
+        layered = config.head_learning_rate is not None or (config.layer_decay or 1) < 1
+        if not layered or not isinstance(model, Diagnoser):
+            return None
+        return lambda: model.rates(
+            cast(float, config.learning_rate),
+            cast(float, config.weight_decay),
+            head=config.head_learning_rate,
+            decay=config.layer_decay or 1.0,
+        )
 
     def _stage(
         self, name: str, players: tuple[Player, ...], modules: Mapping[str, nn.Module], **changes: Any

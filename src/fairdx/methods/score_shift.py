@@ -10,6 +10,7 @@ from pydantic import Field
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
 from fairdx.methods.group_posterior import fit_posterior
+from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Shift
 from fairdx.models.diagnosis import DiagnosisModel
 
@@ -47,10 +48,11 @@ class ScoreShift(ClosedForm):
         super().__init__(config, spec, model, self.shift)
 
     def solve(self, train: Features, validation: Features) -> None:
-        """Fits the guess to training images and the shift to validation images, which the model never saw."""
-        fit_posterior(self.shift, train, validation)
-        groups = self.spec.groups
-        shift = group_shift(validation.logit, validation.label, validation.group, groups)
+        """Fits the guess to all images, and the shift to those that the model has not learnt."""
+        pool = unseen(train, validation)
+        fit_posterior(self.shift, pool.everything)
+        images = pool.images
+        shift = group_shift(images.logit, images.label, images.group, self.spec.groups)
         self.shift.shift.copy_(torch.from_numpy(-self.config.strength * shift))
 
 

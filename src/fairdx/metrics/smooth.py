@@ -41,7 +41,13 @@ class SmoothCurve:
 
 
 def smooth_calibration(
-    scores: Floats, place: Ints, label: Ints, patient: Ints | None, level: float = 0.95
+    scores: Floats,
+    place: Ints,
+    label: Ints,
+    patient: Ints | None,
+    level: float = 0.95,
+    *,
+    weight: Floats | None = None,
 ) -> SmoothCurve:
     """The curve of one group.
 
@@ -51,15 +57,17 @@ def smooth_calibration(
         label: 0 or 1, shape (n,).
         patient: Patient codes, shape (n,); images are independent if None.
         level: Nominal coverage of the band at each score.
+        weight: What each image counts, shape (n,); 1 if None. Give patient codes beside it.
 
     Returns:
         The curve and its band. With patients Student's t takes the place of the normal distribution.
     """
     from scipy.special import stdtrit
 
-    positive = np.bincount(place, weights=label, minlength=len(scores)).astype(float)
-    total = np.bincount(place, minlength=len(scores)).astype(float)
-    if min(positive.sum(), total.sum() - positive.sum()) < FEWEST or (total > 0).sum() < 2:
+    counted = np.ones(len(label)) if weight is None else weight
+    positive = np.bincount(place, weights=label * counted, minlength=len(scores))
+    total = np.bincount(place, weights=counted, minlength=len(scores))
+    if min(label.sum(), len(label) - label.sum()) < FEWEST or (total > 0).sum() < 2:
         nothing = np.zeros(0)
         return SmoothCurve(nothing, nothing, nothing, nothing)
     cumulative = np.cumsum(total) / total.sum()
@@ -70,7 +78,7 @@ def smooth_calibration(
     beta = fit_logistic(design, np.stack([total - positive, positive], axis=1))
     p = expit(design @ beta)
     bend = np.linalg.pinv((design * (total * p * (1 - p))[:, None]).T @ design)
-    residual = label - p[place]
+    residual = counted * (label - p[place])
     n = len(label) if patient is None else len(np.unique(patient))
     if patient is None:
         squares = np.bincount(place, weights=residual**2, minlength=len(scores))

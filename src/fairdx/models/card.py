@@ -40,6 +40,10 @@ class ImageCard(Config):
     """Significant bits of 16-bit grey PNGs."""
     window: tuple[float, float] | None = None
     """Centre and width of the DICOM window; the file's own by default."""
+    frame: int | None = None
+    """Which frame of files with several, or slice of a volume, from 1; such files are refused by default."""
+    lenient: bool = False
+    """Whether a JPEG with odd bytes behind its last pixel is taken, with a warning."""
 
 
 class FrozenCard(Config):
@@ -75,6 +79,15 @@ class MaskCard(Config):
     """Channels of the generator at half resolution."""
     depth: int
     """Number of further halvings."""
+
+
+class RealisationCard(Config):
+    """How a corrected score becomes a mask."""
+
+    steps: int
+    """Steps along the gradient."""
+    levels: int
+    """Largest change of a value, in grey levels."""
 
 
 class RuleCard(Config):
@@ -154,6 +167,10 @@ class ModelCard(Config):
     """The model behind the mask."""
     mask: MaskCard | None = None
     """The mask in front of it, if any."""
+    views: Literal["none", "mirror", "turns"] = "none"
+    """Views of an image over which the frozen model's embedding and logits are averaged."""
+    realisation: RealisationCard | None = None
+    """How the correction becomes a mask, where it does: such a model needs gradients when it is used."""
     correction: dict[str, Any] | None = None
     """What is changed between embedding and score, if anything: its kind and shape."""
     rule: RuleCard | None = None

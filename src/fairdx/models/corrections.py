@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.fair import Correction
@@ -127,5 +127,129 @@ class Transport(GroupPosterior):
         return torch.stack([torch.zeros_like(found), found], dim=1)
 
 
-CORRECTIONS: Final[dict[str, type[Correction]]] = {"erasure": Erasure, "shift": Shift, "transport": Transport}
+class Head(Correction):
+    """Another linear head on the embedding, in place of the model's own.
+
+    Args:
+        features: Length of the embedding, D.
+        classes: Number of classes.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(classes, features))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def shape(self) -> dict[str, Any]:
+        """Returns kind and sizes."""
+        classes, features = self.weight.shape
+        return {"kind": "head", "features": features, "classes": classes}
+
+    def forward(self, diagnosis: Diagnosis) -> Tensor:
+        """Returns the head's class logits (N, classes)."""
+        assert diagnosis.embedding is not None
+        return diagnosis.embedding @ self.weight.T + self.bias
+
+
+class Residual(Correction):
+    """Log-odds plus what a small network makes of them and of linear functions of the embedding.
+
+    u = clip(A [odds, E] + a), odds + B tanh(C u + c) + b. What lies outside of anything that was seen is
+    treated as its edge.
+
+    Args:
+        features: Length of the embedding, D.
+        inputs: Length of u.
+        width: Hidden units.
+
+    Attributes:
+        limit: How large the entries of u can be.
+    """
+
+    limit: Tensor
+
+    def __init__(self, features: int, inputs: int, width: int) -> None:
+        super().__init__()
+        self.features, self.inputs, self.width = features, inputs, width
+        self.project = nn.Linear(features + 1, inputs)
+        self.hidden = nn.Linear(inputs, width)
+        self.out = nn.Linear(width, 1)
+        self.register_buffer("limit", torch.full((), 4.0))
+        for layer in (self.project, self.out):  # by itself it changes nothing
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def shape(self) -> dict[str, Any]:
+        """Returns kind and sizes."""
+        return {"kind": "residual", "features": self.features, "inputs": self.inputs, "width": self.width}
+
+    def seen(self, embedding: Tensor, odds: Tensor) -> Tensor:
+        """Returns u, shape (N, inputs), of embeddings (N, D) and log-odds (N,)."""
+        u: Tensor = self.project(torch.cat([odds[:, None], embedding], dim=1))
+        return torch.minimum(torch.maximum(u, -self.limit), self.limit)
+
+    def change(self, u: Tensor) -> Tensor:
+        """Returns what is added to the log-odds, (N,)."""
+        added: Tensor = self.out(torch.tanh(self.hidden(u)))
+        return added[:, 0]
+
+    def forward(self, diagnosis: Diagnosis) -> Tensor:
+        """Returns corrected logits (N, 2): 0 and the log-odds."""
+        assert diagnosis.embedding is not None
+        odds = diagnosis.logit[:, 1] - diagnosis.logit[:, 0]
+        found = odds + self.change(self.seen(diagnosis.embedding, odds))
+        return torch.stack([torch.zeros_like(found), found], dim=1)
+
+
+class LinearRule(Correction):
+    """P(Y = 1 given E) less sum over y of what each group's share in P(S, y given E) weighs.
+
+    The cells of P(S, Y given E) are in the order s * 2 + y.
+
+    Args:
+        features: Length of the embedding, D.
+        groups: Number of groups, K.
+
+    Attributes:
+        weight: Of the linear model of the cells, shape (2 K, D).
+        bias: Of the cells, shape (2 K,).
+        price: Subtracted for each cell in proportion to its probability, shape (2 K,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    price: Tensor
+
+    def __init__(self, features: int, groups: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(2 * groups, features))
+        self.register_buffer("bias", torch.zeros(2 * groups))
+        self.register_buffer("price", torch.zeros(2 * groups))
+
+    def shape(self) -> dict[str, Any]:
+        """Returns kind and sizes."""
+        cells, features = self.weight.shape
+        return {"kind": "linear_rule", "features": features, "groups": cells // 2}
+
+    def forward(self, diagnosis: Diagnosis) -> Tensor:
+        """Returns logits (N, 2) of the value of the rule, taken as a probability."""
+        assert diagnosis.embedding is not None
+        cells = (diagnosis.embedding @ self.weight.T + self.bias).softmax(1)
+        value = cells[:, 1::2].sum(1) - cells @ self.price
+        # Beyond 0 and 1 the order has to stay: 5 x - 2.5 is the logit's tangent in the middle, near enough.
+        found = 5 * value - 2.5
+        return torch.stack([torch.zeros_like(found), found], dim=1)
+
+
+CORRECTIONS: Final[dict[str, type[Correction]]] = {
+    "erasure": Erasure,
+    "shift": Shift,
+    "transport": Transport,
+    "head": Head,
+    "residual": Residual,
+    "linear_rule": LinearRule,
+}
 """By their kind on a card."""

@@ -1,12 +1,16 @@
 """The fair model: a mask in front of a diagnosis model, a correction behind it, or either alone."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, full_precision
 from fairdx.models.networks import MaskGenerator, apply_mask
+from fairdx.models.realised import Realisation, log_odds, realised
+from fairdx.models.views import Views, averaged
 
 
 class Mask(nn.Module):
@@ -60,6 +64,9 @@ class FairModel(nn.Module):
         mask: What is added to the image, if anything.
         correction: What is changed after the embedding, if anything.
         temperature: Logits are divided by it.
+        views: Views of an image over which embedding and logits of `model` are averaged.
+        realisation: How the correction becomes a mask: what is diagnosed is then the masked image, by `model`
+            alone. Without it the correction works behind the model.
     """
 
     def __init__(
@@ -69,17 +76,44 @@ class FairModel(nn.Module):
         mask: Mask | None = None,
         correction: Correction | None = None,
         temperature: float = 1.0,
+        views: Views = "none",
+        realisation: Realisation | None = None,
     ) -> None:
         super().__init__()
         self.model, self.mask, self.correction = model, mask, correction
-        self.temperature = temperature
+        self.temperature, self.views, self.realisation = temperature, views, realisation
+
+    @property
+    def changes_image(self) -> bool:
+        """Whether the diagnosis model is shown another image than it is given."""
+        return self.mask is not None or self.realisation is not None
 
     def masked(self, image: Tensor) -> Tensor:
         """Returns what the diagnosis model is shown: X~, or the image itself."""
-        if self.mask is None:
-            return image
-        masked: Tensor = self.mask(image)
-        return masked
+        masked: Tensor = image if self.mask is None else self.mask(image)
+        if self.realisation is None:
+            return masked
+        return realised(self.model, masked, self._target(masked), self.realisation)
+
+    def plain(self, image: Tensor) -> Diagnosis:
+        """Returns what the diagnosis model itself makes of images, averaged over their views."""
+        return averaged(self.model, image, self.views)
+
+    def corrected(self, plain: Diagnosis) -> Tensor:
+        """Returns the logits that the correction makes of `plain`; of one that changes no embedding."""
+        if self.correction is None:
+            return plain.logit
+        with full_precision(plain.logit):
+            found: Tensor = self.correction(plain)
+        return found
+
+    def _target(self, image: Tensor) -> Callable[[Diagnosis], Tensor]:
+        """The log-odds that the correction asks for; with one view, of the pass that is made anyway."""
+        if self.views == "none":
+            return lambda found: log_odds(self.corrected(found))
+        with torch.no_grad():
+            wanted = log_odds(self.corrected(self.plain(image)))
+        return lambda _: wanted
 
     def diagnose(self, image: Tensor) -> Diagnosis:
         """Returns embedding and logits of images (N, C, H, W) in [0, 1]."""
@@ -96,10 +130,9 @@ class FairModel(nn.Module):
 
     def _behind_mask(self, masked: Tensor) -> Diagnosis:
         correction = self.correction
-        if correction is None:
+        if self.realisation is not None:
             found: Diagnosis = self.model(masked)
-        else:
-            found = self.model(masked, edit=correction.edit if correction.edits else None)
-            with full_precision(masked):
-                found = found._replace(logit=correction(found))
-        return found
+            return found
+        edit = correction.edit if correction is not None and correction.edits else None
+        found = averaged(self.model, masked, self.views, edit)
+        return found._replace(logit=self.corrected(found))

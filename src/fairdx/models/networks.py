@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import timm
 import torch
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, pixel_unshuffle, silu
 
@@ -55,7 +56,13 @@ class Encoder(nn.Module):
             options["img_size"] = size
         if weights not in (None, "pretrained"):
             options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
-        self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        try:
+            self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        except RuntimeError as error:
+            if weights in (None, "pretrained"):
+                raise
+            problem = str(error).splitlines()[-1].strip()
+            raise InputError(f"{weights} does not hold the weights of {name}: {problem}") from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
         self.features = int(cast(int, self.backbone.num_features))
@@ -116,12 +123,14 @@ class Diagnoser(DiagnosisModel):
     Args:
         encoder: f_theta.
         classes: Number of classes of the label.
+        dropout: Share of the embedding that is left out at random while it learns.
     """
 
-    def __init__(self, encoder: Encoder, classes: int = 2) -> None:
+    def __init__(self, encoder: Encoder, classes: int = 2, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.features, classes)
+        self.dropout = nn.Dropout(dropout)
         self.features = encoder.features
 
     def forward(self, image: Tensor, edit: Edit | None = None) -> Diagnosis:
@@ -129,8 +138,32 @@ class Diagnoser(DiagnosisModel):
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
         with full_precision(image):
-            embedding = embedding.float() if edit is None else edit(embedding.float())
-            return Diagnosis(embedding, self.head(embedding))
+            if edit is not None:
+                embedding = edit(embedding.float())
+            return Diagnosis(embedding, self.head(self.dropout(embedding.float())))
+
+    def rates(
+        self, learning_rate: float, weight_decay: float, *, head: float | None, decay: float
+    ) -> list[dict[str, Any]]:
+        """Returns all parameters in groups for an optimizer, each with its own step size.
+
+        Args:
+            learning_rate: Of the encoder's last layers.
+            weight_decay: Of weights; biases and norms have none.
+            head: Step size of the head; as that of the encoder's last layers by default.
+            decay: Each earlier layer of the encoder has the step size of the next one times this (Clark et
+                al., "ELECTRA", ICLR 2020).
+        """
+        groups = param_groups_layer_decay(self.encoder.backbone, weight_decay, layer_decay=decay)
+        made = [
+            {
+                "params": group["params"],
+                "lr": learning_rate * group["lr_scale"],
+                "weight_decay": group["weight_decay"],
+            }
+            for group in groups
+        ]
+        return [*made, {"params": list(self.head.parameters()), "lr": head or learning_rate}]
 
 
 class MaskGenerator(nn.Module):

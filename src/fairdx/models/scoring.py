@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairdx.core.progress import Reporter
+from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.loading import TaskImages, to_unit_range
 
 BATCH: Final = 512
@@ -69,6 +70,59 @@ def blocks_of(
     """
     for start in range(0, len(indices), size):
         yield images.dataset.read(indices[start : start + size])
+
+
+class Seen(NamedTuple):
+    """What a diagnosis model makes of images, kept to be looked at again."""
+
+    embedding: NDArray[np.float32] | None
+    """E, shape (n, D); None where the model shows none."""
+    logit: NDArray[np.float32]
+    """Class logits, shape (n, classes)."""
+
+
+def diagnose(
+    diagnosis: Callable[[Tensor], Diagnosis], images: TaskImages, indices: NDArray[np.int64], place: Place
+) -> Seen:
+    """Diagnoses images in order.
+
+    Args:
+        diagnosis: Maps images (N, C, H, W) in [0, 1] to embedding and logits.
+        images: Where the images are.
+        indices: Which of them, shape (n,); at least one.
+        place: Device and precision.
+    """
+
+    def columns(image: Tensor) -> tuple[Tensor, ...]:
+        found = diagnosis(image)
+        return (found.logit,) if found.embedding is None else (found.logit, found.embedding)
+
+    logit, *rest = apply(columns, blocks_of(images, indices), place)
+    return Seen(rest[0].astype(np.float32) if rest else None, logit.astype(np.float32))
+
+
+def predict_seen(corrected: Callable[[Diagnosis], Tensor], seen: Seen, place: Place) -> NDArray[np.float64]:
+    """Scores images by what a model made of them: the scores of `predict`, bit for bit.
+
+    Args:
+        corrected: Maps embedding and logits to class logits (N, classes).
+        seen: What the model made of the images.
+        place: Device and precision.
+
+    Returns:
+        Class probabilities, shape (n, classes).
+    """
+
+    def tensor(values: NDArray[np.float32], start: int) -> Tensor:
+        return torch.from_numpy(values[start : start + BATCH]).to(place.device)
+
+    parts = []
+    with torch.inference_mode(), place.autocast():
+        for start in range(0, len(seen.logit), BATCH):
+            embedding = None if seen.embedding is None else tensor(seen.embedding, start)
+            logit = corrected(Diagnosis(embedding, tensor(seen.logit, start)))
+            parts.append(logit.float().softmax(1).cpu())
+    return torch.cat(parts).double().numpy()
 
 
 def predict(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fairdx.core.errors import InputError, writing_to
-from fairdx.core.files import replace_whole
+from fairdx.core.files import write_whole
 from fairdx.models.card import (
     CARD,
     CORRECTION_WEIGHTS,
@@ -31,6 +31,7 @@ from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.fair import Correction, FairModel, Mask
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.networks import Diagnoser, Encoder, MaskGenerator
+from fairdx.models.realised import Realisation
 from fairdx.models.rules import changed_scores, decided
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.scoring import BATCH, Place, apply
@@ -66,7 +67,7 @@ def save_model(folder: Path, fair: FairModel, card: ModelCard) -> ModelCard:
         (folder / CARD).unlink(missing_ok=True)
         for name, module in parts.items():
             state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            replace_whole(folder / name, lambda path, state=state: save_file(state, path))  # type: ignore[misc]
+            write_whole(folder / name, save(state))
         return write_card(folder, card.model_copy(update={"files": dict.fromkeys(parts, "")}))
 
 
@@ -133,8 +134,14 @@ def load_model(
     place = model_folder(Path(folder))
     card = read_card(place)
     model = _frozen(place, card, trust=trust, source=source, network=network)
+    plan = card.realisation
     fair = FairModel(
-        model, mask=_mask(place, card), correction=_correction(place, card), temperature=card.temperature
+        model,
+        mask=_mask(place, card),
+        correction=_correction(place, card),
+        temperature=card.temperature,
+        views=card.views,
+        realisation=None if plan is None else Realisation(plan.steps, plan.levels),
     )
     fabric = make_fabric(TrainerSettings(precision=card.precision))
     fair.to(fabric.device).to(memory_format=torch.channels_last)

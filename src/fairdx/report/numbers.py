@@ -71,12 +71,18 @@ NATS = Style(1, 5, unit=" nats")
 
 _OTHERS = {
     "auroc": DECIMAL,
+    "average_precision": DECIMAL,
     "brier_score": DECIMAL,
+    "net_benefit": DECIMAL,
     "expected_calibration_error": DECIMAL,
     "calibration_slope": Style(digits=2),
     "calibration_intercept": Style(digits=2, signed=True),
     "auroc_gap": DECIMAL,
+    "average_precision_gap": DECIMAL,
     "equity_scaled_auroc": DECIMAL,
+    "demographic_parity_ratio": DECIMAL,
+    "equal_opportunity_ratio": DECIMAL,
+    "equalized_odds_ratio": DECIMAL,
 }
 
 

@@ -14,7 +14,7 @@ from fairdx.core.files import write_whole
 from fairdx.data.base import Meta
 from fairdx.methods import Method
 from fairdx.methods.pretraining import PretrainingConfig
-from fairdx.models.card import FrozenCard, ImageCard, MaskCard, ModelCard, Range
+from fairdx.models.card import FrozenCard, ImageCard, MaskCard, ModelCard, Range, RealisationCard
 from fairdx.models.fair import FairModel, Mask
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.runtime import precision_of
@@ -55,6 +55,7 @@ def save_run_model(
         logger.warning("method `%s` draws lots and cannot be deployed: there is no model folder", name)
         return None
     task, figures = current.images.task, measured[name].figures
+    plan = method.fair.realisation
     card = ModelCard(
         fairdx=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,6 +70,8 @@ def save_run_model(
         threshold_chosen_on=figures["threshold_chosen_on"],
         precision=precision_of(current.settings.trainer),
         temperature=method.fair.temperature,
+        views=method.fair.views,
+        realisation=None if plan is None else RealisationCard(steps=plan.steps, levels=plan.levels),
         frozen=_frozen_card(current, method),
         mask=None if method.fair.mask is None else _mask_card(method.fair.mask),
         correction=None if method.fair.correction is None else method.fair.correction.shape(),
@@ -83,7 +86,8 @@ def save_run_model(
 
 
 def _image_card(meta: Meta) -> ImageCard:
-    form = {key: meta.policies[key] for key in ("geometry", "bits", "window") if key in meta.policies}
+    kept = ("geometry", "bits", "window", "frame", "lenient")
+    form = {key: meta.policies[key] for key in kept if key in meta.policies}
     return ImageCard(size=meta.size, channels=meta.channels, **form)
 
 

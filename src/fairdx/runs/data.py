@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,18 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from fairdx.core.errors import InputError
-from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.split import SPLITS
+from fairdx.data.task import Task
+from fairdx.data.verify import verified
 from fairdx.methods import Spec
 from fairdx.models.loading import TaskImages
 from fairdx.runs.results import Data
 from fairdx.runs.settings import DataSettings, RunSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,16 @@ def open_data(settings: RunSettings, folder: Path, phantoms: Path | None, fabric
         phantom: Phantom | None = Phantom(data.phantom)
         name = f"phantom-{_hash(data.phantom)[:12]}"
         rendered = folder / "phantom" if phantoms is None else phantoms / name
-        dataset = prepare(
-            Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None
-        )
+        prepare(Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None)
+        dataset = verified(rendered)
     else:
-        dataset = PreparedDataset.open(data.root)
+        dataset = verified(data.root)
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     task = _task(dataset, data)
     reference = _reference(settings, task.group_names)
     _check_splits(task, reference, dataset.root)
+    _check_training(task, settings, fabric.world_size, dataset.root)
     return RunData(settings, TaskImages(dataset, task), fabric, phantom, reference)
 
 
@@ -100,6 +105,33 @@ def _check_splits(task: Task, reference: str, root: Path) -> None:
         raise InputError(
             f"{root} has test images of the groups {', '.join(sorted(tested))} only; two are needed, and the "
             f"reference {reference} among them"
+        )
+
+
+def _check_training(task: Task, settings: RunSettings, processes: int, root: Path) -> None:
+    """Finds out before the first stage whether the last one will have full batches and several groups."""
+    train = task.indices("train")
+    share = len(train) // processes
+    for table, config in (("model", settings.model), ("method", settings.method)):
+        batch = getattr(config, "batch_size", None) or 0
+        if batch > share:
+            raise InputError(
+                f"`{table}.batch_size` is {batch}, and {root} has {len(train)} usable training images for "
+                f"{processes} {'process' if processes == 1 else 'processes'}: give {share} or less"
+            )
+    seen = {task.group_names[code] for code in task.group[train]}
+    missing = [name for name in task.group_names if name not in seen]
+    if len(seen) < 2 and settings.method_name != "vanilla":
+        raise InputError(
+            f"every training image of {root} is of the group {', '.join(seen)} of {task.attribute_name}: no "
+            "method can learn to be fair to a group that it never sees"
+        )
+    if missing:
+        logger.warning(
+            "%s has no training image of %s %s: what is learnt says nothing of it",
+            root,
+            task.attribute_name,
+            ", ".join(missing),
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairdx.auditing.evaluate import evaluate
 from fairdx.data.phantom.findings import FINDINGS
+from fairdx.data.split import Split
 from fairdx.methods.base import Rule, Scores
 from fairdx.metrics.causal import direct_effect
 from fairdx.metrics.threshold import youden_threshold
@@ -23,6 +24,8 @@ from fairdx.runs.data import RunData
 logger = logging.getLogger(__name__)
 
 Logits = Callable[[Tensor], Tensor]
+ScoresOf = Callable[[NDArray[np.int64]], Scores]
+"""Scores images of the data set by their indices."""
 Decide = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 """What a model decides of images."""
 
@@ -51,7 +54,14 @@ class Measured:
     rule: Rule | None
 
 
-def measure(current: RunData, name: str, logits: Logits, adjust: Adjust | None = None) -> Measured:
+def measure(
+    current: RunData,
+    name: str,
+    logits: Logits,
+    adjust: Adjust | None = None,
+    *,
+    scores: ScoresOf | None = None,
+) -> Measured:
     """Scores validation and test images, fixes the threshold on the former and measures on the latter.
 
     Args:
@@ -61,56 +71,45 @@ def measure(current: RunData, name: str, logits: Logits, adjust: Adjust | None =
         adjust: `Method.adjust`, which may fit a rule on validation scores; all figures are then those of its
             scores. Where it has to be told the group, true effects are left out: interventions draw one
             patient's images as either group, and such a rule is no function of the image.
+        scores: Scores images of the data set; by `logits` where they have to be looked at again.
     """
     task = current.images.task
-    validation, test = task.indices("validation"), task.indices("test")
-    scores = {
-        split: predict(logits, current.images, indices, current.fabric)
-        for split, indices in (("validation", validation), ("test", test))
-    }
-    chosen_on, indices, fitting = _fitting(current, logits, validation, scores["validation"])
+    score = scores or partial(predict, logits, current.images, place=current.fabric)
+    tested: tuple[Split, ...] = ("validation", "test")
+    found = {split: score(task.indices(split)) for split in tested if len(task.indices(split))}
+    chosen_on: Split = "validation"
+    if chosen_on not in found:
+        logger.warning("there are no validation images: the threshold is chosen on training images")
+        chosen_on = "train"
+        found[chosen_on] = score(task.indices(chosen_on))
+    test, indices = task.indices("test"), task.indices(chosen_on)
     rule = None
     if adjust is not None:
-        rule = adjust(fitting, task.label[indices], task.group[indices], seed=current.settings.seed)
+        rule = adjust(found[chosen_on], task.label[indices], task.group[indices], seed=current.settings.seed)
     if rule is not None:
-        fitting = rule(fitting, task.group[indices])
-        scores = {
-            split: rule(scores[split], task.group[part]) if len(part) else scores[split]
-            for split, part in (("validation", validation), ("test", test))
-        }
+        found = {split: rule(given, task.group[task.indices(split)]) for split, given in found.items()}
     threshold = None if rule is None else rule.threshold
     if threshold is None and len(task.class_names) == 2:
-        threshold = youden_threshold(task.label[indices], fitting[:, 1])
-    figures = _figures(current, test, scores["test"], threshold)
+        threshold = youden_threshold(task.label[indices], found[chosen_on][:, 1])
+    figures = _figures(current, test, found["test"], threshold)
     figures["threshold"] = threshold
     figures["threshold_chosen_on"] = None if threshold is None else chosen_on
     if threshold is not None:
-        figures["at_half"] = _figures(current, test, scores["test"], 0.5)
+        figures["at_half"] = _figures(current, test, found["test"], 0.5)
     told = rule is not None and (rule.card is None or rule.card.needs_group)
     if _truth_is_known(current) and threshold is not None and not told:
         decide = partial(_decide, current, logits, rule, threshold)
-        decision = (scores["test"][:, 1] >= threshold).astype(np.int64)
+        decision = (found["test"][:, 1] >= threshold).astype(np.int64)
         figures |= _true_effects(current, decide, test, decision)
     table = pd.concat(
         [
-            _predictions(current, name, split, indices, scores[split], threshold)
-            for split, indices in (("validation", validation), ("test", test))
-            if len(indices)
+            _predictions(current, name, split, task.indices(split), found[split], threshold)
+            for split in tested
+            if split in found
         ],
         ignore_index=True,
     )
     return Measured(figures, table, rule)
-
-
-def _fitting(
-    current: RunData, logits: Logits, validation: NDArray[np.int64], scores: Scores
-) -> tuple[str, NDArray[np.int64], Scores]:
-    """The split on which decisions are fitted, its images and their scores."""
-    if len(validation):
-        return "validation", validation, scores
-    train = current.images.task.indices("train")
-    logger.warning("there are no validation images: the threshold is chosen on training images")
-    return "train", train, predict(logits, current.images, train, current.fabric)
 
 
 def _truth_is_known(current: RunData) -> bool:

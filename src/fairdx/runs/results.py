@@ -112,6 +112,8 @@ class RunResults(_Part):
     """Date and time (UTC, ISO 8601)."""
     seconds: float
     data: Data
+    notes: list[str]
+    """What a method says of the data, such as that they could not carry it."""
     kept_epochs: dict[str, int]
     """By stage, the epoch whose weights were kept."""
     methods: dict[str, MethodFigures]

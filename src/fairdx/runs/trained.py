@@ -3,27 +3,34 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from fairdx.core.errors import InputError
 from fairdx.core.locks import locked
 from fairdx.methods import METHODS, Method
-from fairdx.methods.base import Stage
+from fairdx.methods.base import Scores, Stage
 from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.diagnosis import DiagnosisModel, weights_hash
+from fairdx.models.fair import FairModel
 from fairdx.models.frozen import FrozenModel
+from fairdx.models.runtime import precision_of
+from fairdx.models.scoring import predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
-from fairdx.training.checkpoint import FINISHED
+from fairdx.runs.seen import FOLDER, SeenImages
+from fairdx.training.checkpoint import FINISHED, read_finished
 from fairdx.training.choice import Record
-from fairdx.training.fit import RECIPE, TrainingError, fit
+from fairdx.training.fit import RECIPE, SeenBefore, TrainingError, fit
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +60,16 @@ class StageFolders:
         """Yields a stage's folder; of shared ones, when no other process trains the stage any more.
 
         Raises:
-            InputError: Finished stages alone are to be taken, and this one is not.
+            InputError: Finished stages alone are to be taken, and this one is not, or is damaged.
         """
         folder = self.folder / name
-        if self.finished and not (folder / FINISHED).exists():
-            raise InputError(
-                f"{folder} is not a finished stage: the run was not finished, or its data or settings changed"
-            )
+        if self.finished:
+            if not (folder / FINISHED).exists():
+                raise InputError(
+                    f"{folder} is not a finished stage: the run was not finished, or its data or settings "
+                    "changed"
+                )
+            read_finished(folder)  # a damaged one is not to be trained again by whoever only looks at it
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +86,25 @@ class Obtained:
         model: The model, frozen.
         key: Hash of all that its weights depend on.
         history: What its training recorded; empty for a model that was trained elsewhere.
+        seen: What it makes of the images.
     """
 
     model: DiagnosisModel
     key: str
     history: list[Record]
+    seen: SeenImages
+
+    def scores(self, fair: FairModel) -> Callable[[NDArray[np.int64]], Scores] | None:
+        """Returns what scores images by what the model made of them; None where it has to look again.
+
+        Args:
+            fair: A finished model.
+        """
+        edits = fair.correction is not None and fair.correction.edits
+        if fair.model is not self.model or fair.changes_image or edits or fair.temperature != 1:
+            return None
+        fabric = self.seen.fabric
+        return lambda indices: predict_seen(fair.corrected, self.seen.of(fair.views, indices), fabric)
 
 
 def obtain_model(current: RunData, place: StageFolders, network: nn.Module | None = None) -> Obtained:
@@ -100,13 +124,29 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
     if isinstance(config, PretrainingConfig):
         model, stage = pretraining(config, spec, seed=current.settings.seed)
         key, history = _trained(stage, current, place, key)
-        return Obtained(model, key, history)
+        return _obtained(model, key, history, current, place)
     given = load_given(config, classes=spec.classes, size=spec.size, network=network)
     given.to(current.fabric.device).requires_grad_(False)
     if config.kind == "onnx":
         _check_conversion(config, given, current)
     contract = config.contract.model_dump(mode="json")
-    return Obtained(given, hash_of(key, weights_hash(given), contract), [])
+    whose = weights_hash(given), contract
+    # What it makes of an image does not depend on who is in which fold.
+    seen = hash_of(current.images.dataset.meta.hash, *whose)
+    return _obtained(given, hash_of(key, *whose), [], current, place, seen)
+
+
+def _obtained(
+    model: DiagnosisModel,
+    key: str,
+    history: list[Record],
+    current: RunData,
+    place: StageFolders,
+    seen: str | None = None,
+) -> Obtained:
+    precise = hash_of(seen or key, precision_of(current.settings.trainer))
+    folder = place.folder / FOLDER if place.shared else None
+    return Obtained(model, key, history, SeenImages(model, current.images, current.fabric, precise, folder))
 
 
 def _check_conversion(config: GivenModel, given: FrozenModel, current: RunData) -> None:
@@ -142,8 +182,9 @@ def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> t
     )
     before, key = weights_hash(obtained.model), obtained.key
     history: list[Record] = []
+    seen = partial(obtained.seen.of, method.fair.views)
     for stage in method.stages():
-        key, records = _trained(stage, current, place, key)
+        key, records = _trained(stage, current, place, key, seen if stage.solve else None)
         history += records
         if stage.choose == "fairness" and records[0]["kept"]:
             logger.warning(
@@ -156,7 +197,9 @@ def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> t
     return method, history
 
 
-def _trained(stage: Stage, current: RunData, place: StageFolders, key: str) -> tuple[str, list[Record]]:
+def _trained(
+    stage: Stage, current: RunData, place: StageFolders, key: str, seen: SeenBefore | None = None
+) -> tuple[str, list[Record]]:
     """Trains a stage, or loads it where it is finished; returns its key as well."""
     key = hash_of(key, RECIPE, stage.name, stage.config)
     with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
@@ -168,6 +211,7 @@ def _trained(stage: Stage, current: RunData, place: StageFolders, key: str) -> t
             seed=current.settings.seed,
             folder=folder,
             resume=place.resume,
+            seen=seen,
         )
     return key, history
 

@@ -1,6 +1,7 @@
 """Who does the runs of a study: this process one after the other, or several processes at a time."""
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -11,16 +12,19 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import DiskError, InputError
+from fairdx.core.files import set_aside
 from fairdx.core.locks import locked
 from fairdx.runs import run as experiment
 from fairdx.runs.files import RESULTS
 from fairdx.study.plan import PlannedRun
 from fairdx.study.storage import RunFailedError
+
+logger = logging.getLogger(__name__)
 
 RUNS, STAGES, DATA = "runs", "stages", "data"
 LOG: Final = "log.txt"
@@ -38,13 +42,15 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
 
     Raises:
         RunFailedError: It cannot be finished.
+        DiskError: The disk is full.
     """
     place = folder / RUNS / run.key
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, wait=True):
         if is_done(run, folder):
-            found: dict[str, Any] = json.loads((place / RESULTS).read_text())
-            return found
+            found = _results(place / RESULTS)
+            if found is not None:
+                return found
         try:
             results = experiment.run(
                 run.settings,
@@ -53,11 +59,29 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
                 stages=folder / STAGES,
                 phantoms=folder / DATA,
                 beside_vanilla=False,
+                hold=False,
             )
+        except DiskError:  # of all runs, not of this one
+            raise
         except (InputError, RuntimeError) as error:  # of torch: out of memory, for one
             raise RunFailedError(str(error) or type(error).__name__) from error
     assert results is not None  # there is one process
     return results
+
+
+def _results(path: Path) -> dict[str, Any] | None:
+    """The results of a run; None where their file is damaged, which is then out of the way."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        logger.warning(
+            "%s is damaged (%s): it is set aside as %s, and the run is done again",
+            path,
+            error,
+            set_aside(path).name,
+        )
+        return None
+    return cast(dict[str, Any], found)
 
 
 class Crew:
@@ -156,8 +180,9 @@ class Crew:
                     f"its process ended with status {child.exitcode}; what it printed is in "
                     f"{folder / RUNS / run.key / LOG}; if memory ran out, try fewer --processes"
                 )
-            if message := answer.recv():
-                raise RunFailedError(message)
+            error: Exception | None = answer.recv()
+            if error is not None:
+                raise error
 
 
 def share(place: int, size: int) -> dict[str, str]:
@@ -204,10 +229,10 @@ def _do_alone(run: PlannedRun, folder: Path, told: Connection) -> None:
             os.dup2(log.fileno(), stream)
     try:
         do_run(run, folder)
-    except RunFailedError as error:
-        told.send(str(error))
+    except (RunFailedError, DiskError) as error:
+        told.send(error)
     else:
-        told.send("")
+        told.send(None)
 
 
 def _end_with_parent() -> None:

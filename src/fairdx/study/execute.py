@@ -12,6 +12,7 @@ import pandas as pd
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
@@ -56,7 +57,7 @@ class Announcer:
     unit: str = "run"
     done: int = 0
     times: list[float] = field(default_factory=list)
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False))
+    console: Console = field(default_factory=lambda: PlainConsole(stderr=True))
 
     def begin(self, title: str) -> None:
         """Announces a run."""

@@ -1,6 +1,5 @@
 """Which epoch is kept: validation scores, fairness as far as the images can tell, and the budget."""
 
-import math
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,8 @@ where epochs are chosen by fairness, and whether its weights were `kept`."""
 
 JUDGED: Final = "judged/unfairness"
 """The key of an epoch's `unfairness` on the images that fairness is judged on."""
+JUDGED_IMAGES: Final = "judged/images"
+"""The key of how many they are."""
 
 
 def validation_scores(
@@ -60,22 +61,6 @@ def unfairness(label: ArrayLike, ranking: ArrayLike, group: ArrayLike) -> float:
     return mean_approximate_diagnosis_fairness(label, ranking, sensitive_features=group)
 
 
-def within_chance(groups: int, classes: int, images: int) -> float:
-    """The ADF below which a model is as fair as so many images can tell, in nats.
-
-    For a fair model 2n times the plug-in ADF is about chi-squared with (|S| - 1)(|Y^| - 1)|Y| degrees of
-    freedom (Miller 1955); this is its mean and one standard deviation. Of several models below it the lowest
-    would be the luckiest, not the fairest.
-
-    Args:
-        groups: |S|.
-        classes: |Y| = |Y^|.
-        images: n.
-    """
-    freedom = (groups - 1) * (classes - 1) * classes
-    return (freedom + math.sqrt(2 * freedom)) / (2 * images)
-
-
 def better(stage: Stage, record: Record, best: Record, start: Record, chance: float) -> bool:
     """Says whether an epoch is to be kept instead of the best so far; see `Stage.choose`.
 
@@ -84,7 +69,7 @@ def better(stage: Stage, record: Record, best: Record, start: Record, chance: fl
         record: The epoch.
         best: The best so far.
         start: The state before training.
-        chance: See `within_chance`.
+        chance: The ADF that chance alone may show; see `fairdx.inference.visibility`.
     """
     if stage.choose == "last":
         return True

@@ -8,7 +8,6 @@ not.
 import logging
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +21,34 @@ from torch.optim.lr_scheduler import LambdaLR
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.base import Batch
+from fairdx.inference.visibility import learnt_by_heart, within_chance
 from fairdx.methods.base import Features, Losses, Player, Stage
-from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng
-from fairdx.models.scoring import apply, blocks_of, predict
+from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
-from fairdx.training.choice import JUDGED, Record, better, unfairness, validation_scores, within_chance
+from fairdx.training.choice import JUDGED, JUDGED_IMAGES, Record, better, unfairness, validation_scores
 from fairdx.training.optimization import Learner, WeightAverage, learning, schedule_factor
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 4
+RECIPE = 5
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
-3: the method is built after its model. 4: a mask generator without a checkerboard."""
+3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
+judge no epoch."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
 """How many images the fairness of an epoch is judged on, training images among them where there are fewer
 validation images: on 1,500 images the direct effect has a standard error of 0.02. AUROC and accuracy, which
-training images flatter most, stay with validation images (docs/experiments.md)."""
+training images flatter most, stay with validation images (docs/experiments.md). Training images that the
+model has learnt by heart are left out: on them it is fairer than on others."""
+
+
+SeenBefore = Callable[[NDArray[np.int64]], Seen]
+"""Returns what a model makes of the images of some indices, without looking at them again."""
 
 
 class TrainingError(RuntimeError):
@@ -54,9 +59,16 @@ class Fit:
     """The state of one call of `fit`."""
 
     def __init__(
-        self, stage: Stage, images: TaskImages, fabric: Fabric, settings: TrainerSettings, seed: int
+        self,
+        stage: Stage,
+        images: TaskImages,
+        fabric: Fabric,
+        settings: TrainerSettings,
+        seed: int,
+        seen: SeenBefore | None = None,
     ) -> None:
         self.stage, self.images, self.fabric, self.settings, self.seed = stage, images, fabric, settings, seed
+        self.seen = seen
         train = images.task.indices("train")
         # Every process takes the same number of steps, or the last one would wait for the others for ever.
         self.train = train[: len(train) // fabric.world_size * fabric.world_size]
@@ -74,16 +86,20 @@ class Fit:
         self.validation = images.task.indices("validation")
         if len(self.validation) == 0:
             self.validation = train
-        self.judged, self.chance = None, 0.0
+        self.judged: NDArray[np.int64] | None = None
+        self.chance = 0.0
         if stage.choose == "fairness":
-            self.judged = self._judged(train)
-            task = images.task
-            self.chance = within_chance(len(task.group_names), len(task.class_names), len(self.judged))
+            self._judge_on(self._judged(train))
         self.learners = [self._learner(player) for player in stage.players]
         self.average = WeightAverage(stage)
         self.history: list[Record] = []
         self.best: Record | None = None
         self.best_weights: dict[str, dict[str, Tensor]] = {}
+
+    def _judge_on(self, indices: NDArray[np.int64]) -> None:
+        task = self.images.task
+        self.judged = indices
+        self.chance = within_chance(len(task.group_names), len(task.class_names), len(indices))
 
     def _judged(self, train: NDArray[np.int64]) -> NDArray[np.int64]:
         """The images that fairness is judged on: validation images, and as many others as are missing."""
@@ -94,7 +110,8 @@ class Fit:
 
     def _learner(self, player: Player) -> Learner:
         parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
-        optimizer = AdamW(parameters, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
+        groups = parameters if player.rates is None else player.rates()
+        optimizer = AdamW(groups, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
         factor = schedule_factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
         return Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
 
@@ -122,16 +139,22 @@ class Fit:
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
+        with isolated_rng(derive_seed(self.seed, self.stage.name)):
+            record = self.stage.solve(self._features(self.train), self._features(self.validation))
+        return dict(record or {})
+
+    def _features(self, indices: NDArray[np.int64]) -> Features:
+        task, seen = self.images.task, self._seen(indices)
+        embedding = None if seen.embedding is None else seen.embedding.astype(np.float64)
+        patient = np.unique(task.patient[indices], return_inverse=True)[1]
+        logit = seen.logit.astype(np.float64)
+        return Features(embedding, logit, task.label[indices], task.group[indices], patient)
+
+    def _seen(self, indices: NDArray[np.int64]) -> Seen:
+        if self.seen is not None:
+            return self.seen(indices)
         assert self.stage.features is not None
-        task, place = self.images.task, self.fabric
-        model = self.stage.features.to(place.device)
-        found = []
-        for indices in (self.train, self.validation):
-            columns = apply(partial(_features, model), blocks_of(self.images, indices), place)
-            embedding = columns[1] if len(columns) > 1 else None
-            found.append(Features(embedding, columns[0], task.label[indices], task.group[indices]))
-        self.stage.solve(*found)
-        return {}
+        return diagnose(self.stage.features, self.images, indices, self.fabric)
 
     def _play(self, batch: Batch) -> Losses:
         """Lets every player move on one batch; returns all loss terms, detached."""
@@ -166,14 +189,30 @@ class Fit:
     def validate(self) -> Record:
         """Scores the validation images, or the training images where there is no validation split."""
         indices = self.validation if self.judged is None else self.judged
-        scores = predict(self.stage.logits, self.images, indices, self.fabric)
+        if self.stage.corrected is not None and self.seen is not None:
+            scores = predict_seen(self.stage.corrected, self.seen(indices), self.fabric)
+        else:
+            scores = predict(self.stage.logits, self.images, indices, self.fabric)
         task, count = self.images.task, len(self.validation)
         found = validation_scores(task.label[indices[:count]], scores[:count], task.group[indices[:count]])
         record: Record = {f"validation/{name}": value for name, value in found.items()}
         if self.judged is not None:
             ranking = scores[:, 1] if scores.shape[1] == 2 else scores
-            record[JUDGED] = unfairness(task.label[indices], ranking, task.group[indices])
+            if len(self.history) == 0 and self._by_heart(task.label[indices], ranking, count):
+                self._judge_on(self.validation)
+            judged = len(self.judged)
+            record[JUDGED] = unfairness(
+                task.label[indices][:judged], ranking[:judged], task.group[indices][:judged]
+            )
+            record[JUDGED_IMAGES] = judged
         return record
+
+    @staticmethod
+    def _by_heart(label: NDArray[np.int64], ranking: NDArray[np.float64], count: int) -> bool:
+        """Whether the training images among the judged were learnt by heart, and so say nothing of others."""
+        if ranking.ndim > 1 or len(label) == count:
+            return False
+        return learnt_by_heart(label[count:], ranking[count:], label[:count], ranking[:count])
 
     def judge(self, epoch: int, record: Record) -> None:
         """Keeps the weights if the epoch is the best so far."""
@@ -193,11 +232,6 @@ class Fit:
             self.stage.modules[name].load_state_dict(dict(state))
 
 
-def _features(model: DiagnosisModel, image: Tensor) -> tuple[Tensor, ...]:
-    diagnosis: Diagnosis = model(image)
-    return (diagnosis.logit,) if diagnosis.embedding is None else (diagnosis.logit, diagnosis.embedding)
-
-
 def fit(
     stage: Stage,
     images: TaskImages,
@@ -207,6 +241,7 @@ def fit(
     seed: int,
     folder: Path | None = None,
     resume: bool = False,
+    seen: SeenBefore | None = None,
 ) -> list[Record]:
     """Trains a stage and leaves the best epoch's weights in its modules, frozen and in eval mode.
 
@@ -219,6 +254,7 @@ def fit(
         seed: Seed of order, augmentation and dropout.
         folder: Where to keep checkpoints. A finished stage found there is loaded instead of trained.
         resume: Whether to go on from an unfinished stage found there.
+        seen: What `stage.features` makes of images, where that is known already.
 
     Returns:
         A record for the state before training (epoch 0) and for each epoch.
@@ -227,11 +263,14 @@ def fit(
         InputError: There are fewer training images than a batch.
         TrainingError: A loss is no longer finite.
     """
-    run = Fit(stage, images, fabric, settings, seed)
+    run = Fit(stage, images, fabric, settings, seed, seen)
     checkpoint = None if folder is None else Checkpoint(folder, run)
     if checkpoint is not None and checkpoint.load_finished():
         return run.history
-    if checkpoint is None or not (resume and checkpoint.load_last()):
+    if checkpoint is not None and resume and checkpoint.load_last():
+        if run.history[0].get(JUDGED_IMAGES) == len(run.validation):
+            run._judge_on(run.validation)
+    else:
         run.history.append({"stage": stage.name, "epoch": 0, **run.validate()})
         run.judge(0, run.history[0])
     with Reporter(stage.name, stage.epochs * run.steps, enabled=fabric.is_global_zero) as reporter:

@@ -8,10 +8,11 @@ from xml.etree.ElementTree import Element
 import pandas as pd
 
 from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.report.figures import shorten
 from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet
-from fairdx.study.tables import markdown_table, markdown_text, tabular, tex_text, write_files
+from fairdx.study.tables import csv_text, markdown_table, markdown_text, tabular, tex_text, write_files
 from fairdx.utility.heads import MEAN, METRICS
 
 RESULTS = "utility.parquet"
@@ -47,14 +48,14 @@ def write_utility(
     files = write_files(
         folder,
         {
-            "utility.csv": table.to_csv(index=False, lineterminator="\n"),
+            "utility.csv": csv_text(table),
             "utility.md": _markdown(table, caption, notes),
             "utility.tex": _latex(table, caption, notes),
             "figure3.svg": figure3(table),
         },
     )
     with writing_to(folder):
-        table.to_parquet(folder / RESULTS)
+        write_whole(folder / RESULTS, table.to_parquet())
     return [*files, folder / RESULTS]
 
 
