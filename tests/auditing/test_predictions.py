@@ -111,7 +111,7 @@ def test_ids_and_groups_are_text_exactly_as_written(tmp_path):
     path.write_text("\n".join(["y,p,patient,site", *rows]))
     found = read(path, groups="site")
     assert told(found.patients) == told(found.sensitive_features["site"]) == ids
-    assert "the groups ' 7' and '7' differ only in capitals or spaces" in " ".join(found.notes)
+    assert "the groups ' 7' and '07' differ only in how they are written" in " ".join(found.notes)
 
 
 def test_missing_words_are_the_same_in_every_form(frame, tmp_path):

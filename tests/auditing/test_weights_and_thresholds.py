@@ -100,7 +100,8 @@ def test_a_whole_weight_is_an_image_that_is_there_so_often():
     for name, first in one.by_group["group"]["b"].items():
         second = two.by_group["group"]["b"][name]
         if name != "expected_calibration_error":  # what chance adds to it is that of independent images
-            assert second.value == pytest.approx(first.value, abs=1e-9), name
+            binned = name.startswith("calibration")  # in bins of the score, of which more images have more
+            assert second.value == pytest.approx(first.value, abs=5e-3 if binned else 1e-9), name
             assert second.high - second.low == pytest.approx(first.high - first.low, rel=0.12), name
     for name, gap in one.gaps["group"].items():
         other = two.gaps["group"][name].estimate

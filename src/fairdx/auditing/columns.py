@@ -363,7 +363,7 @@ def _check_groups(table: Table, group: GroupColumn, names: Sequence[str]) -> Non
 
 def _alike(column: str, names: Sequence[str]) -> list[str]:
     """Cautions about groups that look alike."""
-    told, seen = [], dict[str, str]()
+    told, seen = [], dict[str | float, str]()
     for name in names:
         key = alike(name)
         if key in seen:

@@ -148,8 +148,9 @@ def _size(vector: Floats) -> Floats:
 
 def _with_delong(change: Change, sample: Sample) -> Change:
     try:
-        given = {"patients": sample.patient, "sample_weight": sample.weight}
-        test = delong_test(sample.truth.label, *sample.scores, **given)
+        test = delong_test(
+            sample.truth.label, *sample.scores, patients=sample.patient, sample_weight=sample.weight
+        )
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"

@@ -10,7 +10,7 @@ from fairdx.auditing.assemble import audit_binary
 from fairdx.auditing.dependence import Shown
 from fairdx.auditing.design import MOST_CROSSED
 from fairdx.auditing.family import corrected
-from fairdx.auditing.images import AuditedImages, caution
+from fairdx.auditing.images import Images
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
@@ -177,7 +177,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         Note("limit", None, f"{name} has {size:,} groups, more than {MOST_CROSSED}, and is not audited.")
         for name, size in study.left_out.items()
     ]
-    images, zero = AuditedImages(study, truth, scores, after, names, explore).weighted()
+    images, zero = Images(study, truth, scores, after, names, explore).weighted()
     notes += zero
     if truth.ndim == 2:
         return _multilabel(images, distinct_names(y_true, "y_true"), notes)
@@ -206,7 +206,7 @@ def _check(settings: Settings) -> None:
         raise InputError(f"interval is {settings.interval!r}; give 'percentile' or 'bca'.")
 
 
-def _binary(images: AuditedImages, positive_class: Any, notes: list[Note]) -> AuditResult:
+def _binary(images: Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     _check_thresholds(images, [])
     label = binary_truth(images.truth, positive_class)
     names = to_codes(images.truth, "y_true").names
@@ -218,17 +218,17 @@ def _binary(images: AuditedImages, positive_class: Any, notes: list[Note]) -> Au
     return corrected(result, images.study, [images.shown(Truth.of(label))])
 
 
-def _audited(images: AuditedImages, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
+def _audited(images: Images, truth: Truth, names: list[str], notes: list[Note]) -> AuditResult:
     """The audit of one column of scores, its p-values not yet corrected."""
     result = audit_binary(images.study, truth, images.scores, images.after, names, explore=images.explore)
     return replace(result, notes=notes)
 
 
-def _check_thresholds(images: AuditedImages, labels: list[str]) -> None:
+def _check_thresholds(images: Images, labels: list[str]) -> None:
     images.study.thresholds.check(labels, images.study.attributes, second=images.after is not None)
 
 
-def _classes(images: AuditedImages, positive_class: Any, notes: list[Note]) -> AuditResult:
+def _classes(images: Images, positive_class: Any, notes: list[Note]) -> AuditResult:
     """One class for each image, and a column of scores for each class."""
     n_classes = images.scores.shape[1]
     codes = class_codes(images.truth, n_classes)
@@ -265,7 +265,7 @@ def _classes(images: AuditedImages, positive_class: Any, notes: list[Note]) -> A
     return _finished(images.study, result, [*shown, together], notes)
 
 
-def _multilabel(images: AuditedImages, names: list[str], notes: list[Note]) -> AuditResult:
+def _multilabel(images: Images, names: list[str], notes: list[Note]) -> AuditResult:
     """Several findings for each image, each audited on the images whose label is known."""
     truth = np.where(is_missing(images.truth), np.nan, images.truth).astype(float)
     if truth.shape != images.scores.shape:
@@ -282,7 +282,7 @@ def _multilabel(images: AuditedImages, names: list[str], notes: list[Note]) -> A
     each = {name: _finding(images.at(name), truth[:, k], k, name) for k, name in enumerate(findings)}
     known = ~np.isnan(truth).any(1)
     if not known.all():
-        notes = [*notes, caution(f"The labels of all findings are known of {known.sum():,} images.")]
+        notes = [*notes, _note(f"The labels of all findings are known of {known.sum():,} images.")]
     shown = [_shown_finding(images.column(k), truth[:, k]) for k in range(len(findings))]
     if known.sum() < images.study.settings.min_group_size or not images.study.comparable(known):
         result = audit_apart(images.study, "multilabel", each)
@@ -299,7 +299,7 @@ def _multilabel(images: AuditedImages, names: list[str], notes: list[Note]) -> A
     return _finished(images.study, result, [*shown, together], notes)
 
 
-def _shown_finding(column: AuditedImages, truth: Floats) -> Shown:
+def _shown_finding(column: Images, truth: Floats) -> Shown:
     known = ~np.isnan(truth)
     return column.shown(Truth.of(np.where(known, truth, 0.0).astype(np.int64)), known)
 
@@ -323,14 +323,18 @@ def _combinations(rows: Ints) -> Ints:
     return code
 
 
-def _finding(images: AuditedImages, truth: Floats, k: int, name: str) -> AuditResult:
+def _finding(images: Images, truth: Floats, k: int, name: str) -> AuditResult:
     known = ~np.isnan(truth)
     notes = []
     if not known.all():
         left_out = f"{(~known).sum():,} of {len(known):,}"
-        notes = [caution(f"{left_out} images have no label of {name} and are left out of its audit.")]
+        notes = [_note(f"{left_out} images have no label of {name} and are left out of its audit.")]
     part, label = images.take(known).column(k), truth[known].astype(np.int64)
     return _audited(part, Truth.of(label), [f"not {name}", name], notes)
+
+
+def _note(text: str) -> Note:
+    return Note("caution", None, text)
 
 
 def _require_both(present: Floats, names: list[str]) -> None:

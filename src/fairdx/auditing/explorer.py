@@ -125,9 +125,9 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     totals = np.rint(every.sample.counts[0].sum(-1)).astype(int)
     chosen = np.rint(by_label(every.sample.selected, of_full)[0]).astype(int)
     names, thresholds = every.groups, grid.edges[grid.explored]
-    series: dict[str, Any] = {"gaps": {}, "effects": {}, "rates": {}, "benefit": {}}
+    joined: dict[str, Any] = {"gaps": {}, "effects": {}, "rates": {}, "benefit": {}}
     for some in _few_at_once(len(thresholds), len(names) * len(of_full)):
-        _extend(series, _part_of_series(every, part, of_full, thresholds, some))
+        _extend(joined, _part_of_series(every, part, of_full, thresholds, some))
     found = Explorer(
         thresholds=thresholds.tolist(),
         negatives=dict(zip(names, totals[:, 0].tolist(), strict=True)),
@@ -135,7 +135,7 @@ def explorer(draws: Draws, part: Part) -> Explorer:
         selected_negatives={g: chosen[s, 0].tolist() for s, g in enumerate(names)},
         selected_positives={g: chosen[s, 1].tolist() for s, g in enumerate(names)},
         n_replicates=min(EXPLORER_REPLICATES, every.settings.n_replicates),
-        **series,
+        **joined,
     )
     own = int(np.searchsorted(grid.explored, grid.cut - 1))
     for gap, series in found.gaps.items():

@@ -132,9 +132,9 @@ def _ratio(data: Resampled, shares: Shares) -> Gap:
         return Gap(undefined, None, None, float("nan"), left_out)
     found = tables.ratio(np.fmin.reduce(value, axis=0), np.fmax.reduce(value, axis=0))
     column = value[:, int(np.nanargmin(found))]
-    pair = (data.groups[int(pick(column))] for pick in (np.nanargmin, np.nanargmax))
+    lowest, highest = (data.groups[int(pick(column))] for pick in (np.nanargmin, np.nanargmax))
     estimate = Estimate(float(np.nanmin(found)), low, high, level, "score intervals of pairs", n)
-    return Gap(estimate, *pair, float("nan"), left_out)
+    return Gap(estimate, lowest, highest, float("nan"), left_out)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The images of one call of `audit`, before they are divided into classes or findings."""
+"""The images of an audit with their truth and scores, of which classes and findings take their own."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,15 +16,15 @@ from fairdx.metrics.matching import order_of_scores
 
 
 @dataclass(frozen=True)
-class AuditedImages:
-    """Images with their truth and scores, arrays of n rows.
+class Images:
+    """Images with their truth and scores.
 
     Attributes:
         study: Who they are of.
-        truth: Of each image, one column or several.
-        scores: Of each image.
-        after: A second table of scores, or None.
-        names: How the columns of both are named.
+        truth: As given, shape (n,) or (n, L).
+        scores: Shape (n,), or (n, K).
+        after: A second table of scores, of the same shape, or None.
+        names: How the columns of both scores are named.
         explore: Whether thresholds are explored.
     """
 
@@ -35,14 +35,14 @@ class AuditedImages:
     names: tuple[list[str], list[str]]
     explore: bool
 
-    def take(self, rows: NDArray[np.bool_]) -> "AuditedImages":
+    def take(self, rows: NDArray[np.bool_]) -> "Images":
         """Some of them, (n,)."""
         after = None if self.after is None else self.after[rows]
         return replace(
             self, study=self.study.take(rows), truth=self.truth[rows], scores=self.scores[rows], after=after
         )
 
-    def matched(self, labels: list[str], what: str) -> "AuditedImages":
+    def matched(self, labels: list[str], what: str) -> "Images":
         """The same with the columns of scores in the order of the labels, where columns have names."""
 
         def order(names: list[str]) -> list[int]:
@@ -51,7 +51,7 @@ class AuditedImages:
         after = None if self.after is None else self.after[:, order(self.names[1])]
         return replace(self, scores=self.scores[:, order(self.names[0])], after=after)
 
-    def at(self, label: str) -> "AuditedImages":
+    def at(self, label: str) -> "Images":
         """The same at the threshold of one class or finding."""
         return replace(self, study=self.study.at(label))
 
@@ -61,7 +61,7 @@ class AuditedImages:
         by_image = points.by_image(study.attributes)
         return np.asarray(scores >= (points.default if by_image is None else by_image[rows]))
 
-    def column(self, k: int) -> "AuditedImages":
+    def column(self, k: int) -> "Images":
         """The same with one of the columns of scores."""
         return replace(self, scores=self.scores[:, k], after=None if self.after is None else self.after[:, k])
 
@@ -71,24 +71,25 @@ class AuditedImages:
         decided = self.decided(self.scores, np.ones_like(rows)).astype(np.int64)
         return Shown(truth.full, decided, truth.label, self.scores, rows)
 
-    def weighted(self) -> tuple["AuditedImages", list[Note]]:
+    def weighted(self) -> tuple["Images", list[Note]]:
         """Those that have a weight above 0, and what is to be said about weights."""
         weight = self.study.weight
         if weight is None:
             return self, []
         kept, notes = self.take(weight > 0), []
         if (left_out := int((weight <= 0).sum())) > 0:
-            text = f"{left_out:,} of {len(weight):,} images have the weight 0 and are left out."
-            notes.append(caution(text))
+            notes.append(
+                _caution(f"{left_out:,} of {len(weight):,} images have the weight 0 and are left out.")
+            )
         whose = "patients" if kept.study.settings.clustered else "images"
         effective, n = kept.study.n_effective or 0.0, kept.study.n_patients
         text = (
             f"Images are weighted: {n:,} {whose} tell as much as {effective:,.0f} of equal weight (Kish's "
             "effective sample size). Tests rest on scores and the bootstrap; nothing is permuted."
         )
-        return kept, [*notes, caution(text)]
+        return kept, [*notes, _caution(text)]
 
-    def labelled(self) -> tuple["AuditedImages", list[Note]]:
+    def labelled(self) -> tuple["Images", list[Note]]:
         """Those that have a label, and a caution if some have none."""
         missing = is_missing(self.truth)
         if not missing.any():
@@ -96,9 +97,8 @@ class AuditedImages:
         if missing.all():
             raise InputError("y_true is missing in every row; there is nothing to audit.")
         text = f"{missing.sum():,} of {len(missing):,} images have no label and are left out."
-        return self.take(~missing), [caution(text)]
+        return self.take(~missing), [_caution(text)]
 
 
-def caution(text: str) -> Note:
-    """A caution about the images."""
+def _caution(text: str) -> Note:
     return Note("caution", None, text)

@@ -47,7 +47,7 @@ def benefit_figure(result: AuditResult, name: str) -> Figure | None:
     )
     for series, (at, values, low, high) in enumerate(curves.values()):
         shown = values >= floor
-        panel.band(*(part[shown].tolist() for part in (at, low, high)), series)
+        panel.band(at[shown].tolist(), low[shown].tolist(), high[shown].tolist(), series)
         panel.line(at[shown].tolist(), values[shown].tolist(), series)
     everybody = {g: explorer.positives[g] / (explorer.negatives[g] + explorer.positives[g]) for g in groups}
     rows = [[g, *_read(*curves[g], everybody[g])] for g in groups]

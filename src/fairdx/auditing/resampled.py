@@ -126,8 +126,11 @@ class Groups:
         if not self.settings.dependent:
             return Shares(value, images, np.ones((1, 1)))
         which = np.full(value.shape[-1], -1) if label is None else label
-        patients = np.where(which < 0, self.patients[:, None], self.by_label[:, np.maximum(which, 0)])
-        effect = _design_effects(value, replicates, images, patients)
+        place = np.maximum(which, 0)
+        patients = np.where(which < 0, self.patients[:, None], self.by_label[:, place])
+        held = np.where(which < 0, self.held.sum(1, keepdims=True), self.held[:, place])
+        most = np.maximum(held / np.maximum(patients, 1.0), 1.0)
+        effect = _design_effects(value, replicates, images, most)
         widen = few_patients_factor(patients, self.settings.level)
         return Shares(value, images / effect, widen)
 
@@ -207,8 +210,10 @@ class Resampled:
     def areas(self) -> Areas:
         """AUCs of groups with score intervals, of shape (S, 1)."""
         own = self.discrimination
-        columns = (x[:, None] for x in (own.auc, own.positives, own.negatives, own.variance))
-        return Areas(*columns, self._few_patients())
+        auc, positives, negatives, variance = (
+            x[:, None] for x in (own.auc, own.positives, own.negatives, own.variance)
+        )
+        return Areas(auc, positives, negatives, variance, self._few_patients())
 
     def precisions(self) -> Shares:
         """Average precisions of groups as shares of an effective number of images, shape (S, 1).
@@ -246,16 +251,15 @@ class Resampled:
         return signed_estimate(value, replicates, n, level, widen, acceleration)
 
 
-def _design_effects(value: Floats, replicates: Floats, images: Floats, patients: Floats) -> Floats:
+def _design_effects(value: Floats, replicates: Floats, images: Floats, most: Floats) -> Floats:
     """How much more each rate varies than with independent images, (..., S, R).
 
-    At least 1, and at most what patients whose images all agree would give. A rate near 0 or 1 has too few
-    images of the rarer outcome to tell: there the other groups' is taken if it is larger.
+    At least 1, and at most `most`, what patients whose images all agree would give, (S, R). A rate near 0 or
+    1 has too few images of the rarer outcome to tell: there the other groups' is taken if it is larger.
     """
     independent = value * (1 - value)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.var(np.where(np.isfinite(replicates), replicates, value), axis=0) * images / independent
-        most = np.maximum(images / np.maximum(patients, 1.0), 1.0)
     rarer = images * np.minimum(value, 1 - value)
     known = (rarer >= _FEW) & np.isfinite(own)
     weight = np.where(known, rarer, 0.0)

@@ -19,7 +19,6 @@ _RATES = (
     "selection_rate",
     "tpr",
     "fpr",
-    "accuracy",
     "net_benefit",
 )
 
@@ -57,6 +56,7 @@ def _rates(result: AuditResult) -> Table:
     groups = next(iter(first.by_group.values())).values()
     wanted = _RATES[:6] if several else _RATES  # what fits into 80 signs
     shown = [m for m in wanted if m in first.overall and all(m in found for found in groups)]
+    shown = shown or ["accuracy"]  # of very many classes
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
     table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("images", *(METRICS[m].abbreviation for m in shown)):

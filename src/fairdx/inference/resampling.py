@@ -124,10 +124,10 @@ def _distinct(vectors: "sparse.csr_array[Any, tuple[int, int]]") -> tuple[Ints, 
     """Rows with distinct content and which of them each row is, by a 64-bit random linear hash of each."""
     vectors.sum_duplicates()
     key = np.random.default_rng(0).integers(1, 2**63, size=vectors.shape[1], dtype=np.uint64)
-    whole = vectors.data.dtype == np.float32  # numbers of rows; else weights, which are told by their bits
-    values = key[vectors.indices] * (
-        vectors.data.astype(np.uint64) if whole else vectors.data.view(np.uint64)
-    )
+    data = vectors.data
+    if data.dtype == np.float64:  # weights, which are told by their bits; their last digits are rounding
+        data = data.astype(np.float32).view(np.uint32)
+    values = key[vectors.indices] * data.astype(np.uint64)
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
     _, first, kind = np.unique(np.diff(total[vectors.indptr]), return_index=True, return_inverse=True)
     return first.astype(np.int64), kind.astype(np.int64).reshape(-1)

@@ -306,7 +306,8 @@ def ratio_ends(figures: Figures, level: float) -> tuple[float, float]:
             own = low[s] * (2 * top - low[s])
             root = np.sqrt(np.maximum(both**2 - high * (2 * value - high) * own, 0.0))
             others = np.arange(len(value)) != s
-            lowest = np.nanmin([lowest, *np.ravel((own / (both + root))[others])])
+            ends = np.where(own == 0, np.where(np.isnan(both), np.nan, 0.0), own / (both + root))
+            lowest = np.nanmin([lowest, *np.ravel(ends[others])])
             own, other = wide_high[s] * (2 * top - wide_high[s]), wide_low * (2 * value - wide_low)
             root = np.sqrt(np.maximum(both**2 - own * other, 0.0))
             highest = np.nanmin([highest, *np.ravel(((both + root) / other)[others])])
