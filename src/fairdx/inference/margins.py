@@ -27,16 +27,16 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
     found: Ints | Floats
     inner = table[np.ix_(rows, columns)].astype(np.int64)
     if inner.sum() <= inner.size:  # as patients that are all different: shuffling them one by one is faster
-        found = _shuffled(inner, n_draws, rng)
+        found: Floats = _shuffled(inner, n_draws, rng)
     elif len(columns) == 2:  # one says all, and NumPy draws it in a time that does not grow with counts
         first = rng.multivariate_hypergeometric(inner.sum(1), inner[:, 0].sum(), n_draws, method="marginals")
-        found = np.stack([first, inner.sum(1) - first], axis=-1)
+        found = np.stack([first, inner.sum(1) - first], axis=-1).astype(float)
     elif inner.size <= _SMALL:
         found = _dealt(inner, n_draws, rng)
     else:
         from scipy.stats import random_table
 
-        found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws)
+        found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws).astype(float)
     drawn[np.ix_(np.arange(n_draws), rows, columns)] = found.reshape(n_draws, *inner.shape)
     return drawn
 
