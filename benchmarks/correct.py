@@ -43,8 +43,11 @@ from fairdx.models.loading import TaskImages
 from fairdx.models.networks import Diagnoser, Encoder
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.views import Views
-from fairdx.runs.reopen import reopen
+from fairdx.runs.data import open_data
+from fairdx.runs.files import STAGES
+from fairdx.runs.reopen import read_settings
 from fairdx.runs.seen import SeenImages
+from fairdx.runs.trained import StageFolders, obtain_model
 from fairdx.study.pool import shifted
 from fairdx.study.within import Lines, Scored, with_choices, within_table, within_text
 
@@ -98,9 +101,12 @@ class Held:
 
 def of_run(run: Path, out: Path) -> Held:
     """The frozen model of a run, and its test images."""
-    opened = reopen(run)
-    current, model = opened.current, opened.obtained.model
-    seen = SeenImages(model, current.images, current.fabric, opened.obtained.key, out / "seen")
+    settings = read_settings(run)
+    current = open_data(settings, run, None, make_fabric(settings.trainer))
+    place = StageFolders(run / STAGES, resume=True, shared=False, finished=True)
+    obtained = obtain_model(current, place)
+    model = obtained.model
+    seen = SeenImages(model, current.images, current.fabric, obtained.key, out / "seen")
     return Held(model, current.images, current.images.task.indices("test"), seen, current.spec)
 
 

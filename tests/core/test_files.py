@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairdx.core import files
-from fairdx.core.errors import DiskError, InputError
+from fairdx.core.errors import DiskError, InputError, room_in
 from fairdx.core.files import read_sealed, set_aside, write_sealed, write_whole
 
 
@@ -123,3 +123,25 @@ def test_what_is_set_aside_is_in_nobodys_way(tmp_path):
     write_sealed(tmp_path / "a", b"two")
     assert read_sealed(tmp_path / "a") == b"two"
     set_aside(tmp_path / "b")  # which another process has done
+
+
+def _as_optuna_says_it():
+    raise RuntimeError("An exception is raised during the commit") from ValueError("database or disk is full")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: (_ for _ in ()).throw(OSError(errno.EDQUOT, "Disk quota exceeded")),
+        lambda: (_ for _ in ()).throw(RuntimeError("I/O error: No space left on device (os error 28)")),
+        _as_optuna_says_it,
+    ],
+)
+def test_a_full_disk_is_known_by_whatever_a_library_says(tmp_path, fail):
+    with (
+        pytest.raises(DiskError, match=rf"cannot write to {tmp_path}: .*: free some space"),
+        room_in(tmp_path),
+    ):
+        fail()
+    with pytest.raises(OSError, match="x"), room_in(tmp_path):
+        raise OSError(errno.EACCES, "x")

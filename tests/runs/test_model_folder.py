@@ -107,6 +107,18 @@ def test_a_corrector_that_leaves_the_model_alone_says_so_in_results_and_report(s
     np.testing.assert_allclose(*pairs, atol=1e-6)
 
 
+def test_a_realised_mask_is_loaded_as_it_was_measured_bit_for_bit(small_phantom, tmp_path):
+    settings = {"realise": True, "weights": [8.0], "steps": 20}
+    folder = trained(small_phantom, tmp_path / "run", "corrector", **settings)
+    stored, test = load_model(folder), small_phantom.task().indices("test")
+    pixels = small_phantom.read(test)
+    found, expected = stored.scores(pixels)[:, 1], predicted(folder, "corrector")
+    np.testing.assert_array_equal(found, expected["score"])
+    image = torch.from_numpy(pixels / np.float32(255))
+    change = (stored.fair.masked(image) - image).abs() * 255
+    assert 0 < change.max() < 3.01
+
+
 @pytest.mark.parametrize("method", ["vanilla", "score_shift"])
 def test_views_are_loaded_as_they_were_measured_bit_for_bit(method, small_phantom, tmp_path):
     folder = trained(small_phantom, tmp_path / "run", method, views="turns")

@@ -66,6 +66,8 @@ def audit_binary(
         effects={name: p.effects for name, p in parts.items()},
         adjusted_effects={name: p.adjusted for name, p in parts.items() if study.covariates},
         simultaneous_effects={name: p.simultaneous for name, p in parts.items()},
+        pooled={name: p.pooled for name, p in parts.items()},
+        missing_bounds={name: p.bounds for name, p in parts.items() if p.bounds},
         sensitivity={name: p.sensitivity for name, p in parts.items()},
         modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},

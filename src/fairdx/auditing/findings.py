@@ -4,6 +4,7 @@ from math import isnan
 
 import numpy as np
 
+from fairdx.auditing.design import MISSING
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
@@ -131,6 +132,7 @@ def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
 def _left_out(result: AuditResult, name: str) -> list[Note]:
     """Cautions about groups that some differences leave out, and images that adjusted effects leave out."""
     titles: dict[tuple[str, ...], list[str]] = {}
+    hidden = _hidden(result, name)
     for metric, gap in result.gaps[name].items():
         if gap.left_out:
             titles.setdefault(tuple(gap.left_out), []).append(METRICS[metric].title)
@@ -145,7 +147,7 @@ def _left_out(result: AuditResult, name: str) -> list[Note]:
         for group, left in result.support.get(name, {}).items()
         if left.group or left.reference
     ]
-    return unsupported + [
+    return [*hidden, *unsupported] + [
         _note(
             "caution",
             name,
@@ -154,6 +156,24 @@ def _left_out(result: AuditResult, name: str) -> list[Note]:
         )
         for groups, metrics in titles.items()
     ]
+
+
+def _hidden(result: AuditResult, name: str) -> list[Note]:
+    """What images without a group may hide."""
+    bounds = result.missing_bounds.get(name, {})
+    told = [
+        f"{METRICS[metric].title} between {' and '.join(f'{100 * end:.1f}' for end in bounds[metric])} points"
+        for metric in ("demographic_parity_difference", "equal_opportunity_difference")
+        if metric in bounds and not isnan(bounds[metric][0])
+    ]
+    if not told:
+        return []
+    count = result.attributes[name].groups[MISSING]
+    text = (
+        f"{name}: {count:,} of the images have no value of {name}. Whatever their groups are, between the "
+        f"others the gaps of these images are: {'; '.join(told)} (chance comes on top)."
+    )
+    return [_note("caution", name, text)]
 
 
 def _is_number(text: str) -> bool:

@@ -46,7 +46,7 @@ def rate_ends(
         By rate: value, lower end, upper end and images behind it, each of shape (..., S).
     """
     values, repeated = binary_rates(counts), binary_rates(replicates)
-    images = _denominators(data.who.rows(counts))
+    images = denominators(data.who.rows(counts))
     critical, found = critical_value(data.settings.level), {}
     for name, value in values.items():
         label = np.array([LABEL_OF_RATE.get(name, -1)])
@@ -56,8 +56,8 @@ def rate_ends(
     return found
 
 
-def _denominators(counts: Floats) -> dict[str, Floats]:
-    """Images that each rate rests on, by group, from (..., S, 2, 2)."""
+def denominators(counts: Floats) -> dict[str, Floats]:
+    """Images that each rate of `binary_rates` rests on, by group, from (..., S, 2, 2)."""
     labels, decisions, images = counts.sum(-1), counts.sum(-2), counts.sum((-1, -2))
     own = {"tpr": labels[..., 1], "fpr": labels[..., 0], "ppv": decisions[..., 1], "npv": decisions[..., 0]}
     return {name: own.get(name, images) for name in binary_rates(counts)}

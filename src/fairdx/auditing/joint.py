@@ -132,6 +132,8 @@ def _result(
         effects={},
         adjusted_effects={},
         simultaneous_effects={},
+        pooled={},
+        missing_bounds={},
         sensitivity={},
         modelled_effects={},
         support={},

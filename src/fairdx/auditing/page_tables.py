@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Change, Gap, Test
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import UNDEFINED, Style, direction_of, integer, probability, style_of, unit_of
@@ -175,6 +176,34 @@ def sensitivity_table(result: AuditResult, name: str) -> Grid:
         "decisions, that would have to be diseased."
     )
     return Grid(caption, ["Group", "Common cause", "Missed disease"], rows)
+
+
+def pooled_table(result: AuditResult, name: str) -> Grid:
+    """Figures of every group after partial pooling, beside the raw ones."""
+    found = result.pooled[name]
+    rows = [
+        Row(
+            group,
+            "",
+            [_pooled_cell(metric, of.get(group)) for metric, of in found.items()],
+        )
+        for group in result.attributes[name].groups
+        if any(group in of for of in found.values())
+    ]
+    caption = (
+        "Groups after partial pooling: what a rate probably is, given those of the other groups. Small "
+        "groups are drawn to the rest; the raw figure is in brackets. Worst: the probability "
+        "that no other group is worse in truth."
+    )
+    return Grid(caption, ["Group", *(_short(metric) for metric in found)], rows)
+
+
+def _pooled_cell(metric: str, found: Pooled | None) -> Cell:
+    if found is None:
+        return Cell(UNDEFINED)
+    style = style_of(metric)
+    ends = style.interval(found.low, found.high)
+    return Cell(f"{style(found.value)} [{style(found.raw)}]", f"{ends}; worst {found.worst:.0%}")
 
 
 def _plain(value: float) -> str:

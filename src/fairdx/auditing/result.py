@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate, Number
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.reliability import TEN, Bins
@@ -295,6 +296,10 @@ class AuditResult:
         modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
             the ones to quote of the group with the largest effect.
+        pooled: {attribute: {metric: {group: figure}}} after partial pooling, of attributes with three groups
+            or more; groups too small to compare are among them.
+        missing_bounds: {attribute: {metric: [low, high]}} between which a gap of these images lies, whatever
+            the groups of those without one are; of attributes with missing values.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
         tests: All tests, with corrected p-values.
@@ -326,6 +331,8 @@ class AuditResult:
     adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
     modelled_effects: dict[str, dict[str, dict[str, Estimate]]]
     simultaneous_effects: dict[str, dict[str, dict[str, Estimate]]]
+    pooled: dict[str, dict[str, dict[str, Pooled]]]
+    missing_bounds: dict[str, dict[str, tuple[Number, Number]]]
     sensitivity: dict[str, dict[str, Sensitivity]]
     support: dict[str, dict[str, Support]]
     tests: list[Test]

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from fairdx.commands.interrupts import NOTHING, interruptible
+from fairdx.commands.interrupts import GATE, NOTHING, interruptible
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
 from fairdx.core.console import printable
 from fairdx.core.errors import InputError
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from fairdx.auditing.result import AuditResult
 
 Texts = tuple[str, ...]
-
-GATE: Final = 3
-"""Exit status where a condition of `--fail-if` is true; no failure of the command itself has it."""
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:

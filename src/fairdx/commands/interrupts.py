@@ -1,4 +1,4 @@
-"""Ctrl-C and the SIGTERM of a batch system: a sentence that says how to go on, and their usual statuses."""
+"""Exit statuses: of gates, of Ctrl-C, of the SIGTERM of a batch system, with how to go on."""
 
 import signal
 import sys
@@ -10,6 +10,9 @@ from typing import Final, NoReturn
 
 import typer
 
+GATE: Final = 3
+"""Exit status where a condition of `--fail-if` is true: no failure of a command has it, bad input has 2, a
+crash has 1."""
 GOES_ON: Final = "the same command goes on"
 NOTHING: Final = "nothing was written"
 STATUS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}

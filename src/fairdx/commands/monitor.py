@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fairdx.commands.interrupts import GATE, NOTHING, interruptible
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
+from fairdx.core.console import printable
 
 if TYPE_CHECKING:
     from fairdx.auditing.monitored import MonitorResult
-
-GATE_STATUS = 3
-"""Exit status where a condition of `--fail-if` is true; 1 is a failed run, 2 is bad input."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,12 @@ def add_monitor(app: typer.Typer) -> None:
             json,
             tuple(fail_if),
         )
-        failed = monitor_files(request)
+        with interruptible(NOTHING):
+            failed = monitor_files(request)
         for message in failed:
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{printable(message)}\n")
         if failed:
-            raise typer.Exit(GATE_STATUS)
+            raise typer.Exit(GATE)
 
 
 def monitor_files(request: MonitorRequest) -> list[str]:

@@ -21,6 +21,7 @@ from fairdx.metrics.inputs import Floats
 _STEPS = 30  # bisections: to 1e-9 of the range
 _FINE_STEPS = 50  # bisections of a cheap function
 _MOST = 40.0  # standard errors, beyond which a p-value is 0 in double precision
+_SMALLEST = 1e-9  # standard errors, below which it is 1
 _AREA_WEIGHT = 5.0  # the weight of the variance function against that of the sample, in images of the fewer
 
 
@@ -322,13 +323,18 @@ def gap_p_value(figures: Figures) -> float:
     Returns:
         The p-value; nan where fewer than two groups are defined.
     """
+    from scipy.optimize import brentq
+
     if np.isnan(lowest_gap(figures, 1.0)):
         return float("nan")
-    low, high = 0.0, _MOST
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if lowest_gap(figures, middle) > 0 else (low, middle)
-    return range_tail(low, *_compared(figures))
+
+    def end(critical: float) -> float:
+        return float(lowest_gap(figures, critical))
+
+    if end(_SMALLEST) <= 0:
+        return range_tail(0.0, *_compared(figures))
+    reached = _MOST if end(_MOST) > 0 else float(brentq(end, _SMALLEST, _MOST, xtol=1e-9))
+    return range_tail(reached, *_compared(figures))
 
 
 def detectable_gap(figures: Figures, level: float, power: float = 0.8) -> float:

@@ -34,7 +34,12 @@ GPUS: Final = "CUDA_VISIBLE_DEVICES"
 
 def is_done(run: PlannedRun, folder: Path) -> bool:
     """Whether a study's folder has the results of a run."""
-    return (folder / RUNS / run.key / RESULTS).exists()
+    return results_of(run, folder).exists()
+
+
+def results_of(run: PlannedRun, folder: Path) -> Path:
+    """Where the results of a run are, or will be."""
+    return folder / RUNS / run.key / RESULTS
 
 
 def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, wait=True):
         if is_done(run, folder):
-            found = _results(place / RESULTS)
+            found = read_results(place / RESULTS)
             if found is not None:
                 return found
         try:
@@ -69,8 +74,15 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
     return results
 
 
-def _results(path: Path) -> dict[str, Any] | None:
-    """The results of a run; None where their file is damaged, which is then out of the way."""
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Reads the results of a run.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        Its content; None where it is damaged, and then it is out of the way.
+    """
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
