@@ -104,6 +104,8 @@ def test_a_whole_weight_is_an_image_that_is_there_so_often():
             assert second.value == pytest.approx(first.value, abs=5e-3 if binned else 1e-9), name
             assert second.high - second.low == pytest.approx(first.high - first.low, rel=0.12), name
     for name, gap in one.gaps["group"].items():
+        if name == "score_mutual_information":  # in bins of equally many images, which copies move
+            continue
         other = two.gaps["group"][name].estimate
         assert other.value == pytest.approx(gap.estimate.value, abs=2e-3), name
         assert other.high - other.low == pytest.approx(gap.estimate.high - gap.estimate.low, rel=0.2), name

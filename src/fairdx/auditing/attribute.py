@@ -23,7 +23,7 @@ from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.parametric import ModelledEffects
 
-MOST_PERMUTED = 5000
+MOST_PERMUTED = 2500
 """With more patients than this, scores are permuted by image and scaled, which many patients allow."""
 
 Effects = dict[str, dict[str, Estimate]]

@@ -32,7 +32,7 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
         first = rng.multivariate_hypergeometric(inner.sum(1), inner[:, 0].sum(), n_draws, method="marginals")
         found = np.stack([first, inner.sum(1) - first], axis=-1).astype(float)
     elif inner.size <= _SMALL:
-        found = _dealt(inner, n_draws, rng)
+        found = _dealt(inner, n_draws, rng).astype(float)
     else:
         from scipy.stats import random_table
 
