@@ -24,7 +24,6 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
     if min(len(rows), len(columns)) < 2:  # one table alone has these margins; SciPy 1.17 returns another
         drawn[:] = table
         return drawn
-    found: Ints | Floats
     inner = table[np.ix_(rows, columns)].astype(np.int64)
     if inner.sum() <= inner.size:  # as patients that are all different: shuffling them one by one is faster
         found: Floats = _shuffled(inner, n_draws, rng)
