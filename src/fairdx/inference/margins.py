@@ -57,13 +57,13 @@ def _dealt(table: Ints, n_draws: int, rng: np.random.Generator) -> Ints:
     return drawn
 
 
-def _shuffled(table: Ints, n_draws: int, rng: np.random.Generator) -> Ints:
+def _shuffled(table: Ints, n_draws: int, rng: np.random.Generator) -> Floats:
     row, column = (
         np.repeat(np.arange(size), table.sum(axis)) for size, axis in zip(table.shape, (1, 0), strict=True)
     )
     shuffled = rng.permuted(np.broadcast_to(row, (n_draws, len(row))), axis=1)
     place = (np.arange(n_draws)[:, None] * len(table) + shuffled) * table.shape[1] + column
-    return np.bincount(place.ravel(), minlength=n_draws * table.size)
+    return np.bincount(place.ravel(), minlength=n_draws * table.size).astype(float)
 
 
 def sequential(
