@@ -20,8 +20,9 @@ $(STAMPS)/%: pyproject.toml | $(BIN)/python
 demo: $(STAMPS)/train  ## the whole way on the built-in phantom; leaves demo/report.html
 	$(BIN)/fairdx demo --out demo
 
+# A process for each processor, one thread each: threads of torch that wait for each other waste both.
 test: $(STAMPS)/train,test  ## every test but the long studies
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-long: $(STAMPS)/train,test  ## the long studies: coverage of intervals, training at full size
 	$(BIN)/python -m pytest -m long

@@ -27,7 +27,7 @@ from fairdx.methods.pretraining import PretrainingConfig, build_diagnoser, pretr
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.training.augment import augment
-from fairdx.training.fit import _Fit
+from fairdx.training.fit import Fit
 from fairdx.training.optimization import schedule_factor
 
 BATCH = 128
@@ -43,7 +43,7 @@ def stage() -> Stage:
 
 def library(images: TaskImages) -> float:
     """Seconds of one epoch by the library's loop."""
-    run = _Fit(stage(), images, make_fabric(SETTINGS), SETTINGS, seed=0)
+    run = Fit(stage(), images, make_fabric(SETTINGS), SETTINGS, seed=0)
     start = time.perf_counter()
     run.epoch(1, lambda: None)
     return time.perf_counter() - start

@@ -3,12 +3,14 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 
-from fairdx.core.errors import InputError
+from fairdx import __version__
+from fairdx.commands.interrupts import NOTHING, heed_sigterm, interruptible, say_stopped, unsaid
+from fairdx.core.console import PlainConsole, plain, printable
+from fairdx.core.errors import InputError, room_in
 
 app = typer.Typer(
     help="Find and remove the direct effect of a sensitive attribute on image-based diagnoses.",
@@ -24,6 +26,21 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an inte
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `method.eta=0.1`.")
 ]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"fairdx {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Options of no command."""
 
 
 @app.command()
@@ -67,19 +84,16 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     from fairdx.runs.page import summary_table, write_run_report
     from fairdx.runs.run import run
 
-    try:
+    with interruptible("the same command with --resume goes on"):
         results = run(settings, out, resume=resume)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command with --resume goes on\n")
-        raise typer.Exit(130) from None
     if results is None:  # one of several processes, and not the one that reports
         return
     page = write_run_report(out)
-    console = Console()
+    console = PlainConsole(wrap=True)
     console.print(summary_table(results))
-    console.print(f"Open [bold]{page}[/bold] for the whole report.", highlight=False)
+    console.print(plain("Open ") + plain(str(page), "bold") + plain(" for the whole report."))
     if (out / MODEL).exists():
-        console.print(f"The model to deploy: [bold]{out / MODEL}[/bold]", highlight=False)
+        console.print(plain("The model to deploy: ") + plain(str(out / MODEL), "bold"))
 
 
 @app.command()
@@ -94,22 +108,37 @@ def inspect(
     json: Annotated[
         Path | None, typer.Option(help="Write all counts and problems (JSON) to this file.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page to this file, with the 20 strangest images; - for standard output."),
+    ] = None,
 ) -> None:
     """What is in a prepared data set: counts by label and group, splits, patients, problems.
 
-    Example: `fairdx inspect prepared/nih`
+    Example: `fairdx inspect prepared/nih --html nih.html`
     """
-    from fairdx.data.base import PreparedDataset
-    from fairdx.data.inspect import describe, render, write_json
+    from fairdx.commands.inspect import inspection_page, render
+    from fairdx.commands.outputs import check_outputs, write_output
+    from fairdx.data.base import FILES, PreparedDataset
+    from fairdx.data.inspect import describe
 
-    description = describe(PreparedDataset.open(folder), pixels=pixels)
-    Console().print(render(description, label=label))
+    if html and not pixels:
+        raise InputError("--html shows images and needs their pixels: leave out --no-pixels")
+    check_outputs({"--json": json, "--html": html}, [folder / name for name in FILES])
+    with interruptible(NOTHING):
+        dataset = PreparedDataset.open(folder)
+        description = describe(dataset, pixels=pixels)
+    # Where a file goes to standard output, the table would stand in its middle.
+    PlainConsole(stderr=Path("-") in (json, html), wrap=True).print(render(description, label=label))
     if json:
-        write_json(description, json)
+        write_output(json, description.to_json())
+    if html:
+        write_output(html, inspection_page(dataset, description, label=label))
 
 
 def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
+    heed_sigterm()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -125,6 +154,7 @@ def main() -> None:
             from fairdx.commands.convert_weights import add_convert_weights
             from fairdx.commands.explain import add_explain
             from fairdx.commands.export import add_export
+            from fairdx.commands.monitor import add_monitor
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
@@ -134,21 +164,52 @@ def main() -> None:
             add_convert_weights(app)
             add_explain(app)
             add_export(app)
+            add_monitor(app)
             add_predict(app)
             add_prepare(app)
             add_studies(app)
             add_utility(app)
-        app(arguments)
+        with room_in(None):
+            app(arguments)
+    except SystemExit as ended:
+        stop = unsaid(ended)
+        if stop is None:
+            raise
+        sys.exit(say_stopped(stop, "before the work was done"))
     except InputError as error:
         _stop(error, 2, debug)
+    except ModuleNotFoundError as error:
+        _stop(_missing(error), 2, debug)
     except Exception as error:
         _stop(error, 1, debug)
+
+
+EXTRAS: Final = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "lightning_fabric", "safetensors"), "train"),
+    **dict.fromkeys(("optuna", "sklearn", "fairlearn", "sqlalchemy"), "train,study"),
+    **dict.fromkeys(("pydicom", "openjpeg"), "dicom"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    "onnxruntime": "predict",
+    "highdicom": "dicom-sr",
+    "nibabel": "nifti",
+    "openpyxl": "excel",
+    "psycopg": "postgresql",
+}
+"""The extra that brings a package that is not always there."""
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """What to install; other missing modules are failures of our own, or of a user's code."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return error
+    return InputError(f"this command needs the package {name}: pip install 'fairdx[{EXTRAS[name]}]'")
 
 
 def _stop(error: Exception, status: int, debug: bool) -> None:
     if debug:
         raise error
-    sys.stderr.write(f"fairdx: {error or type(error).__name__}\n")
+    sys.stderr.write(f"fairdx: {printable(str(error)) or type(error).__name__}\n")
     sys.exit(status)
 
 

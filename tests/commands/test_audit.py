@@ -165,7 +165,7 @@ def test_several_classes(run, frame, tmp_path):
     assert "benign: " in out
     gate = ["--fail-if", "auc<0.99", "--fail-if", "adf>9", "--fail-if", "abs(de)>0.999"]
     status, _, err = run(tmp_path / "p.csv", *scores, *gate, label="kind", score="p_other")
-    assert status == 1
+    assert status == 3
     assert "auroc of sex F (malignant)" in err
     assert "adf>9" not in err
     assert "abs(de)" not in err
@@ -191,14 +191,14 @@ def test_several_findings(run, frame, tmp_path):
 @pytest.mark.parametrize(
     ("condition", "status"),
     [
-        ("adf>0.0001", 1),
+        ("adf>0.0001", 3),
         ("adf>0.5", 0),
-        ("dp >= 0.01", 1),
+        ("dp >= 0.01", 3),
         ("eo_high>0.9", 0),
         ("auroc_gap_low<-1", 0),
-        ("auc<0.999", 1),
+        ("auc<0.999", 3),
         ("direct_effect<0", 0),  # the reference is M, and F is decided positive more often
-        ("abs(de)>0.01", 1),
+        ("abs(de)>0.01", 3),
         ("es_auc<0.1", 0),
     ],
 )
@@ -234,7 +234,7 @@ def test_the_gate_speaks_of_the_corrected_figures(run, path, tmp_path):
     )
     between = (low + high) / 2
     assert low < between < high
-    for name, status in (("adf", 0), ("approximate_diagnosis_fairness", 0), ("adf_plugin", 1)):
+    for name, status in (("adf", 0), ("approximate_diagnosis_fairness", 0), ("adf_plugin", 3)):
         assert run(path, "--fail-if", f"{name}>{between}")[0] == status
     (group,) = found["effects"]["sex"]
     adjusted = found["adjusted_effects"]["sex"][group]["direct_effect"]["value"]
@@ -262,7 +262,7 @@ def test_an_undefined_figure_does_not_pass_the_gate(run, frame, tmp_path):
         ("only", "auroc_gap>0.5", "auroc_gap is undefined for only"),
     ):
         status, _, err = run(tmp_path / "p.csv", "--fail-if", condition, group=group)
-        assert (status, told in err) == (1, True), err
+        assert (status, told in err) == (3, True), err
     status, _, err = run(tmp_path / "p.csv", "--fail-if", "prevalence>0.99", group="site")
     assert status == 0  # a group too small to compare is not held to a condition, but named
     assert err.startswith("prevalence>0.99: not judged for b of site")
@@ -344,7 +344,7 @@ def test_the_guide_says_what_its_commands_print(tmp_path, monkeypatch, capsys):
     gate = re.findall(r'--fail-if "(.*?)"', guide)
     conditions = [part for condition in gate for part in ("--fail-if", condition)]
     monkeypatch.setattr(sys, "argv", ["fairdx", *command.replace("\\\n", " ").split(), *conditions])
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="3"):
         cli.main()
     told = capsys.readouterr()
     printed = " ".join(told.out.split())
@@ -429,7 +429,7 @@ def test_standard_input_and_output(run, path, monkeypatch):
 def test_quiet_prints_only_what_failed(run, path):
     assert run(path, "--quiet") == (0, "", "")
     status, out, err = run(path, "--quiet", "--fail-if", "auc<0.999")
-    assert (status, out) == (1, "")
+    assert (status, out) == (3, "")
     assert err.startswith("auc<0.999: ")
 
 
@@ -564,3 +564,19 @@ def test_several_models_in_long_form(run, frame, tmp_path):
         assert (status, told in err) == (2, True), err
     pd.concat([frame.assign(model="a"), frame[:200].assign(model="b")]).to_csv(path, index=False)
     assert "(model = b) lacks 100 of the 300 images" in run(path, *more)[2]
+
+
+@pytest.mark.parametrize(
+    "names", [("late [/old]", "[unknown]"), (":smile:", "[bold]x[/bold]"), ("a\x1b[2J", "b")]
+)
+def test_names_of_groups_are_printed_as_they_are_and_gate_nothing(run, frame, tmp_path, names):
+    frame["sex"] = frame["sex"].map(dict(zip("FM", names, strict=True)))
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    status, out, err = run(tmp_path / "p.csv", "--fail-if", "adf>9")
+    assert status == 0
+    for name in names:
+        assert name.replace("\x1b", "\\x1b") in out
+    assert "\x1b" not in out + err
+    status, _, err = run(tmp_path / "p.csv", "--fail-if", "auc<0.999")
+    assert status == 3
+    assert "\x1b" not in err

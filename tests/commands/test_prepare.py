@@ -212,12 +212,12 @@ def test_output_that_cannot_be_written(root, tmp_path, target):
     place = tmp_path / "place"
     if target == "file":
         place.touch()
-        words = "place/out cannot be written: Not a directory"
+        words = "place/out: Not a directory"
     else:
         place.mkdir(mode=0o500)
         if os.access(place, os.W_OK):
             pytest.skip("this user may write everywhere")
-        words = "place/out cannot be written: Permission denied"
+        words = "place/out: Permission denied"
     done = prepare_nih(root, place / "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(f"{words}\n")

@@ -413,3 +413,26 @@ def test_a_deflated_data_set_that_grows_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(codestream, "_MOST_BYTES", 500)
     with pytest.raises(InputError, match=r"is too large .more than 500 bytes"):
         decoded(data)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("high", [11, 13, 15])
+def test_the_bits_that_count_may_lie_higher(high, signed):
+    """12 bits whose highest is not bit 11, as older devices wrote them, among bits that mean nothing."""
+    values = RAMP.astype(np.int64) * 2 - (2048 if signed else 0)
+    words = (values & 0xFFF) << (high - 11)
+    words |= np.random.default_rng(0).integers(0, 1 << 16, words.shape) & ~(0xFFF << (high - 11)) & 0xFFFF
+    image = dataset(words.astype(np.uint16), BitsStored=12, HighBit=high, PixelRepresentation=int(signed))
+    expected = scaled(values, values.min(), values.max())
+    assert np.abs(decoded(content(image)) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(("rest", "said"), [(0, False), (2, True), (64, True)])
+def test_bytes_behind_the_last_pixel_are_warned_of(rest, said):
+    image = dataset()
+    image.PixelData = image.PixelData + b"\0" * rest
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decode_bytes(content(image), FORM)
+    found = [str(each.message).partition(" (")[0] for each in caught if each.category is ImageWarning]
+    assert found == ["an image has bytes behind its last pixel"] * said

@@ -1,12 +1,18 @@
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from fairdx.commands.inspect import inspection_page, render
 from fairdx.core.errors import InputError
-from fairdx.data.inspect import describe, render, write_json
+from fairdx.data.base import PreparedDataset
+from fairdx.data.inspect import describe
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.readers import READERS
 from fairdx.data.source import Source, exclude
@@ -78,13 +84,11 @@ def test_another_label_and_json(tmp_path):
     assert "Groups by z:" in capture.get()
     with pytest.raises(InputError, match=r"no label 'x' \(known: 'y', 'z'\)"):
         render(description, label="x")
-    write_json(description, tmp_path / "found.json")
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads(description.to_json())
     assert found["meta"]["counts"]["images"] == 400
     assert sum(row["train"] + row["validation"] + row["test"] for row in found["counts"]) == 800
     assert found["problems"] == list(description.problems)
-    with pytest.raises(InputError, match=r"no/found\.json cannot be written: No such file"):
-        write_json(description, tmp_path / "no" / "found.json")
+    assert found["strangest"] == []
 
 
 def test_problems_are_found(tmp_path):
@@ -105,6 +109,51 @@ def test_problems_are_found(tmp_path):
     assert "1 pictures occur more than once of different patients" in problems
     assert "test images, too few for rates" in problems
     assert "hash" not in " ".join(describe(dataset, pixels=False).problems)
+
+
+def test_the_strangest_images_come_first_on_the_page(tmp_path):
+    pictures = np.random.default_rng(0).normal(120, 20, (60, 1, 8, 8)).clip(0, 255).astype(np.uint8)
+    pictures[7] = 7  # blank
+    pictures[11] = np.indices((8, 8)).sum(axis=0) % 2 * 255  # a chess board: far from the others
+    pictures[13] = pictures[13] // 8 + 224  # nearly white
+    dataset = made(tmp_path, 60, pictures)
+    description = describe(dataset)
+    first = description.strangest[:3]
+    assert {one.image for one in first} == {"i7", "i11", "i13"}
+    assert len(description.strangest) == 20
+    looks = {one.image: " ".join(one.looks) for one in first}
+    assert looks["i7"] == "blank (one value)"
+    assert "far from the others" in looks["i11"]
+    assert "nearly white" in looks["i13"]
+    # The score of the chess board by hand: its mean step between neighbours is 255.
+    steps = np.abs(np.diff(pictures.astype(float), axis=3)).mean(axis=(1, 2, 3))
+    spread = 1.4826 * np.median(np.abs(steps - np.median(steps)))
+    scores = {one.image: one.score for one in first}
+    assert scores["i11"] == pytest.approx((255 - np.median(steps)) / spread, abs=0.01)
+    page = inspection_page(dataset, description)
+    assert page.count("<img ") == 20
+    places = [page.index(f"<strong>{one.image}</strong>") for one in description.strangest]
+    assert places == sorted(places)
+    held = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in held]
+    for one, pixels in zip(description.strangest, shown, strict=True):
+        assert (pixels == dataset.images[one.row, 0][..., None]).all()
+
+
+def test_words_of_the_data_are_no_markup(tmp_path):
+    dataset = made(tmp_path, 60)
+    names = {"late [/old]": "male", "<b>[unknown]": "female"}
+    meta = dataset.meta.model_copy(update={"attributes": {"sex": list(names)}})
+    turned = {old: new for new, old in names.items()}
+    dataset = PreparedDataset(dataset.root, meta)
+    dataset.__dict__["table"] = dataset.table.assign(sex=dataset.table["sex"].map(turned))
+    description = describe(dataset)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(render(description))
+    assert "late [/old]" in capture.get()
+    assert "<b>[unknown]" in capture.get()
+    assert "&lt;b&gt;[unknown]" in inspection_page(dataset, description)
 
 
 def test_leak_and_missing_split(tmp_path):

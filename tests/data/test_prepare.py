@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -294,9 +295,7 @@ def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # a write beyond fails as on a full disk
     try:
-        with pytest.raises(
-            InputError, match=r"cannot be written: File too large; free some space and run the same"
-        ):
+        with pytest.raises(InputError, match=r"cannot write to .*out: File too large; .*: free some space"):
             prepare(source(root), tmp_path / "out", OPTIONS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -306,15 +305,15 @@ def test_full_disk_is_one_sentence_and_goes_on_later(root, tmp_path):
 
 def test_too_small_a_disk_is_seen_before_the_work(root, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 100}))
-    with pytest.raises(InputError, match=r"GB and its disk has 0\.0 GB free"):
+    with pytest.raises(InputError, match=r"out needs 15\.4 kB and its disk has \d+ bytes free"):
         prepare(source(root), tmp_path / "out", OPTIONS)
 
 
 def test_folder_that_cannot_be_written(root, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/out cannot be written: Not a directory"):
+    with pytest.raises(InputError, match=r"cannot write to .*file/out: Not a directory"):
         prepare(source(root), tmp_path / "file" / "out", OPTIONS)
-    with pytest.raises(InputError, match="file cannot be written: File exists"):
+    with pytest.raises(InputError, match=r"cannot write to .*file: File exists"):
         prepare(source(root), tmp_path / "file", OPTIONS)
 
 
@@ -322,7 +321,7 @@ def test_folder_without_permission(root, tmp_path):
     tmp_path.chmod(0o500)
     if os.access(tmp_path, os.W_OK):
         pytest.skip("this user may write everywhere")
-    with pytest.raises(InputError, match="out cannot be written: Permission denied"):
+    with pytest.raises(InputError, match=r"cannot write to .*out: Permission denied"):
         prepare(source(root), tmp_path / "out", OPTIONS)
     tmp_path.chmod(0o700)
 
@@ -349,10 +348,11 @@ def test_links_within_the_root_are_followed(root, tmp_path):
     (root / "link.png").symlink_to("images/0001.png")
     (root / "there").symlink_to("images")
     table = source(root).table
-    table.loc[2, "path"], table.loc[3, "path"] = "link.png", "there/../images/0004.png"
+    table.loc[2, "path"], table.loc[3, "path"] = "link.png", "there/../images/0003.png"
     dataset = prepare(source(root, table=table), tmp_path / "out", OPTIONS)
     assert (dataset.images[2] == dataset.images[1]).all()
-    assert (dataset.images[3] == dataset.images[4]).all()
+    plain = prepare(source(root), tmp_path / "plain", OPTIONS)
+    assert (dataset.images[3] == plain.images[3]).all()
 
 
 def test_rendered_source(tmp_path):
@@ -440,3 +440,36 @@ def test_images_with_odd_bytes_behind_their_pixels(root, tmp_path, caplog, monke
     assert [record.levelname for record in caplog.records] == ["WARNING"]  # one for all of them
     assert "0003.png has odd bytes" in caplog.text
     assert "(3 such images" in caplog.text
+
+
+def odd_source(root, **columns):
+    given = source(root)
+    return Source(**{**vars(given), "table": given.table.assign(**columns)})
+
+
+@pytest.mark.parametrize("word", ["nan", "NA", "unknown", "?", " None "])
+def test_a_patient_who_is_nobody_is_refused(root, tmp_path, word):
+    names = [word if row == 3 else f"p{row}" for row in range(len(source(root).table))]
+    with pytest.raises(InputError, match=rf"the patient '{re.escape(word)}', which names nobody"):
+        prepare(odd_source(root, patient=names), tmp_path / "out", OPTIONS)
+
+
+@pytest.mark.parametrize("word", ["1.0", "01", "1.", " 1"])
+def test_one_number_as_two_patients_is_refused(root, tmp_path, word):
+    names = [word if row == 3 else str(row) for row in range(len(source(root).table))]
+    with pytest.raises(InputError, match=rf"the patients '1' and '{re.escape(word)}' are one number"):
+        prepare(odd_source(root, patient=names), tmp_path / "out", OPTIONS)
+
+
+def test_patients_that_look_alike_are_warned_of(root, tmp_path, caplog):
+    names = ["P1" if row == 3 else f"p{row}" for row in range(len(source(root).table))]
+    prepare(odd_source(root, patient=names), tmp_path / "out", OPTIONS)
+    assert "the patients 'p1' and 'P1' differ in case or unseen signs alone" in caplog.text
+
+
+@pytest.mark.parametrize("detour", ["./{}", "x/../{}", ".//{}"])
+def test_one_file_under_two_names_is_refused(root, tmp_path, detour):
+    paths = source(root).table["path"].tolist()
+    paths[3] = detour.format(paths[0])
+    with pytest.raises(InputError, match=r"are one file: list each image once"):
+        prepare(odd_source(root, path=paths), tmp_path / "out", OPTIONS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairdx.core.errors import InputError
 from fairdx.data.cells import row_of
-from fairdx.data.tabular import read_any_table, read_text_table
+from fairdx.data.tabular import SHORT_ROWS, read_any_table, read_text_table
 
 ROWS = [["image", "patient", "note", "y"], *([f"{i}.png", f"p{i}", "scar", "1"] for i in range(1, 41))]
 
@@ -79,9 +79,35 @@ def test_a_row_that_is_too_long_is_refused_even_where_few_columns_are_read(tmp_p
     rows = with_cell(5, 2, "scar, old")
     with pytest.raises(InputError, match="line 6 has 5 cells, more than the 4 of the header"):
         read_text_table(write(tmp_path / "a.csv", rows), only=only)
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_rows_that_lack_cells_are_blank_counted_and_named(tmp_path, caplog, quoted):
     # Excel leaves out blank cells at the end of rows.
-    short = [*ROWS[:5], ["5.png", "p5"], *ROWS[6:]]
-    assert read_text_table(write(tmp_path / "a.csv", short))["y"].isna().sum() == 1
+    rows = [
+        *ROWS[:5],
+        ["5.png", "p5"],
+        [],
+        *ROWS[6:9],
+        ["9.png", '"p9"' if quoted else "p9", "x"],
+        *ROWS[10:],
+    ]
+    table = read_text_table(write(tmp_path / "a.csv", rows))
+    assert table["y"].isna().sum() == 2
+    assert table["note"].isna().sum() == 1
+    assert table.attrs[SHORT_ROWS] == 2
+    assert "a.csv: 2 rows have fewer cells than the 4 of the header, the first is line 6" in caplog.text
+    caplog.clear()
+    assert SHORT_ROWS not in read_text_table(write(tmp_path / "a.csv")).attrs
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_file_that_breaks_off_within_its_last_row_is_refused(tmp_path, quote):
+    path = write(tmp_path / "a.csv", with_cell(2, 2, f"{quote}scar{quote}"))
+    path.write_bytes(path.read_bytes()[:-8])  # "40.png,p40" is left of the last row
+    with pytest.raises(InputError, match="it breaks off in line 41, before the last of 4 cells"):
+        read_text_table(path)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.xlsx"])

@@ -19,7 +19,7 @@ from fairdx.core.locks import locked
 from fairdx.data.decode import Form, decode_file
 from fairdx.deploy import onnx_model, writer
 from fairdx.deploy.predict import PredictOptions, predict
-from fairdx.models.card import Range, RuleCard
+from fairdx.models.card import ImageCard, Range, RuleCard
 
 ONE = PredictOptions(workers=1)
 
@@ -78,6 +78,38 @@ def test_files_are_decoded_as_prepare_does(tmp_path, write_model):
     form = Form(size=32, channels=3, geometry=card.image.geometry)
     expected = [decode_file(file, form).mean() / 255 for file in files]
     assert table_of(tmp_path / "scores.csv")["score"].tolist() == pytest.approx(expected, abs=2e-6)
+
+
+def test_tiff_webp_and_a_slice_of_a_volume(tmp_path, write_model):
+    nibabel = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
+    image = ImageCard(size=16, channels=1, geometry="stretch", window=(50, 100), frame=2)
+    folder, _ = write_model(tmp_path / "model", image=image)
+    files = tmp_path / "in"
+    files.mkdir()
+    Image.fromarray(np.full((20, 20), 51, np.uint8)).save(files / "a.tiff")
+    Image.fromarray(np.full((20, 20), 102, np.uint8)).save(files / "b.webp", lossless=True)
+    volume = np.stack([np.full((20, 20), value, np.float32) for value in (0, 80, 100)], axis=2)
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(files / "c.nii.gz")
+    outcome = predict(folder, [str(files)], tmp_path / "scores.csv", ONE)
+    assert outcome.inputs.passed_over == 0
+    assert table_of(tmp_path / "scores.csv")["score"].tolist() == pytest.approx([0.2, 0.4, 0.8], abs=3e-3)
+
+
+def test_what_is_odd_in_a_file_is_noted(tmp_path, model, write_model, write_grey):
+    write_grey(tmp_path / "in" / "a.png", 51)
+    odd = tmp_path / "in" / "b.jpg"
+    Image.fromarray(np.full((20, 20), 102, np.uint8)).save(odd)
+    data = odd.read_bytes()
+    odd.write_bytes(data[:-2] + bytes(7) + data[-2:])  # behind the last pixel, before the end
+    assert predict(model, [str(tmp_path / "in")], tmp_path / "strict.csv", ONE).record.broken == 1
+    folder, _ = write_model(
+        tmp_path / "lenient", image=ImageCard(size=16, channels=1, geometry="stretch", lenient=True)
+    )
+    outcome = predict(folder, [str(tmp_path / "in")], tmp_path / "scores.csv", ONE)
+    assert (outcome.record.broken, outcome.record.noted) == (0, 1)
+    notes = table_of(tmp_path / "scores.csv")["note"].tolist()
+    assert notes[0] == ""
+    assert notes[1].startswith("has odd bytes behind its last pixel")
 
 
 def test_broken_files_are_listed_and_the_others_scored(tmp_path, model, write_grey, write_dicom):

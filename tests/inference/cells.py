@@ -14,9 +14,11 @@ from scipy.stats import norm
 from fairdx.auditing import AuditResult, audit
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import effects_from_counts
+from fairdx.metrics.reliability import calibration
 
 DP, EO, EODDS = "demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference"
 ADF, AUC, DE = "approximate_diagnosis_fairness_corrected", "auroc_gap", "direct_effect"
+CORRECTIONS = {"p_family": "Westfall-Young", "p_holm": "Holm"}
 OPTIONS = {"n_replicates": 400, "n_permutations": 199, "explore": False}
 
 
@@ -40,6 +42,7 @@ class Cell:
         truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group).
         null: Metrics whose tests must reject in one of twenty data sets.
         family: Whether no difference at all is true, so that no corrected p-value may be small.
+        power: A metric that does differ, whose corrected tests are to find it.
         options: Of the audit.
     """
 
@@ -48,6 +51,7 @@ class Cell:
     truth: dict[str, float] = field(default_factory=dict)
     null: tuple[str, ...] = ()
     family: bool = False
+    power: str = ""
     options: dict[str, object] = field(default_factory=dict)
 
 
@@ -70,9 +74,9 @@ def interval(result: AuditResult, metric: str) -> tuple[float, float]:
     return found.low, found.high
 
 
-def p_value(result: AuditResult, metric: str) -> float:
+def p_value(result: AuditResult, metric: str, which: str = "p_value") -> float:
     name = metric.removesuffix("_corrected")
-    return next(t.p_value for t in result.tests if t.metric == name)
+    return next(getattr(t, which) for t in result.tests if t.metric == name)
 
 
 def study(cell: Cell, draws: int) -> dict[str, float]:
@@ -85,18 +89,24 @@ def study(cell: Cell, draws: int) -> dict[str, float]:
             found[f"coverage {metric}"] += bool(low - 1e-9 <= value <= high + 1e-9)
         for metric in cell.null:
             found[f"size {metric}"] += bool(p_value(result, metric) <= 0.05)
-        if cell.family:
-            whole = [result, *result.per_label.values()]
-            found["family"] += any(t.p_holm <= 0.05 for one in whole for t in one.tests)
+        for which, name in CORRECTIONS.items():
+            if cell.family:
+                whole = [result, *result.per_label.values()]
+                found[f"family, {name}"] += any(getattr(t, which) <= 0.05 for one in whole for t in one.tests)
+            if cell.power:
+                found[f"power, {name}"] += bool(p_value(result, cell.power, which) <= 0.05)
     return {name: count / draws for name, count in found.items()}
 
 
 def names(cell: Cell) -> list[str]:
     own = [f"coverage {m}" for m in cell.truth] + [f"size {m}" for m in cell.null]
-    return [*own, "family"] if cell.family else own
+    corrected = {"family": cell.family, "power": bool(cell.power)}
+    return own + [
+        f"{what}, {name}" for what, asked in corrected.items() if asked for name in CORRECTIONS.values()
+    ]
 
 
-def rates_cell(name, sizes, prevalence, rates, **more) -> Cell:
+def rates_cell(name, sizes, prevalence, rates, family=False) -> Cell:
     """Binary decisions: sizes and prevalences by group, P(decision | label) as rates[group][label]."""
     sizes, rates = np.array(sizes), np.array(rates)
     positives = np.round(sizes * np.array(prevalence))
@@ -118,10 +128,22 @@ def rates_cell(name, sizes, prevalence, rates, **more) -> Cell:
         DE: float(effects_from_counts(table, 0)["direct_effect"][1]),
     }
     fair = np.allclose(rates, rates[0])
-    return Cell(name, draw, truth, (EO, EODDS, ADF) if fair else (), False, {"reference": "0", **more})
+    return Cell(name, draw, truth, (EO, EODDS, ADF) if fair else (), family, options={"reference": "0"})
 
 
-def latent_cell(name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5) -> Cell:
+@cache
+def calibrated(prevalence, shift):
+    """Slope and calibration error of the score of `latent_cell` in a group, from two million images."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(2_000_000) < prevalence).astype(int)
+    score = norm.cdf(shift * (y - 0.5) + rng.normal(size=len(y)))
+    found = calibration(y, score)
+    return found["calibration_slope"], found["expected_calibration_error"]
+
+
+def latent_cell(
+    name, n, gap, clustered, *, share=0.5, prevalence=(0.3, 0.5), icc=0.5, shift=1.5, calibrates=False
+) -> Cell:
     """A normal score shifted by the disease, and by `gap` in group 1 with it, by half of that without."""
     prevalence = np.array(prevalence)
 
@@ -148,8 +170,10 @@ def latent_cell(name, n, gap, clustered, share=0.5, prevalence=(0.3, 0.5), icc=0
         AUC: float(auc.max() - auc.min()),
         "auroc 1": float(auc[1]),
     }
+    if calibrates:
+        truth["calibration_slope 1"], truth["expected_calibration_error 1"] = calibrated(prevalence[1], shift)
     null = (EO, ADF, AUC, "score_mutual_information") if gap == 0 else ()
-    return Cell(name, draw, truth, null, False, {"reference": "0"})
+    return Cell(name, draw, truth, null, options={"reference": "0"})
 
 
 def unequal_dependence(rng):
@@ -189,13 +213,13 @@ def look_alikes(rng):
     return Drawn(y, 0.05 + 0.85 * np.eye(3)[decided], s.astype(str))
 
 
-def many_groups(groups, n):
-    """Groups of one size; the first has a lower true-positive rate by 0.2."""
+def many_groups(groups, n, gap=0.2):
+    """Groups of one size; the first has a lower true-positive rate by `gap`."""
 
     def draw(rng):
         s = np.repeat(np.arange(groups), n // groups)
         y = rng.integers(0, 2, len(s))
-        rate = np.where(y == 1, np.where(s == 0, 0.6, 0.8), 0.2)
+        rate = np.where(y == 1, np.where(s == 0, 0.8 - gap, 0.8), 0.2)
         return Drawn(y, np.where(rng.random(len(s)) < rate, 0.9, 0.1), np.char.add("g", s.astype(str)))
 
     return draw
@@ -208,22 +232,26 @@ def cells() -> dict[str, Cell]:
     eight, eight_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.3))
     biased, biased_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.5))
     five, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.3))
+    five_apart, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.45))
     made = [
         latent_cell("500 images", 500, 0.0, False),
         latent_cell("500 images, a difference", 500, 0.3, False),
         latent_cell("2,000 images, a difference", 2000, 0.3, False),
-        latent_cell("500 images of 90 patients", 500, 0.0, True),
+        latent_cell("500 images of 90 patients", 500, 0.0, True, calibrates=True),
+        latent_cell("500 images of 90 patients, ICC .8", 500, 0.0, True, icc=0.8, calibrates=True),
         latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
         rates_cell("10 positives in the small group", (600, 30), (0.3, 0.33), fair),
         rates_cell("10 positives in the small group, a difference", (600, 30), (0.3, 0.33), worse),
         rates_cell("rates near 1 in a group of 3 %", (1940, 60), (0.3, 0.3), [[0.02, 0.97]] * 2),
         rates_cell("rare disease, group of 3 %", (4850, 150), (0.05, 0.08), worse),
-        rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10),
-        latent_cell("AUC .99, 20 positives", 400, 0.0, False, 0.5, (0.1, 0.1), 0.5, 3.29),
+        rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10, family=True),
+        latent_cell("AUC .99, 20 positives", 400, 0.0, False, prevalence=(0.1, 0.1), shift=3.29),
         Cell("unequal dependence within patients", unequal_dependence, {ADF: 0.0, EO: 0.0}, (ADF, EO)),
         Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
         Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
         Cell("5 classes, no difference", five, family=True),
+        Cell("5 classes, a difference", five_apart, power="approximate_diagnosis_fairness"),
+        Cell("10 groups, one is worse", many_groups(10, 1500, 0.3), {EO: 0.3}, power=EO),
         Cell("20 groups, one is worse", many_groups(20, 2000), {EO: 0.2}),
     ]
     return {cell.name: cell for cell in made}

@@ -30,6 +30,8 @@ def test_intervals_cover_the_truth_and_tests_keep_their_size(name, record_proper
     for figure, share in found.items():
         if figure.startswith("coverage"):
             assert share >= 0.93 - 2 * ERROR, (figure, share)
+        elif figure.startswith("power"):
+            assert found["power, Westfall-Young"] >= found["power, Holm"]
         else:
             assert share <= 0.055 + 2 * ERROR, (figure, share)
 

@@ -65,3 +65,16 @@ def test_score_counts_put_the_ends_into_the_outer_bins():
 def test_an_axis_around_hardly_anything_has_a_length(values):
     axis = Axis.around(values, "y")
     assert axis.low < axis.high
+
+
+@pytest.mark.parametrize("low", [0.0, 0.5, -0.3, 1e6, 1e-300])
+@pytest.mark.parametrize("step", [0.0, 1e-15, 1e-13, 1e-12, 1e-10, 1e-6, 1e-3, 7.0])
+def test_curves_that_differ_by_next_to_nothing_can_be_drawn(low, step):
+    values = [low, low + step, low + step / 2]
+    for zero in (False, True):
+        axis = Axis.around(values, "x", zero=zero)
+        assert axis.low < axis.high
+        assert axis.low - 1e-9 * max(1, abs(low)) <= min(values)
+        assert axis.high + 1e-9 * max(1, abs(low)) >= max(values)
+        x, y = Panel(axis, axis, label="a curve").at(values[0], values[1])
+        assert np.isfinite([x, y]).all()

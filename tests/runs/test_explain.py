@@ -88,7 +88,11 @@ def test_figures_make_sense(explained):
         assert (model.mask is None) == (name == "vanilla")
     fair = explained.explanation.models["fair_diagnosis"]
     assert set(fair.opinions["grad_cam"].pairs) == {"group", "adversary"}
-    assert sum(fair.mask.pattern.values()) == pytest.approx(1)
+    shares = list(fair.mask.pattern.values())
+    if fair.mask.largest["all"].value == 0:  # so short a training may keep the model as it was
+        assert np.isnan(shares).all()
+    else:
+        assert sum(shares) == pytest.approx(1)
     changes = explained.explanation.changes["grad_cam"]
     assert "overlap beyond null common_mass" in changes
     assert len(explained.explanation.sentences) >= 8

@@ -3,7 +3,9 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,9 @@ from fairdx.core.errors import InputError
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.metrics.threshold import youden_threshold
+from fairdx.runs.results import RunResults, run_schema
 from fairdx.runs.run import run
+from fairdx.runs.seen import FOLDER
 from fairdx.runs.settings import load_settings
 
 TINY = (
@@ -70,6 +74,22 @@ def test_results_hold_what_the_contract_says(results, method):
     assert set(figures["at_half"]) >= set(CONTRACT[:-1])
     effects = [figures[f"{name}_effect"]["value"] for name in ("total", "direct", "indirect")]
     assert effects[0] == pytest.approx(effects[1] + effects[2])
+
+
+def test_the_file_follows_the_published_schema(results):
+    published = Path(__file__).parents[2] / "docs" / "run.schema.json"
+    # To publish a new version: json.dumps(run_schema(), indent=2, ensure_ascii=False)
+    assert json.loads(published.read_text(encoding="utf-8")) == run_schema()
+    assert results["schema_version"] == run_schema()["version"]
+    jsonschema.validate(results, run_schema())
+    assert RunResults.model_validate(results).as_json() == results
+    for damaged in (
+        {**results, "extra": 1},
+        {k: v for k, v in results.items() if k != "data"},
+        {**results, "methods": {"vanilla": {**results["methods"]["vanilla"], "auroc": 0.9}}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(damaged, run_schema())
 
 
 def test_the_figures_are_those_of_the_predictions_table(finished, results):
@@ -236,4 +256,4 @@ def test_a_fold_is_tested_by_a_model_that_never_saw_it(tmp_path, prepared):
         )
         tested += table[table["split"] == "test"]["image"].tolist()
     assert len(tested) == len(set(tested)) == PHANTOM.train + PHANTOM.validation + PHANTOM.test
-    assert len(list(stages.iterdir())) == 2
+    assert len([stage for stage in stages.iterdir() if stage.name != FOLDER]) == 2

@@ -82,7 +82,7 @@ class InstantRuns:
         self.fails = lambda settings: False
         self.interrupt_at = None
 
-    def __call__(self, settings, folder, *, resume, stages, phantoms, beside_vanilla):
+    def __call__(self, settings, folder, *, resume, stages, phantoms, beside_vanilla, hold):
         assert resume
         assert not beside_vanilla
         if self.interrupt_at == len(self.done):

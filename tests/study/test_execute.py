@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import DiskError, InputError
 from fairdx.study import storage
 from fairdx.study.execute import GridWorker
 from fairdx.study.plan import plan_runs
@@ -153,8 +153,11 @@ def test_a_setting_that_varies_is_a_column(runs, study_file, tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "not an address"),
-        ("postgresql://nobody:secret@127.0.0.1:1/none", r"cannot use the database .*:\*\*\*@127\.0\.0\.1"),
+        ("nonsense", "is not one as postgresql://"),
+        (
+            "postgresql://nobody:secret@127.0.0.1:1/none",
+            r"cannot use the database postgresql at 127\.0\.0\.1",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_used_is_named_without_its_password(
@@ -225,3 +228,34 @@ def test_a_worker_whose_run_was_given_away_goes_on(runs, study_file, tmp_path, c
     assert (len(outcome.rows), outcome.failures) == (4, [])
     assert len(runs.done) == 4 + fails
     assert "silent for too long" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 200, b'{"seconds": 1.5, "da'])
+def test_damaged_results_are_set_aside_and_the_run_is_done_again(runs, study_file, tmp_path, caplog, content):
+    path, out = study_file(), tmp_path / "out"
+    before = compare(path, out).rows
+    place = out / before["folder"].iloc[1]
+    (place / "results.json").write_bytes(content)
+    after = compare(path, out).rows
+    assert len(runs.done) == 5
+    assert runs.done[4] == runs.done[1]
+    assert (place / "results.json.broken").read_bytes() == content
+    assert f"{place / 'results.json'} is damaged" in caplog.text
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_full_disk_ends_a_study_and_counts_no_run_as_failed(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+
+    def full(settings):
+        if settings.seed == 1:
+            raise DiskError("cannot write to there: No space left on device")
+        return False
+
+    runs.fails = full
+    with pytest.raises(DiskError, match="cannot write to there"):
+        compare(path, out)
+    runs.fails = lambda settings: False
+    outcome = compare(path, out)
+    assert not outcome.failures
+    assert len(outcome.rows) == 4

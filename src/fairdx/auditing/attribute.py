@@ -4,18 +4,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairdx.auditing.design import Grouping
+from fairdx.auditing.design import MISSING, Grouping
 from fairdx.auditing.draws import Draws
-from fairdx.auditing.effects import Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.effects import EFFECTS, Strata, effect_estimates, effect_tests, sensitivity
+from fairdx.auditing.estimates import signed_estimate
 from fairdx.auditing.gaps import equity_scaled_estimate, gap_estimates
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.pooled import pooled_figures
 from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Attribute, Gap, Sensitivity, Support, Test
 from fairdx.auditing.study import Study
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.bounds import gap_bounds
 from fairdx.metrics.causal import common_support
+from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.parametric import ModelledEffects
+
+MOST_PERMUTED = 2500
+"""With more patients than this, scores are permuted by image and scaled, which many patients allow."""
 
 Effects = dict[str, dict[str, Estimate]]
 
@@ -33,7 +42,10 @@ class Part:
         simultaneous: As `effects`, with intervals for all groups at once.
         adjusted: Standardised over covariates.
         support: Images that this leaves out.
+        modelled: Standardised over covariates by a model, which leaves nobody out.
         sensitivity: Of the direct effects.
+        pooled: Figures of all groups after partial pooling.
+        bounds: Of gaps, where images have no group.
         tests: Not yet corrected for each other.
     """
 
@@ -45,8 +57,11 @@ class Part:
     simultaneous: Effects = field(default_factory=dict)
     adjusted: Effects = field(default_factory=dict)
     support: dict[str, Support] = field(default_factory=dict)
+    modelled: Effects = field(default_factory=dict)
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
+    pooled: dict[str, dict[str, Pooled]] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
@@ -61,26 +76,44 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
         The figures. Groups that are too small are in `by_group` alone.
     """
     data, about = draws.data[grouping.name], study.describe(grouping)
-    by_group = group_estimates(data, draws.sample.truth.of_full)
+    bounds = _missing_bounds(data)
+    by_group, shrunk = group_estimates(data, draws.sample.truth.of_full), pooled_figures(data)
     compared = [s for s, g in enumerate(grouping.groups) if g not in about.excluded]
     chosen = np.array(compared, dtype=np.int64)
     if len(chosen) < 2:
-        return Part(about, chosen, by_group)
+        return Part(about, chosen, by_group, pooled=shrunk, bounds=bounds)
     kept = data.keep(chosen)
-    gaps, tests = gap_estimates(kept, _permuted(draws, grouping, chosen, kept, study))
+    decided, scored = (_permuted(draws, grouping, chosen, kept, study, by_score=s) for s in (False, True))
+    gaps, tests = gap_estimates(kept, decided, scored)
     gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
-    part = Part(about, chosen, by_group, gaps, tests=tests)
+    part = Part(about, chosen, by_group, gaps, pooled=shrunk, tests=tests, bounds=bounds)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 
 
-def _permuted(draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study) -> Permuted:
+def _missing_bounds(data: Resampled) -> dict[str, tuple[float, float]]:
+    """Between which the gaps of these images lie, whatever the groups of those without one are."""
+    if MISSING not in data.groups or len(data.groups) < 3:
+        return {}
+    hidden = data.groups.index(MISSING)
+    counts = data.sample.counts[0]
+    known = np.delete(counts, hidden, axis=0)
+    return {name: gap_bounds(known, counts[hidden], make(2)) for name, make in GAP_SHARES.items()}
+
+
+def _permuted(
+    draws: Draws, grouping: Grouping, chosen: Ints, kept: Resampled, study: Study, *, by_score: bool
+) -> Permuted:
+    """The images to permute, by class and decision; or by class and bin of the score."""
     sample = draws.sample
     group = grouping.of_finest[sample.finest]
     rows = np.isin(group, chosen)
-    cell = (sample.truth.full * 2 + sample.decision)[rows]
+    counts = kept.sample.score_table[0] if by_score else kept.sample.classes[0]
+    outcome = sample.score_bin if by_score else sample.decision
+    cell = (sample.truth.full * counts.shape[2] + outcome)[rows]
     patient = None if sample.patient is None else sample.patient[rows]
+    if by_score and patient is not None and len(np.unique(patient)) > MOST_PERMUTED:
+        patient = None
     cells = np.searchsorted(chosen, group[rows]), cell, patient
-    counts = kept.sample.classes[0]
     return Permuted.of(grouping.name, counts, sample.truth.of_full, cells, study.settings)
 
 
@@ -98,7 +131,21 @@ def _with_effects(part: Part, draws: Draws, grouping: Grouping, kept: Resampled)
         adjusted = Strata(by_stratum[0], by_stratum[1:], draws.covariate)
         part.adjusted.update(effect_estimates(kept.who, adjusted, base))
         part.support.update(_support(kept.groups, by_stratum[0].sum(-1), base, draws.covariate))
+        part.modelled.update(_modelled(draws, kept, by_stratum, base))
     return part
+
+
+def _modelled(draws: Draws, kept: Resampled, by_stratum: Floats, base: int) -> Effects:
+    assert draws.design is not None
+    values, repeated = ModelledEffects(*draws.design, base).of(by_stratum[0], by_stratum[1:])
+    found: Effects = {}
+    for s, group in enumerate(kept.groups):
+        n, widen = int(kept.images[s] + kept.images[base]), float(max(kept.widen[s], kept.widen[base]))
+        for name in EFFECTS if s != base else ():
+            value, replicates = float(values[name][s]), repeated[name][:, s]
+            estimate = signed_estimate(value, replicates, n, kept.settings.level, widen)
+            found.setdefault(group, {})[name] = estimate
+    return found
 
 
 def _support(groups: tuple[str, ...], totals: Floats, reference: int, covariate: Ints) -> dict[str, Support]:

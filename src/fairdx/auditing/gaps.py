@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdx.auditing.groups import absolute_sum
-from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.permuted import SCALED, Permuted
 from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Gap, Test
 from fairdx.inference.information import Information
-from fairdx.inference.permutation import information_test
 from fairdx.inference.score_intervals import (
     Areas,
     Figures,
@@ -19,11 +19,13 @@ from fairdx.inference.score_intervals import (
     detectable_gap,
     gap_ends,
     gap_p_value,
+    ratio_ends,
 )
 from fairdx.inference.uncertainty import Estimate, Interval, length_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import GAP_SHARES, Compared
 from fairdx.metrics.inputs import Floats
+from fairdx.metrics.ratios import RATIO_OF
 from fairdx.metrics.scores import equity_scaled
 
 LEAST_IMAGES = 10
@@ -42,19 +44,20 @@ def compared_shares(data: Resampled, compared: Compared, counts: Floats, replica
     Returns:
         The rates with their intervals, shape (..., S, R).
     """
-    value, images = compared.rates(counts), compared.images(counts)
+    value, images = compared.rates(counts), compared.images(data.who.rows(counts))
     held = compared.wholes.any(-1)  # which labels images of each rate may have, (R, 2)
     label = np.where(held.all(-1), -1, held.argmax(-1))
     found = data.who.shares(value, compared.rates(replicates), images, label)
     return Shares(np.where(images >= LEAST_IMAGES, value, np.nan), found.size, found.widen)
 
 
-def gap_estimates(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], list[Test]]:
+def gap_estimates(data: Resampled, permuted: Permuted, scored: Permuted) -> tuple[dict[str, Gap], list[Test]]:
     """Gaps between the groups and the information about them, with tests of each.
 
     Args:
         data: Profiles of the groups that are compared.
         permuted: Their images, to permute.
+        scored: The same by bins of the score; without patients if these are too many to permute.
 
     Returns:
         Gaps by metric, and the tests; their p-values are not yet corrected for each other.
@@ -64,14 +67,17 @@ def gap_estimates(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], 
         compared = make(2)
         shares = compared_shares(data, compared, data.sample.counts[0], data.replicates.counts)
         gaps[name] = _gap(data, shares)
+        gaps |= {ratio: _ratio(data, shares) for ratio, own in RATIO_OF.items() if own == name}
         tests.append(permuted.rates_test(name, compared, shares))
     for name, figures, method in (
-        ("auroc_gap", _areas(data), "DeLong" if not data.settings.clustered else "Obuchowski"),
+        ("auroc_gap", _areas(data), "Obuchowski" if data.settings.dependent else "DeLong"),
         ("calibration_gap", _calibration(data), "bootstrap standard errors"),
     ):
         gaps[name] = _gap(data, figures)
         tests.append(permuted.test(name, method, gap_p_value(figures)))
-    for found, test in (_decision_information(data, permuted), _score_information(data, permuted)):
+    # Not tested: groups with other prevalences have other areas, however fair the score is.
+    gaps["average_precision_gap"] = _gap(data, _precisions(data))
+    for found, test in (_decision_information(data, permuted), _score_information(data, scored)):
         gaps.update(found)
         tests.append(test)
     return gaps, tests
@@ -79,9 +85,18 @@ def gap_estimates(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], 
 
 def _areas(data: Resampled) -> Areas:
     areas = data.areas()
-    few = np.minimum(*np.moveaxis(data.sample.counts[0].sum(-1), -1, 0)) < LEAST_IMAGES
-    value = np.where(few[:, None], np.nan, areas.value)
+    value = np.where(_few(data), np.nan, areas.value)
     return Areas(value, areas.positives, areas.negatives, areas.variance, areas.widen)
+
+
+def _precisions(data: Resampled) -> Shares:
+    shares = data.precisions()
+    return Shares(np.where(_few(data), np.nan, shares.value), shares.size, shares.widen)
+
+
+def _few(data: Resampled) -> NDArray[np.bool_]:
+    """Whether a group has too few images of a label, (S, 1)."""
+    return np.asarray(data.who.held.min(1, keepdims=True) < LEAST_IMAGES)
 
 
 def _calibration(data: Resampled) -> Normal:
@@ -104,6 +119,22 @@ def _gap(data: Resampled, figures: Figures) -> Gap:
         lowest, highest = data.groups[int(np.nanargmin(column))], data.groups[int(np.nanargmax(column))]
     estimate = Estimate(found, low, min(high, 1.0), level, method, int(data.images.sum()))
     return Gap(estimate, lowest, highest, detectable_gap(figures, level), left_out)
+
+
+def _ratio(data: Resampled, shares: Shares) -> Gap:
+    """The smallest ratio of two groups' rates."""
+    value, level = shares.value, data.settings.level
+    low, high = ratio_ends(shares, level)
+    left_out = [g for s, g in enumerate(data.groups) if np.isnan(value[s]).any()]
+    n = int(data.images.sum())
+    if np.isnan(low):
+        undefined = Estimate(float("nan"), low, high, level, "undefined", n)
+        return Gap(undefined, None, None, float("nan"), left_out)
+    found = tables.ratio(np.fmin.reduce(value, axis=0), np.fmax.reduce(value, axis=0))
+    column = value[:, int(np.nanargmin(found))]
+    lowest, highest = (data.groups[int(pick(column))] for pick in (np.nanargmin, np.nanargmax))
+    estimate = Estimate(float(np.nanmin(found)), low, high, level, "score intervals of pairs", n)
+    return Gap(estimate, lowest, highest, float("nan"), left_out)
 
 
 @dataclass(frozen=True)
@@ -162,18 +193,16 @@ def _decision_information(data: Resampled, permuted: Permuted) -> tuple[dict[str
 
 def _score_information(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], Test]:
     counts, name = data.sample.score_table[0], "score_mutual_information"
-    effect, null = data.score_design_effect, permuted.rows(counts)
-    scale = float(np.sqrt(effect) * (data.widen.max() if data.settings.clustered else 1.0))
-    noise = Information.of(counts, data.replicates.score_table, null, scale)
-    if data.settings.clustered:
-        p_value, method = (
-            float(noise.p_value()),
-            "permutation of groups of images, scaled by the design effect",
-        )
+    effect, dependent = data.score_design_effect, data.settings.dependent
+    if dependent and permuted.patients is None:
+        scale = float(np.sqrt(effect) * data.widen.max())
+        noise = Information.of(counts, data.replicates.score_table, permuted.rows(counts), scale)
+        p_value, method = float(noise.p_value()), SCALED
     else:
-        settings = data.settings
-        p_value, _ = information_test(counts, settings.n_permutations, settings.seed)
-        method = "permutation of groups of images with the same label"
+        noise = Information.of(counts, data.replicates.score_table, *permuted.null(counts, effect))
+        p_value, method = permuted.information_test(counts, float(noise.p_value()))
+        if dependent and np.isfinite(p_value):
+            noise = noise.matched(p_value, data.settings.level)
     found = information_estimates(counts, noise, effect, data.settings.level, p_value)
     gap = Gap(found.corrected, None, None, found.detectable, [])
     return {name: gap}, permuted.test(name, method, p_value)

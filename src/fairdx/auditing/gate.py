@@ -3,10 +3,11 @@
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from fairdx.auditing.monitored import Course, MonitorResult
 from fairdx.auditing.result import AuditResult
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import Estimate
@@ -67,8 +68,27 @@ class Condition:
             A sentence for each figure for which it is true. An undefined or missing figure counts as true:
             a gate that cannot be checked is not passed.
         """
+        return self._true_of(_figures(result, self.metric))
+
+    def violations_now(self, result: MonitorResult) -> list[str]:
+        """Find where the condition is true at the last look of a monitor, as `violations`.
+
+        Raises:
+            InputError: The metric is not monitored.
+        """
+        figures = [(where, course) for where, name, course in _courses(result) if name == self.metric]
+        if not figures:
+            known = ", ".join(dict.fromkeys(name for _, name, _ in _courses(result)))
+            raise InputError(f"the condition `{self.text}`: {self.metric} is not monitored; there is {known}")
+        level = result.settings.level
+        last = [
+            (where, Estimate(c.value[-1], c.low[-1], c.high[-1], level, c.method, 0)) for where, c in figures
+        ]
+        return self._true_of(last)
+
+    def _true_of(self, figures: Sequence[tuple[str, Estimate | None]]) -> list[str]:
         found = []
-        for where, estimate in _figures(result, self.metric):
+        for where, estimate in figures:
             value = math.nan if estimate is None else getattr(estimate, self.end or "value")
             value = abs(value) if self.absolute else value
             if math.isnan(value):
@@ -146,6 +166,13 @@ def _figures(result: AuditResult, metric: str) -> list[tuple[str, Estimate | Non
     for name, part in (*result.per_label.items(), *result.models.items()):
         found += [(f"{where} ({name})", e) for where, e in _figures(part, metric)]
     return found
+
+
+def _courses(result: MonitorResult) -> Iterator[tuple[str, str, Course]]:
+    for attribute, gaps in result.gaps.items():
+        yield from ((attribute, metric, course) for metric, course in gaps.items())
+        for group, effects in result.effects[attribute].items():
+            yield from ((f"{attribute} {group}", metric, course) for metric, course in effects.items())
 
 
 def _own(result: AuditResult, metric: str) -> Iterator[tuple[str, Estimate | None]]:

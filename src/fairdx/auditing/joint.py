@@ -1,39 +1,28 @@
 """Audits with several classes, or several findings per image: the joint table, then one against the rest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.effects import Strata, effect_estimates
-from fairdx.auditing.family import corrected
 from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.resampled import Groups
 from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
+from fairdx.auditing.several import Scored, resample_together
 from fairdx.auditing.study import Study
 from fairdx.inference.information import Information
-from fairdx.inference.resampling import (
-    all_replicates,
-    collapse,
-    dense_vectors,
-    replicate,
-)
+from fairdx.inference.resampling import all_replicates, collapse, dense_vectors
 from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.scores import auc_by_group, auc_from_histogram
 
 MOST_CELLS = 20_000
 """A joint table larger than this is not compared between groups: most of its cells would be empty."""
-
-SCORE_BINS = 256
-"""Bins of equal frequency in which the scores of each class are resampled."""
 
 ADF = "approximate_diagnosis_fairness"
 
@@ -61,7 +50,11 @@ class Joint:
 
 
 def audit_joint(
-    study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
+    study: Study,
+    joint: Joint,
+    task: str,
+    per_label: dict[str, AuditResult],
+    classes: list[str] | None = None,
 ) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
@@ -70,10 +63,10 @@ def audit_joint(
         joint: The classes or findings.
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
-        notes: About the images.
+        classes: Names of all classes; those of `per_label` if None.
 
     Returns:
-        The audit: accuracy (of all findings at once), gaps and ADF of the joint decision.
+        The audit, not yet corrected: accuracy (of all findings at once), gaps and ADF of the joint decision.
     """
     parts = {g.name: measure_joint(study, joint, g) for g in study.groupings}
     by_group = {
@@ -84,20 +77,19 @@ def audit_joint(
         {name: part.gaps for name, part in parts.items()},
         [t for p in parts.values() for t in p.tests],
     )
-    own = "The joint table is audited here; each class or finding has its own audit."
-    return _finished(replace(result, gaps=gaps, tests=tests), own, notes)
+    text = "The joint table is audited here"
+    text += "; each class or finding has its own audit." if per_label else "."
+    own = Note("limit", None, text)
+    return replace(result, gaps=gaps, tests=tests, classes=classes or list(per_label), notes=[own])
 
 
-def audit_apart(
-    study: Study, task: str, per_label: dict[str, AuditResult], notes: Sequence[Note] = ()
-) -> AuditResult:
+def audit_apart(study: Study, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
     """The frame around audits of findings whose labels are hardly ever known together.
 
     Args:
         study: The study.
         task: "multilabel".
         per_label: Audits of each finding, not yet corrected.
-        notes: About the images.
 
     Returns:
         The audit: the mean AUC, and nothing about the joint decision.
@@ -111,8 +103,8 @@ def audit_apart(
     }
     by_group = {g.name: {name: {"accuracy": undefined} for name in g.groups} for g in study.groupings}
     result = _result(study, task, per_label, overall, by_group)
-    own = "Each finding has its own audit; too few images have all labels to audit them together."
-    return _finished(replace(result, gaps={g.name: {} for g in study.groupings}), own, notes)
+    text = "Each finding has its own audit; too few images have all labels to audit them together."
+    return replace(result, gaps={g.name: {} for g in study.groupings}, notes=[Note("limit", None, text)])
 
 
 def _result(
@@ -131,6 +123,7 @@ def _result(
         classes=list(per_label),
         n_images=study.n,
         n_patients=study.n_patients,
+        n_effective=study.n_effective,
         settings=study.settings,
         attributes={g.name: study.describe(g) for g in study.groupings},
         overall=overall,
@@ -139,7 +132,10 @@ def _result(
         effects={},
         adjusted_effects={},
         simultaneous_effects={},
+        pooled={},
+        missing_bounds={},
         sensitivity={},
+        modelled_effects={},
         support={},
         tests=[],
         curves={},
@@ -151,15 +147,6 @@ def _result(
     )
 
 
-def _finished(result: AuditResult, own: str, notes: Sequence[Note]) -> AuditResult:
-    """With corrected p-values and all notes."""
-    result = corrected(result)
-    of_labels = [
-        replace(note, text=f"{name}: {note.text}") for name, r in result.per_label.items() for note in r.notes
-    ]
-    return replace(result, notes=[*notes, Note("limit", None, own), *of_labels])
-
-
 def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
     """Accuracy of the joint decision, and the mean AUC over classes or findings."""
     everyone = Grouping("", ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
@@ -169,17 +156,17 @@ def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
 def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:
     group, right = grouping.of_finest[study.finest], (joint.label == joint.decision).astype(np.int64)
     names, settings = grouping.groups, study.settings
-    units = collapse([group * 2 + right], [len(names) * 2], study.patient)
+    units = collapse([group * 2 + right], [len(names) * 2], study.patient, study.weight)
     rng = np.random.default_rng(settings.seed)
     repeated = all_replicates(units, settings.n_replicates, rng).reshape(-1, len(names), 2)
     own = units.counts.reshape(len(names), 2)
     value, values = (tables.ratio(c[..., 1], c.sum(-1)) for c in (own, repeated))
-    who = Groups.of(names, group, right, study.patient, settings)
-    shares = who.shares(value[:, None], values[..., None], own.sum(-1)[:, None])
+    who = Groups.of(names, group, right, study.patient, settings, study.weight)
+    shares = who.shares(value[:, None], values[..., None], who.images[:, None].astype(float))
     low, high = shares.ends(critical_value(settings.level))
     return {
         name: Estimate(
-            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(own[s].sum())
+            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(who.images[s])
         )
         for s, name in enumerate(names)
     }
@@ -187,28 +174,16 @@ def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Est
 
 def _mean_auc(study: Study, joint: Joint) -> Estimate:
     """Mean AUC of one against the rest, with a percentile interval by patient."""
-    cells, sizes, areas, settings = [], [], [], study.settings
-    for label, scores in zip(joint.present.T, joint.scores.T, strict=True):
-        inner = np.quantile(scores, np.linspace(0, 1, SCORE_BINS + 1)[1:-1])
-        edges = np.unique(inner)
-        cells.append(label * (len(edges) + 1) + np.searchsorted(edges, scores, side="right"))
-        sizes.append(2 * (len(edges) + 1))
-        areas.append(auc_by_group(label, scores, np.zeros_like(label), 1)[0])
-    units, ends = collapse(cells, sizes, study.patient), np.cumsum([0, *sizes])
-
-    def mean(counts: Floats) -> Floats:
-        parts = [counts[:, a:b].reshape(len(counts), 2, -1) for a, b in pairwise(ends)]
-        means: Floats = np.mean([auc_from_histogram(part) for part in parts], axis=0)
-        return means
-
-    value, rng = float(np.mean(areas)), np.random.default_rng(settings.seed)
-    drawn = np.concatenate([mean(c) for c in replicate(units, settings.n_replicates, rng)])
-    drawn += value - mean(units.counts[None])[0]  # what the bins cost
-    patients = Groups.of(
-        ("all",), np.zeros(study.n, dtype=np.int64), joint.present[:, 0], study.patient, settings
+    settings, weight = study.settings, study.weight
+    scored = [Scored(label, scores) for label, scores in zip(joint.present.T, joint.scores.T, strict=True)]
+    found = resample_together(
+        scored, study.patient, weight, n_replicates=settings.n_replicates, seed=settings.seed
     )
-    widen = float(few_patients_factor(patients.patients[0], settings.level))
-    return Estimate.of(value, percentile_interval(drawn, settings.level, widen), study.n)
+    everyone = np.zeros(study.n, dtype=np.int64)
+    who = Groups.of(("all",), everyone, joint.present[:, 0], study.patient, settings, weight)
+    widen = float(few_patients_factor(who.patients[0], settings.level))
+    interval = percentile_interval(found.auc_replicates.mean(1), settings.level, widen)
+    return Estimate.of(float(found.auc.mean()), interval, study.n)
 
 
 @dataclass(frozen=True)
@@ -249,8 +224,9 @@ def measure_joint(study: Study, joint: Joint, grouping: Grouping, positive: int 
     code, cell = np.searchsorted(chosen, group[rows]), (joint.label * k + joint.decision)[rows]
     patient = None if study.patient is None else np.unique(study.patient[rows], return_inverse=True)[1]
     names = tuple(grouping.groups[s] for s in chosen)
-    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings)
-    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient)
+    weight = None if study.weight is None else study.weight[rows]
+    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings, weight)
+    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient, weight)
     sample = units.counts.reshape(-1, k, k)
     rng = np.random.default_rng(study.settings.seed)
     replicates = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, *sample.shape)
@@ -286,16 +262,23 @@ def _images_behind(name: str, counts: Floats, n_rates: int) -> Floats:
     return np.repeat(own, n_rates // own.shape[1], axis=1)
 
 
+def _rows(who: Groups, counts: Floats) -> Floats:
+    """Images in the cells of a table (S, K, K), those of a group shared out like their weights."""
+    scale = who.images / np.where(who.weights.sum(1) > 0, who.weights.sum(1), 1.0)
+    scaled: Floats = counts * scale[:, None, None]
+    return scaled if who.settings.weighted else counts
+
+
 def _gap(who: Groups, name: str, sample: Floats, replicates: Floats) -> Gap:
     value, level = JOINT_RATES[name](sample), who.settings.level
-    images = _images_behind(name, sample, value.shape[-1])
+    images = _images_behind(name, _rows(who, sample), value.shape[-1])
     shares = who.shares(value, JOINT_RATES[name](replicates), images)
     known = Shares(np.where(images >= LEAST_IMAGES, value, np.nan), shares.size, shares.widen)
     low, high = (float(end) for end in gap_ends(known, level))
     spread = np.fmax.reduce(known.value, axis=0) - np.fmin.reduce(known.value, axis=0)
     found = float("nan") if np.isnan(low) else float(np.nanmax(spread))
     method = "undefined" if np.isnan(low) else "score intervals of pairs"
-    estimate = Estimate(found, low, min(high, 1.0), level, method, int(sample.sum()))
+    estimate = Estimate(found, low, min(high, 1.0), level, method, int(who.images.sum()))
     left_out = [g for s, g in enumerate(who.names) if np.isnan(known.value[s]).any()]
     return Gap(estimate, None, None, float("nan"), left_out)
 

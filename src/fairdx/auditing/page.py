@@ -10,6 +10,7 @@ from fairdx.auditing.findings import headline, sizes
 from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import ExplorerView, explorer_view
 from fairdx.auditing.result import Attribute, AuditResult, Note
+from fairdx.core.files import write_whole
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
 from fairdx.report.numbers import SIGNED_POINTS, integer, probability, style_of
@@ -127,7 +128,7 @@ def write_audit(
     Raises:
         OSError: The file cannot be written.
     """
-    Path(path).write_text(render_audit(result, title=title, command=command), encoding="utf-8")
+    write_whole(Path(path), render_audit(result, title=title, command=command).encode())
 
 
 def _render(result: AuditResult, title: str | None, command: str | None, detail: Detail) -> str:
@@ -214,6 +215,8 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
         if draw:
             drawn.append(page_figures.paths(result, name))
         grids.append(page_tables.sensitivity_table(result, name))
+    if result.pooled.get(name):
+        grids.append(page_tables.pooled_table(result, name))
     if draw and name in result.curves:
         curves = [page_figures.discrimination(result, name), page_figures.scores(result, name)]
         benefit = benefit_figure(result, name) if name in result.explorer else None
@@ -249,11 +252,14 @@ def _joint_decision(result: AuditResult, name: str) -> str:
     """Whether the joint decision of several classes depends on the group; of two classes a note says so."""
     metric = "approximate_diagnosis_fairness"
     test = next((t for t in result.tests if (t.attribute, t.metric) == (name, metric)), None)
-    if test is None or not isfinite(test.p_holm):
+    if test is None or not isfinite(test.p_family):
         return "Whether the decision depends on the group beyond the true class was not tested."
-    found = "depends" if test.p_holm <= 1 - result.settings.level else "is not shown to depend"
-    p_value = f"p = {probability(test.p_holm)}".replace("= <", "<")
-    return f"The decision {found} on the group beyond the true class ({p_value} after Holm's correction)."
+    found = "depends" if test.p_family <= 1 - result.settings.level else "is not shown to depend"
+    p_value = f"p = {probability(test.p_family)}".replace("= <", "<")
+    return f"The decision {found} on the group beyond the true class ({p_value}, corrected for all tests)."
+
+
+_BINNING = {"quantile": "of equally many images of a group", "uniform": "of equal width"}
 
 
 def facts(result: AuditResult) -> list[tuple[str, str]]:
@@ -269,6 +275,9 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
             integer(result.n_patients) if settings.clustered else "not given: images taken as independent",
         ),
     ]
+    if result.n_effective is not None:
+        whose = "patients" if settings.clustered else "images"
+        found.append(("Weights", f"as much as {integer(round(result.n_effective))} {whose} of equal weight"))
     if prevalence is not None:
         found.append(("Prevalence", f"{prevalence.value:.1%}"))
     for about in result.attributes.values():
@@ -277,6 +286,9 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
         found.append((f"Groups of {about.name}", f"{sizes}{more}; reference {about.reference}"))
     if result.task == "multiclass":
         found.append(("Decision", "the class with the largest score"))
+    if settings.thresholds:
+        own = ", ".join(f"{name} {t:g}" for name, t in settings.thresholds.items())
+        found.append(("Thresholds of their own", own))
     if settings.threshold is not None:
         where = " (each class against the rest)" if result.task == "multiclass" else ""
         found.append(("Threshold", f"{settings.threshold:g}, as given: positive from this score on{where}"))
@@ -286,6 +298,10 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
             f"{settings.level:.0%}, {settings.interval}; {integer(settings.n_replicates)} replicates",
         ),
         ("Permutations", integer(settings.n_permutations)),
+        (
+            "Calibration",
+            f"{settings.calibration_bins} bins at most, {_BINNING[settings.calibration_binning]}",
+        ),
         ("Smallest group compared", f"{settings.min_group_size} images"),
         ("Covariates", ", ".join(settings.covariates) or "none"),
         ("Seed", str(settings.seed)),

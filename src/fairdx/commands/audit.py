@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from fairdx.commands.interrupts import GATE, NOTHING, interruptible
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
+from fairdx.core.console import printable
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter, reporting
 
@@ -53,7 +55,15 @@ class AuditRequest:
     ] = None
     patient: Annotated[str | None, _option("Column of the patient, for images that belong together.")] = None
     identifier: Annotated[str | None, _option("Column that names the image, once each.", "--id")] = None
-    threshold: Annotated[float, _option("Operating point: positive from this score on.", min=0, max=1)] = 0.5
+    weight: Annotated[str | None, _option("Column that says what each image counts.")] = None
+    threshold: Annotated[
+        Texts,
+        _option(
+            "Operating point: positive from this score on (0.5). A finding or class, a group (sex:F), a "
+            "model or the second score (compare) may have its own; may be repeated.",
+            metavar="[NAME=]NUMBER",
+        ),
+    ] = ()
     where: Annotated[Texts, _option("Audit only these rows; may be repeated.", metavar="COLUMN=VALUE")] = ()
     covariate: Annotated[
         Texts, _option("Column to standardise the effects over, like --group; may be repeated.")
@@ -89,6 +99,9 @@ class AuditRequest:
             "--intersections/--no-intersections",
         ),
     ] = None
+    bins: Annotated[
+        str, _option("Of calibration: a number of bins of equal frequency, or one as in uniform:15.")
+    ] = "10"
     interval: Annotated[str, _option("Of rates and effects: percentile or bca.")] = "percentile"
     min_group_size: Annotated[int, _option("Smaller groups are reported but not compared.", min=1)] = 30
     replicates: Annotated[int, _option("Bootstrap replicates.", min=20)] = 2000
@@ -98,7 +111,7 @@ class AuditRequest:
         None
     )
     fail_if: Annotated[
-        Texts, _option("Exit with 1 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
+        Texts, _option("Exit with 3 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
     ] = ()
     quiet: Annotated[bool, _option("Print nothing but what failed.", "--quiet")] = False
 
@@ -112,11 +125,12 @@ def add_audit(app: typer.Typer) -> None:
         Example: `fairdx audit scores.csv --label y --score p --group sex --patient id --out report.html`
         """
         listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        failed = audit_file(AuditRequest(**listed))
+        with interruptible(NOTHING):
+            failed = audit_file(AuditRequest(**listed))
         for message in failed:
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{printable(message)}\n")
         if failed:
-            raise typer.Exit(1)
+            raise typer.Exit(GATE)
 
     signature = inspect.signature(AuditRequest)
     parameters = [
@@ -160,27 +174,28 @@ def audit_file(request: AuditRequest) -> list[str]:
         aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
         print_summary(result, request.out, stderr=aside)
     for message in [text for condition in conditions for text in condition.not_judged(result)]:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message)}\n")
     return [message for condition in conditions for message in condition.violations(result)]
 
 
 def _read(request: AuditRequest) -> "Predictions":
     from fairdx.auditing.columns import LabelRules
     from fairdx.auditing.predictions import Columns, read_columns
-    from fairdx.auditing.table import MISSING_WORDS
+    from fairdx.core.missing import BY_PROGRAMS
 
     columns = Columns(
         label=request.label,
         score=request.score,
         groups=request.group,
         patient=request.patient,
+        weight=request.weight,
         covariates=request.covariate,
         identifier=request.identifier,
         compare_to=request.compare,
         model=request.model,
         where=_assignments("--where", request.where),
         labels=LabelRules(request.positive, request.uncertain, request.unlabelled),  # type: ignore[arg-type]
-        missing=request.missing or MISSING_WORDS,
+        missing=request.missing or BY_PROGRAMS,
     )
     return read_columns(request.predictions, columns)
 
@@ -197,15 +212,18 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
     from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
+    from fairdx.auditing.threshold import Thresholds
 
     result = audit_models(
         table.y_true,
         table.y_score,
         table.models,
+        first=table.first,
         sensitive_features=table.sensitive_features,
         patients=table.patients,
+        sample_weight=table.weight,
         positive_class=table.positive_class,
-        threshold=request.threshold,
+        threshold=Thresholds.parse(request.threshold),
         reference=_references(request, list(table.sensitive_features)),
         covariates=table.covariates or None,
         compare_to=table.compare_to,
@@ -213,6 +231,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         n_replicates=request.replicates,
         interval=request.interval,
         seed=request.seed,
+        calibration_bins=request.bins,
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,
     )

@@ -3,16 +3,24 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from fairdx.auditing.findings import headline
 from fairdx.auditing.result import AuditResult
+from fairdx.core.console import PlainConsole, plain
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 
-_RATES = ("prevalence", "auroc", "selection_rate", "tpr", "fpr", "accuracy")
+_RATES = (
+    "prevalence",
+    "auroc",
+    "average_precision",
+    "selection_rate",
+    "tpr",
+    "fpr",
+    "net_benefit",
+)
 
 
 def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> None:
@@ -23,26 +31,21 @@ def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> No
         page: Where its page was written, or None.
         stderr: Whether to print to standard error, because standard output has the figures.
     """
-    console = Console(stderr=stderr)
-    console.print(_plain(headline(result)))
+    console = PlainConsole(stderr=stderr, wrap=True)
+    console.print(plain(headline(result)))
     for name, one in result.per_label.items():
-        console.print(_plain(f"{name}: {headline(one)}"))
+        console.print(plain(f"{name}: {headline(one)}"))
     console.print(_rates(result))
     for note in result.notes:
-        console.print(_plain(f"- {note.text}"))
+        console.print(plain(f"- {note.text}"))
     console.print(_gaps(result))
     if result.comparison:
         console.print(_changes(result))
     for name, model in result.models.items():
-        console.print(_plain(f"{name}: {headline(model)}"))
+        console.print(plain(f"{name}: {headline(model)}"))
         console.print(_changes(model))
     if page is not None and str(page) != "-":
-        console.print(_plain(f"Open {page} for the whole audit."))
-
-
-def _plain(text: str) -> Text:
-    """Text as it is written: brackets are no markup, and signs that steer a terminal are spelled out."""
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+        console.print(plain(f"Open {page} for the whole audit."))
 
 
 def _rates(result: AuditResult) -> Table:
@@ -50,18 +53,23 @@ def _rates(result: AuditResult) -> Table:
     several = bool(result.per_label)
     parts = result.per_label or {"": result}
     first = next(iter(parts.values()))
-    shown = [m for m in _RATES if m in first.overall]
+    groups = next(iter(first.by_group.values())).values()
+    wanted = _RATES[:6] if several else _RATES  # what fits into 80 signs
+    shown = [m for m in wanted if m in first.overall and all(m in found for found in groups)]
+    shown = shown or ["accuracy"]  # of very many classes
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
-    table = Table(*head, "attribute", "group", "images", *(METRICS[m].abbreviation for m in shown))
+    table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("images", *(METRICS[m].abbreviation for m in shown)):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, one in parts.items():
-        lead = [_plain(label)] if several else []
-        table.add_row(*lead, "all images", "", f"{one.n_images:,}", *_values(one.overall, shown))
+        lead = [plain(label)] if several else []
+        table.add_row(*lead, "all", "", f"{one.n_images:,}", *_values(one.overall, shown))
         for name, about in one.attributes.items():
             if about.intersection:
                 continue
             for group, found in one.by_group[name].items():
                 size = f"{about.groups[group]:,}"
-                table.add_row(*lead, _plain(name), _plain(group), size, *_values(found, shown))
+                table.add_row(*lead, plain(name), plain(group), size, *_values(found, shown))
     return table
 
 
@@ -73,11 +81,11 @@ def _gaps(result: AuditResult) -> Table:
     table = Table("attribute", "measure", "estimate", f"{result.settings.level:.0%} interval")
     for attribute, gaps in result.gaps.items():
         for name, gap in gaps.items():
-            table.add_row(_plain(attribute), METRICS[name].title, *_figure(gap.estimate, ""))
+            table.add_row(plain(attribute), METRICS[name].title, *_figure(gap.estimate, ""))
         for group, found in result.effects.get(attribute, {}).items():
             for name, estimate in found.items():
-                measure = _plain(f"{METRICS[name].title}: {group}")
-                table.add_row(_plain(attribute), measure, *_figure(estimate, "+"))
+                measure = plain(f"{METRICS[name].title}: {group}")
+                table.add_row(plain(attribute), measure, *_figure(estimate, "+"))
     return table
 
 
@@ -87,7 +95,7 @@ def _changes(result: AuditResult) -> Table:
         for name, change in changes.items():
             difference = " (".join(_figure(change.difference, "+")) + ")"
             row = (f"{change.before:.4f}", f"{change.after:.4f}", difference, f"{change.p_value:.2g}")
-            table.add_row(_plain(attribute), METRICS[name].title, *row)
+            table.add_row(plain(attribute), METRICS[name].title, *row)
     return table
 
 

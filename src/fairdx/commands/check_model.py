@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from fairdx.commands.interrupts import NOTHING, interruptible
+from fairdx.core.console import PlainConsole, plain
 
 if TYPE_CHECKING:
     from fairdx.models.sources import GivenModel
@@ -48,7 +49,8 @@ def check_model_command(
     if json is not None:
         with writing_to(json.parent):
             json.parent.mkdir(parents=True, exist_ok=True)
-    found = check_model(_settings(model, settings), data, label=label, attribute=attribute)
+    with interruptible(NOTHING):
+        found = check_model(_settings(model, settings), data, label=label, attribute=attribute)
     if json is not None:
         with writing_to(json.parent):
             write_whole(json, json_module.dumps(found.as_json(), indent=2).encode())
@@ -69,7 +71,7 @@ def _settings(model: str, settings: list[str]) -> "GivenModel":
 
 
 def _print(found: "ModelCheck") -> None:
-    console = Console(highlight=False)
+    console = PlainConsole(wrap=True)
     layer = f"input of `{found.layer}`, {found.features} numbers" if found.layer else "none to look at"
     retrained = "yes" if found.trainable else "no: only methods that leave it as it is"
     lines = {
@@ -83,11 +85,11 @@ def _print(found: "ModelCheck") -> None:
     if found.calibration is not None:
         lines["Calibration"] = ", ".join(f"{name} {value:.3f}" for name, value in found.calibration.items())
     for name, value in lines.items():
-        console.print(f"[bold]{name}:[/bold] {escape(value)}")
+        console.print(plain(f"{name}: ", "bold") + plain(value))
     console.print(_table(found))
-    console.print(escape(_verdict(found)))
+    console.print(_verdict(found))
     for text in found.findings:
-        console.print(f"- {escape(text)}")
+        console.print(f"- {text}")
 
 
 def _table(found: "ModelCheck") -> Table:
@@ -96,7 +98,7 @@ def _table(found: "ModelCheck") -> Table:
         table.add_column(column, justify="left" if column == "Contract" else "right")
     for one in (found.given, *found.usual):
         brier = "" if one.brier is None else f"{one.brier:.4f}"
-        table.add_row(escape(one.name), f"{one.auroc:.4f}", brier)
+        table.add_row(one.name, f"{one.auroc:.4f}", brier)
     return table
 
 

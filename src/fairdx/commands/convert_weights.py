@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from fairdx.core.console import PlainConsole, plain
 
 
 def add_convert_weights(app: typer.Typer) -> None:
@@ -24,4 +25,4 @@ def convert_weights(
     from fairdx.models.conversion import convert_weights as convert
 
     count = convert(source, encoder, out)
-    Console().print(f"{count} tensors: [bold]{out}[/bold]", highlight=False)
+    PlainConsole().print(plain(f"{count} tensors: ") + plain(str(out), "bold"))

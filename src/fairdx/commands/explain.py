@@ -1,14 +1,13 @@
 """`fairdx explain`: where a model looks, with the overlap of its maps tested against shuffled pairs."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
+
+from fairdx.commands.interrupts import GOES_ON, NOTHING, interruptible
+from fairdx.core.console import PlainConsole
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `second_opinion=200`.")
@@ -62,11 +61,11 @@ def explain(
         trust=trust,
         source=source,
     )
-    with _interruptible("nothing was written"):
+    with interruptible(NOTHING):
         explained, folder = explain_folder(request)
-    console = Console(highlight=False)
+    console = PlainConsole(wrap=True)
     for sentence in explained.explanation.sentences:
-        console.print(f"- {sentence}", markup=False)
+        console.print(f"- {sentence}")
     console.print(f"All figures are in {folder / 'overlap.json'}, the maps in {folder / 'figure4.png'}.")
 
 
@@ -74,15 +73,6 @@ def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None) -> No
     from fairdx.runs.figure4 import TABLE, figure4, load_figure4
 
     folder = out or Path("runs") / config.stem
-    with _interruptible("the same command goes on"):
+    with interruptible(GOES_ON):
         figure4(load_figure4(config, settings), folder)
-    Console().print(Markdown((folder / TABLE).read_text(encoding="utf-8")))
-
-
-@contextmanager
-def _interruptible(then: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; {then}\n")
-        raise typer.Exit(130) from None
+    PlainConsole(wrap=True).print(Markdown((folder / TABLE).read_text(encoding="utf-8")))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from fairdx.commands.interrupts import NOTHING, interruptible
+from fairdx.core.console import PlainConsole, plain
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,18 +53,19 @@ def export(
     """
     from fairdx.deploy.export import Request, export
 
-    exported = export(
-        Request(
-            folder=model,
-            format=format_,
-            content="mask" if mask_only else "model",
-            out=out,
-            opset=opset,
-            trust=trust,
-            source=source,
-            samples=_samples(model, data),
+    with interruptible(NOTHING):
+        exported = export(
+            Request(
+                folder=model,
+                format=format_,
+                content="mask" if mask_only else "model",
+                out=out,
+                opset=opset,
+                trust=trust,
+                source=source,
+                samples=_samples(model, data),
+            )
         )
-    )
     _tell(exported)
 
 
@@ -106,8 +108,8 @@ def _places(run: Path) -> list[Path]:
 
 
 def _tell(exported: "Exported") -> None:
-    entry, console = exported.entry, Console(highlight=False, soft_wrap=True)
-    console.print(f"Wrote [bold]{exported.path}[/bold]")
+    entry, console = exported.entry, PlainConsole()
+    console.print(plain("Wrote ") + plain(str(exported.path), "bold"))
     images = "validation images" if entry.compared_on == "validation" else "images of noise"
     console.print(
         f"On {entry.images} {images} it differs from PyTorch by at most {entry.largest_difference:.1e}, and "

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import InputError, room_in
 from fairdx.core.files import write_whole
 
 STANDARD_OUTPUT = "-"
@@ -69,12 +69,13 @@ def write_output(path: Path, text: str) -> None:
     if str(path) == STANDARD_OUTPUT:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
+    path = path.resolve()  # so that a link is followed and not replaced
     try:
-        path = path.resolve()  # so that a link is followed and not replaced
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # a device or a pipe
-            path.write_text(text, encoding="utf-8")
-        else:
-            write_whole(path, text.encode())
+        with room_in(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not path.is_file():  # a device or a pipe
+                path.write_text(text, encoding="utf-8")
+            else:
+                write_whole(path, text.encode())
     except OSError as error:
-        raise InputError(f"cannot write {error.filename or path}: {error.strerror}") from error
+        raise InputError(f"cannot write {error.filename or path}: {error.strerror or error}") from error

@@ -1,13 +1,13 @@
 """`fairdx predict MODEL PATHS...`: scores of new images, and of parts the whole."""
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str],
         typer.Argument(
             metavar="MODEL PATHS...",
-            help="A run or its model folder, exported as ONNX; then PNG, JPEG and DICOM files, and folders "
-            "of them. With --join: the parts.",
+            help="A run or its model folder, exported as ONNX; then image files (PNG, JPEG, TIFF, "
+            "WebP, DICOM, NIfTI) and folders of them. With --join: the parts.",
             show_default=False,
         ),
     ],
@@ -104,11 +104,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one parameter for each option
         part=_part(part),
         reports=dicom_sr,
     )
-    try:
+    with interruptible(GOES_ON):
         outcome = predict_files(Path(model), paths, out, options, listing=listing)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     _announce(out, outcome.record, outcome)
 
 
@@ -129,7 +126,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _announce(out: Path, record: "Record", outcome: "Outcome | None" = None) -> None:
     """Says what was scored, what was not and why, and what to be careful about."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole()
     lines = [f"{out}: {record.scored:,} files scored"]
     if record.broken:
         lines.append(f"{record.broken:,} problems with files, each listed in {out.name}.errors.csv")
@@ -137,6 +134,8 @@ def _announce(out: Path, record: "Record", outcome: "Outcome | None" = None) -> 
         lines.append(f"passed over {outcome.inputs.passed_over:,} files in the folders that are no images")
     if outcome and outcome.inputs.repeated:
         lines.append(f"scored once what was given again, {outcome.inputs.repeated:,} times")
+    if record.noted:
+        lines.append(f"{record.noted:,} files have something odd and could be read: see the column note")
     cautions = {words: number for words, number in record.cautions.items() if words != "any"}
     if cautions:
         each = ", ".join(f"{number:,} {words}" for words, number in cautions.items())

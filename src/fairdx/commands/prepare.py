@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
 from fairdx.core.config import validate
+from fairdx.core.console import PlainConsole
 from fairdx.data.base import EXCLUSIONS, PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
@@ -57,9 +58,11 @@ def _prepare(
 ) -> None:
     """Reads with the reader's options and prepares with the common ones; what was not given is left out."""
     chosen = {key: value for key, value in given.items() if value not in (None, [])}
-    source = reader(root, **{key: value for key, value in chosen.items() if key not in common})
     options = PrepareOptions(**{key: value for key, value in chosen.items() if key in common})
-    _announce(prepare(source, out, options))
+    with interruptible(GOES_ON):
+        source = reader(root, **{key: value for key, value in chosen.items() if key not in common})
+        dataset = prepare(source, out, options)
+    _announce(dataset)
 
 
 def _prepare_phantom(*, out: Path, **settings: Any) -> None:
@@ -68,7 +71,9 @@ def _prepare_phantom(*, out: Path, **settings: Any) -> None:
     Example: `fairdx prepare phantom --out prepared/phantom`
     """
     source = Phantom(validate(PhantomSettings, settings, where="phantom")).source()
-    _announce(prepare(source, out, PrepareOptions(seed=settings["seed"])))
+    with interruptible(GOES_ON):
+        dataset = prepare(source, out, PrepareOptions(seed=settings["seed"]))
+    _announce(dataset)
 
 
 def _add(
@@ -96,7 +101,7 @@ def _add(
 
 def _announce(dataset: PreparedDataset) -> None:
     """Says what was prepared, what was left out, and how to look at it."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole()
     meta = dataset.meta
     console.print(
         f"{dataset.root}: {', '.join(f'{number:,} {name}' for name, number in meta.counts.items())}"

@@ -1,15 +1,15 @@
 """`fairdx compare`, `fairdx ablate` and `fairdx tune`: the same options, one file format."""
 
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
+from fairdx.commands.interrupts import GOES_ON, interruptible
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,11 +90,8 @@ def _study(**asked: Any) -> None:
         raise InputError("studies need Optuna: pip install 'fairdx[train,study]'")
     from fairdx.study.run import StudyRequest, run_study
 
-    try:
+    with interruptible(GOES_ON):
         folder, outcome = run_study(StudyRequest(**asked))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     _report(folder, outcome)
     if outcome.failures:
         raise typer.Exit(1)
@@ -104,8 +101,8 @@ def _report(folder: Path, outcome: "Outcome") -> None:
     """Prints the table, what is open and what failed."""
     table = folder / "table.md"
     if table.exists() and len(outcome.rows):
-        Console().print(Markdown(table.read_text(encoding="utf-8")))
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        PlainConsole(wrap=True).print(Markdown(table.read_text(encoding="utf-8")))
+    errors = PlainConsole(stderr=True)
     if outcome.open:
         errors.print(
             f"{outcome.open} runs are still open at other workers; the same command completes the table"

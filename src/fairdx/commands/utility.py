@@ -1,12 +1,13 @@
 """`fairdx utility CONFIG`: what else the frozen embeddings are good for."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
+
+from fairdx.commands.interrupts import GOES_ON, interruptible
+from fairdx.core.console import PlainConsole, plain
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as `utility.fewest=5`.")
@@ -31,13 +32,10 @@ def utility(
     from fairdx.utility.settings import load_utility_settings
 
     folder = out or Path("runs") / config.stem
-    try:
+    with interruptible(GOES_ON):
         figures = data_utility(load_utility_settings(config, tuple(settings)), folder)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on\n")
-        raise typer.Exit(130) from None
     if figures is None:
         return
-    console = Console()
+    console = PlainConsole(wrap=True)
     console.print(Markdown((folder / "utility.md").read_text(encoding="utf-8")))
-    console.print(f"The figure: [bold]{folder / 'figure3.svg'}[/bold]", highlight=False)
+    console.print(plain("The figure: ") + plain(str(folder / "figure3.svg"), "bold"))

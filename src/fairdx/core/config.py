@@ -41,6 +41,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is not a TOML file: {error}") from error
+    except RecursionError:
+        raise InputError(f"{path} is not a TOML file of settings: it is nested too deeply") from None
 
 
 def _found(path: Path) -> Traversable:
@@ -95,7 +97,7 @@ def set_key(values: dict[str, Any], key: str, value: Any, *, where: str) -> None
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -28,19 +28,25 @@ def lock_of(output: Path) -> Path:
 
 
 @contextmanager
-def locked(output: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(output: Path, *, wait: bool = False, required: bool = True) -> Iterator[None]:
     """Hold a folder or a file against other processes.
+
+    A process must not hold the same output twice: the end of the inner block would release the outer one.
 
     Args:
         output: An existing folder, or a file that may not be there yet, in an existing folder.
         wait: Whether to wait for another process that holds it.
+        required: Whether to refuse to work on a system without such locks.
 
     Raises:
-        InputError: Another process holds it, or the system has no such locks.
+        InputError: Another process holds it, or the system has no such locks and they are required.
     """
     try:
         import fcntl
     except ImportError:
+        if not required:
+            yield
+            return
         raise InputError(
             "preparing a data set, predicting, or a study of many runs needs Linux or macOS, or on Windows "
             "its Linux subsystem (WSL): what they write can then be read anywhere"

@@ -35,7 +35,6 @@ class Reporter:
     def __init__(
         self, title: str, total: int, *, unit: str = "steps", done: int = 0, enabled: bool = True
     ) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -45,17 +44,20 @@ class Reporter:
             TimeRemainingColumn,
         )
 
-        self._unit, self._done, self._first, self._shown = unit, done, done, False
+        from fairdx.core.console import PlainConsole
+
+        self._unit, self._first, self._shown = unit, done, False
+        self._done: float = done
         self._start = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[scores]}", markup=False),
+            console=PlainConsole(stderr=True, wrap=True),
             disable=not enabled,
         )
         self._task = self._progress.add_task(title, total=total, completed=done, rate="", scores="")
@@ -69,7 +71,7 @@ class Reporter:
         if self._shown:  # a bar that was never shown would still leave an empty line
             self._progress.stop()
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: float = 1) -> None:
         """Move the bar on.
 
         Args:
@@ -95,6 +97,7 @@ class Reporter:
         self._progress.update(self._task, scores=" ".join(scores))
 
 
+_SHARE: ContextVar[float] = ContextVar("share", default=1.0)
 _LISTENER: ContextVar[Reporter | None] = ContextVar("listener", default=None)
 
 
@@ -113,8 +116,18 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def advanced(amount: int) -> None:
+@contextmanager
+def portion(share: float) -> Iterator[None]:
+    """Let work inside the `with` block, which counts as it always does, be only a share of what it counts."""
+    token = _SHARE.set(_SHARE.get() * share)
+    try:
+        yield
+    finally:
+        _SHARE.reset(token)
+
+
+def advanced(amount: float) -> None:
     """Say that some work is done, to whoever watches it."""
     reporter = _LISTENER.get()
     if reporter is not None:
-        reporter.advance(amount)
+        reporter.advance(amount * _SHARE.get())

@@ -8,7 +8,6 @@ unfinished.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -19,21 +18,25 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fairdx.core.errors import InputError
-from fairdx.data.checks import nearest, require_choice, require_columns
-from fairdx.data.split import SPLITS, Split, cut_validation, patient_folds
+from fairdx.data.checks import nearest, require_columns
+from fairdx.data.split import SPLITS, check_disjoint
+from fairdx.data.task import Task, check_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
     import torch
     from numpy.typing import ArrayLike, NDArray
 
-FORMAT: Final = 1
-"""Version of the folder's format; raised when an older fairdx could misread a newer folder."""
+FORMAT: Final = 2
+"""Version of the folder's format; raised when an older fairdx could misread a newer folder.
+2: the hash covers the names of classes and groups too."""
 
 IMAGES, TABLE, EXCLUSIONS, META = "images.npy", "table.parquet", "exclusions.csv", "meta.json"
 WARNINGS: Final = "warnings.csv"
+FILES: Final = (IMAGES, TABLE, EXCLUSIONS, WARNINGS, META)
+"""All that a prepared data set may hold."""
 
 
 class Batch(NamedTuple):
@@ -88,74 +91,7 @@ class Meta(BaseModel):
     fingerprint: str
     """sha256 of the source's table and of all options: the same again means the same command."""
     hash: str
-    """sha256 of the pixels and of the table's content."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One label and one sensitive attribute of a prepared data set."""
-
-    label_name: str
-    """Name of the label Y."""
-    class_names: tuple[str, ...]
-    """Its classes, in the order of their codes."""
-    attribute_name: str
-    """Name of the sensitive attribute S."""
-    group_names: tuple[str, ...]
-    """Its groups, in the order of their codes."""
-    label: NDArray[np.int64]
-    """Code of each row's class, -1 where unknown, of shape (n,)."""
-    group: NDArray[np.int64]
-    """Code of each row's group, -1 where unknown, of shape (n,)."""
-    patient: NDArray[np.object_]
-    """Patient of each row, of shape (n,)."""
-    split: NDArray[np.object_]
-    """Split of each row, of shape (n,)."""
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """The rows whose label and group are both known, of shape (n,)."""
-        return (self.label >= 0) & (self.group >= 0)
-
-    def indices(self, split: Split) -> NDArray[np.int64]:
-        """Find the usable rows of a split.
-
-        Args:
-            split: "train", "validation" or "test".
-
-        Returns:
-            Rows in ascending order; none where the set has no such split.
-
-        Raises:
-            InputError: There is no split of that name.
-        """
-        require_choice("split", split, SPLITS)
-        return np.flatnonzero(self.usable & (self.split == split))
-
-    def fold(self, number: int, folds: int, *, seed: int, validation: float = 0.0) -> Task:
-        """Replace the split by one fold of a cross-validation, by patient.
-
-        Args:
-            number: The fold to test on, from 0 to folds - 1.
-            folds: How many folds.
-            seed: Seed of the folds.
-            validation: Expected fraction of the other folds' patients to set aside for validation.
-
-        Returns:
-            The same task with that fold as the test split and all else as the training split.
-
-        Raises:
-            InputError: There is no such fold, there are fewer patients than folds, or no patient was left
-                for the validation that was asked for.
-        """
-        if not 0 <= number < folds:
-            raise InputError(f"fold {number} is not one of {folds}: give 0 to {folds - 1}")
-        usable = self.usable
-        fold = np.full(len(usable), -1)
-        fold[usable] = patient_folds(self.patient[usable], folds, seed=seed)
-        split = np.where(fold == number, "test", "train").astype(object)
-        split = cut_validation(self.patient, split, seed=seed, validation=validation)
-        return dataclasses.replace(self, split=split)
+    """sha256 of the pixels, of the table's content, and of the codings of labels and attributes."""
 
 
 @dataclass(frozen=True)
@@ -182,11 +118,8 @@ class PreparedDataset:
         """
         folder = Path(root)
         dataset = cls(folder, _read_meta(folder))
-        rows, images = dataset.meta.counts["images"], dataset.images
-        if images.shape != (rows, dataset.meta.channels, dataset.meta.size, dataset.meta.size):
-            raise InputError(
-                f"{folder / IMAGES} has the shape {images.shape}, not that of {META}: prepare it again"
-            )
+        rows = dataset.meta.counts["images"]
+        dataset._check_images()
         if len(dataset.table) != rows:
             raise InputError(
                 f"{folder / TABLE} has {len(dataset.table)} rows for {rows} images: prepare it again"
@@ -197,12 +130,26 @@ class PreparedDataset:
         """Number of images."""
         return self.meta.counts["images"]
 
+    def _check_images(self) -> None:
+        """Check form and length of the file of images: a byte too many would shift every one of them."""
+        images, path = self.images, self.root / IMAGES
+        if images.shape != (len(self), self.meta.channels, self.meta.size, self.meta.size):
+            raise InputError(f"{path} has the shape {images.shape}, not that of {META}: prepare it again")
+        if images.dtype != np.uint8 or not images.flags.c_contiguous:
+            raise InputError(
+                f"{path} holds {images.dtype} in another order of axes or another kind than uint8, row by "
+                "row: prepare it again"
+            )
+        more = path.stat().st_size - images.offset - images.nbytes
+        if more:
+            raise InputError(f"{path} has {more} bytes behind its last image: prepare it again")
+
     @cached_property
-    def images(self) -> NDArray[np.uint8]:
+    def images(self) -> np.memmap[Any, np.dtype[np.uint8]]:
         """All images, memory-mapped read-only: uint8 of shape (n, C, H, W)."""
         path = self.root / IMAGES
         try:
-            mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+            mapped: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as images ({error}): prepare it again") from error
         return mapped
@@ -263,8 +210,7 @@ class PreparedDataset:
     @cached_property
     def _layout(self) -> tuple[int, int]:
         """Where the first image begins in the file, and how many bytes one takes."""
-        stride = int(np.prod(self.images.shape[1:]))
-        return (self.root / IMAGES).stat().st_size - stride * len(self), stride
+        return self.images.offset, int(np.prod(self.images.shape[1:]))
 
     def task(self, label: str | None = None, attribute: str | None = None) -> Task:
         """Choose the label to predict and the attribute to be fair to.
@@ -278,10 +224,12 @@ class PreparedDataset:
             The codes of every row, with their names.
 
         Raises:
-            InputError: An unknown name, or a class or group without a single usable image.
+            InputError: An unknown name, a class or group without a single usable image, a code or split that
+                means nothing, or a patient in two splits.
         """
         label_name = _choose("label", label, self.meta.labels, self.root)
         group_names, group = self._groups(attribute)
+        self.check_rows([label_name])
         task = Task(
             label_name=label_name,
             class_names=tuple(self.meta.labels[label_name]),
@@ -292,8 +240,36 @@ class PreparedDataset:
             patient=self.table["patient"].to_numpy(object),
             split=self.table["split"].to_numpy(object),
         )
-        _check_task(task, self.root)
+        check_task(task, self.root)
         return task
+
+    def check_rows(self, labels: Iterable[str], attributes: Iterable[str] = ()) -> None:
+        """Check the table, for one that somebody edited must not teach another class.
+
+        Args:
+            labels: Whose codes to check.
+            attributes: Whose groups to check.
+
+        Raises:
+            InputError: A code, group or split that means nothing, or a patient in two splits.
+        """
+        wrong = ~self.table["split"].isin(SPLITS)
+        if wrong.any():
+            row = self.table[wrong].iloc[0]
+            raise InputError(f"{self.root / TABLE}: image {row['image']!r} has the split {row['split']!r}")
+        for label in labels:
+            codes = self.table[label]
+            wrong = ~codes.isin(range(len(self.meta.labels[label]))) & codes.notna()
+            if wrong.any():
+                row = self.table[wrong].iloc[0]
+                what = f"the code {row[label]} of {label!r}, not in {META}"
+                raise InputError(f"{self.root / TABLE}: image {row['image']!r} has {what}")
+        for attribute in attributes:
+            self._codes(attribute)
+        try:
+            check_disjoint(self.table)
+        except InputError as error:
+            raise InputError(f"{self.root / TABLE}: {error}") from None
 
     def _groups(self, attribute: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Names and codes of the groups of an attribute, or of an intersection of several."""
@@ -370,20 +346,3 @@ def _choose(kind: str, name: str | None, known: Mapping[str, Any], root: Path) -
     if name not in known:
         raise InputError(f"{root} has no {kind} {name!r} ({nearest(name, known)})")
     return name
-
-
-def _check_task(task: Task, root: Path) -> None:
-    """Refuse a class or group without usable images: every rate on it would be undefined."""
-    usable = task.usable
-    for kind, column, names, codes in (
-        ("class", task.label_name, task.class_names, task.label),
-        ("group", task.attribute_name, task.group_names, task.group),
-    ):
-        if len(names) < 2:
-            raise InputError(f"{column!r} of {root} has the one {kind} {', '.join(names)}: two are needed")
-        for code, name in enumerate(names):
-            if not (usable & (codes == code)).any():
-                raise InputError(
-                    f"{kind} {name!r} of {column!r} is empty: no image of {root} has it and a known "
-                    f"{task.attribute_name if kind == 'class' else task.label_name}"
-                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
+from fairdx.core.missing import unknown_attribute
 from fairdx.data.checks import nearest
 
 if TYPE_CHECKING:
@@ -19,34 +21,6 @@ if TYPE_CHECKING:
 
 OLDEST: Final = 120
 """Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
-MISSING: Final = (
-    "-1",
-    "-1.0",
-    "?",
-    "-",
-    "--",
-    "'--",
-    "n/a",
-    "na",
-    "nan",
-    "none",
-    "null",
-    "unk",
-    "unknown",
-    "unspecified",
-    "not specified",
-    "not reported",
-    "not recorded",
-    "not available",
-    "not stated",
-    "undisclosed",
-    "missing",
-    "declined",
-    "refused",
-    "prefer not to say",
-    "prefer not to answer",
-)
-"""Words that say that an attribute is not known, in lower case; no groups, unless they are named as such."""
 MOST_GROUPS: Final = 50
 """A column of more words than this is no sensitive attribute, but a name."""
 MOST_NUMBERS: Final = 20
@@ -217,15 +191,40 @@ def without_missing(
 
     Args:
         values: The cells of an attribute.
-        more: Further such words, besides `MISSING`; upper and lower case are the same.
+        more: Further such words, besides those of `fairdx.core.missing`; upper and lower case are the same.
         named: Words that are groups because somebody named them, whatever they say.
 
     Returns:
         The values, null where they are such a word, and how many these were.
     """
-    words = {*MISSING, *(word.strip().casefold() for word in more)}
-    missing = values.str.strip().str.casefold().isin(words) & ~values.isin(list(named))
+    words = unknown_attribute(map(str, values.dropna().unique()), more, codes=True)
+    missing = values.isin(words - set(named))
     return values.mask(missing), int(missing.sum())
+
+
+def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
+    """Find two words that a person would take for one.
+
+    Args:
+        words: Different words.
+
+    Returns:
+        The first two that are the same but for case, width, kinds of blanks and signs that are not seen.
+
+    Example:
+        >>> first_alike(["Male", "female", "male"])
+        ('Male', 'male')
+    """
+    seen: dict[str, str] = {}
+    for word in words:
+        shown = word
+        if not word.isascii():
+            known = unicodedata.normalize("NFKC", word)
+            shown = "".join(c for c in known if unicodedata.category(c) != "Cf")
+        before = seen.setdefault(" ".join(shown.casefold().split()), word)
+        if before != word:
+            return before, word
+    return None
 
 
 def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tuple[str, ...]:
@@ -240,9 +239,15 @@ def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tu
         The values in alphabetical order.
 
     Raises:
-        InputError: They are too many, or numbers to be divided.
+        InputError: They are too many, numbers to be divided, or two of them are one word.
     """
     names = tuple(sorted(map(str, values.dropna().unique())))
+    alike = first_alike(names)
+    if alike:
+        raise InputError(
+            f"{where}: {column!r} has the values {alike[0]!r} and {alike[1]!r}, which differ in case or in "
+            f"unseen signs alone: merge them, as {column}:first=a,A|second=b does in `prepare table`"
+        )
     numeric = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").notna().all()
     if numeric and len(names) > MOST_NUMBERS:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,7 +19,7 @@ from PIL import Image
 from fairdx.core.errors import InputError
 from fairdx.data.codestream import check_codestream, check_deflated
 from fairdx.data.display import show
-from fairdx.data.form import MAX_PIXELS, Form, Picture, whole
+from fairdx.data.form import MAX_PIXELS, Form, ImageWarning, Picture, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ _READ: Final = (
 """All that the display of an image depends on; nothing else is parsed."""
 _SEXES: Final = {"M": "male", "F": "female"}
 """O is other, and says nothing of the two."""
+_AGE = re.compile(r"\d{1,4}[YMWD]?")
 _STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c")
 """How a frame in JPEG, JPEG-LS or JPEG 2000 begins."""
 
@@ -119,15 +121,15 @@ def read_demographics(path: Path) -> tuple[str | None, str | None]:
         path: Any file.
 
     Returns:
-        `male` or `female`, and the age as it is written (`058Y`); null where the header does not say it, or
-        the file is missing or not DICOM.
+        `male` or `female`, and the age as DICOM writes it (`058Y`); null where the header does not say it so,
+        or the file is missing or not DICOM.
     """
     try:
         header = read_header(path, ("PatientSex", "PatientAge"))
     except InputError:
         return None, None
     age = str(header.get("PatientAge", "")).strip()
-    return _SEXES.get(str(header.get("PatientSex", "")).strip()), age or None
+    return _SEXES.get(str(header.get("PatientSex", "")).strip()), age if _AGE.fullmatch(age) else None
 
 
 def decode_dicom(data: bytes, form: Form) -> Picture:
@@ -162,6 +164,7 @@ def _decode(data: bytes, form: Form) -> Picture:
     dataset.NumberOfFrames = frames
     frame = form.chosen_frame(frames)
     check_codestream(dataset, frame, frames)
+    _warn_of_rest(dataset, frames)
     _take_macros(dataset, frame)
     shown = show(dataset, frame if frames > 1 else None, form.window)
     return whole(Image.fromarray(shown), aspect=_aspect(dataset))
@@ -230,6 +233,19 @@ def _complete(dataset: Any) -> None:
     for keyword, value in defaults.items():
         if keyword not in dataset:
             setattr(dataset, keyword, value)
+
+
+def _warn_of_rest(dataset: Any, frames: int) -> None:
+    """Warn where a file holds more than its rows and columns: one of the two may be wrong."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        bits = bits * 2 // 3
+    rest = len(dataset.PixelData) - -(-int(bits) * frames // 8)
+    if rest > 1:  # one byte makes the length even
+        text = f"has bytes behind its last pixel ({rest} of {len(dataset.PixelData)}; is the size right?)"
+        warnings.warn(text, ImageWarning, stacklevel=2)
 
 
 def _count_frames(dataset: Any) -> int:

@@ -73,7 +73,13 @@ def _pixels(dataset: Any, frame: int | None, **options: Any) -> NDArray[Any]:
 
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         options["decoding_plugin"] = "pydicom"  # the faster one ends the process's thread on damaged bytes
-    return np.asarray(pixel_array(dataset, index=frame, **options))
+    bits, high = int(dataset.BitsStored), int(dataset.get("HighBit", dataset.BitsStored - 1))
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or not bits <= high < dataset.BitsAllocated:
+        return np.asarray(pixel_array(dataset, index=frame, **options))
+    # As older devices wrote it: the bits that count are not the lowest ones.
+    raw = np.asarray(pixel_array(dataset, index=frame, correct_unused_bits=False))
+    allocated = 8 * raw.dtype.itemsize
+    return np.asarray((raw << (allocated - 1 - high)) >> (allocated - bits))
 
 
 def _eight_bits(colours: NDArray[Any], bits: int | None = None) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,21 +12,33 @@ import pandas as pd
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
-from fairdx.data.base import Meta, PreparedDataset, table_bytes
-from fairdx.data.checks import nearest
+from fairdx.data.base import Meta, PreparedDataset
 from fairdx.data.looks import DARK, FAR, FLAT, PALE, SMALL, look_at, strangeness
 from fairdx.data.split import SPLITS, check_disjoint
+from fairdx.data.verify import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from rich.console import RenderableType
-    from rich.table import Table
 
 FEW: Final = 10
 """Fewer test images than this of one group and class make its rates a guess."""
+STRANGEST: Final = 20
+"""How many of the images that are least like the others are named."""
 _AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True)
+class Strange:
+    """An image that is unlike the others."""
+
+    row: int
+    """Its row of the data set."""
+    image: str
+    """Its name."""
+    score: float
+    """How far it is from the others in mean, spread or sharpness, in robust standard deviations."""
+    looks: tuple[str, ...]
+    """What it looks like, where that has a name: blank, dark, ..."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +54,27 @@ class Description:
     """Number of patients in each split."""
     problems: tuple[str, ...]
     """What looks wrong, one sentence each."""
+    strangest: tuple[Strange, ...] = ()
+    """The images least like the others, the strangest first; none where no pixels were read."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it in the types of JSON.
 
         Returns:
-            The keys `meta`, `counts` (a list with one entry for each row), `patients` and `problems`.
+            The keys `meta`, `counts` (a list with one entry for each row), `patients`, `problems` and
+            `strangest`.
         """
         return {
             "meta": self.meta.model_dump(mode="json"),
             "counts": self.counts.to_dict("records"),
             "patients": self.patients,
             "problems": list(self.problems),
+            "strangest": [asdict(one) for one in self.strangest],
         }
+
+    def to_json(self) -> str:
+        """Give all of it as JSON, indented."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def describe(dataset: PreparedDataset, *, pixels: bool = True) -> Description:
@@ -70,12 +90,15 @@ def describe(dataset: PreparedDataset, *, pixels: bool = True) -> Description:
     table = dataset.table
     counts = _count(dataset)
     problems = [*_split_problems(dataset), *_count_problems(counts, dataset.meta)]
+    strangest: tuple[Strange, ...] = ()
     if pixels:
-        problems += _pixel_problems(dataset)
+        look, found = _read_pixels(dataset)
+        problems += [*found, *_odd_looks(look, table["image"])]
+        strangest = _strangest(look, table["image"])
     patients: dict[str, int] = {
         split: int(table.loc[table["split"] == split, "patient"].nunique()) for split in SPLITS
     }
-    return Description(dataset.meta, counts, patients, tuple(problems))
+    return Description(dataset.meta, counts, patients, tuple(problems), strangest)
 
 
 def _count(dataset: PreparedDataset) -> pd.DataFrame:
@@ -127,8 +150,8 @@ def _count_problems(counts: pd.DataFrame, meta: Meta) -> Iterator[str]:
             yield f"{main['label'].iloc[0]} = {name}: no validation image, so that no threshold can be fixed"
 
 
-def _pixel_problems(dataset: PreparedDataset) -> Iterator[str]:
-    """Read every image once: hash, repeated, and what looks unlike an image or unlike the others."""
+def _read_pixels(dataset: PreparedDataset) -> tuple[pd.DataFrame, list[str]]:
+    """Read every image once: what each looks like, and what is wrong with the hash or repeated."""
     digest = hashlib.sha256()
     keys = np.empty(len(dataset), dtype="S16")
     looks: list[pd.DataFrame] = []
@@ -140,31 +163,54 @@ def _pixel_problems(dataset: PreparedDataset) -> Iterator[str]:
             looks.append(look_at(images))
             keys[rows] = [hashlib.blake2b(image, digest_size=8).hexdigest() for image in images]
             bar.advance(len(rows))
-    digest.update(table_bytes(dataset.table))
-    if digest.hexdigest() != dataset.meta.hash:
-        yield "the images or the table are not those that were prepared (other hash): prepare the set again"
+    problems = []
+    if content_hash(digest, dataset.table, dataset.meta) != dataset.meta.hash:
+        problems.append(
+            "the images, the table, or the names of classes and groups are not those that were prepared "
+            "(other hash): prepare the set again"
+        )
     look = pd.concat(looks, ignore_index=True)
-    yield from _odd_looks(look, dataset.table["image"])
-    yield from _repeated(dataset.table.assign(key=keys)[(look["low"] < look["high"]).to_numpy()])
+    problems += _repeated(dataset.table.assign(key=keys)[(look["low"] < look["high"]).to_numpy()])
+    return look, problems
+
+
+def _kinds(look: pd.DataFrame) -> dict[str, pd.Series[bool]]:
+    """Which images are unlike an image, or unlike the others, by what is said of them."""
+    blank = look["low"] == look["high"]
+    return {
+        "blank (one value)": blank,
+        f"dark (all below {DARK})": (look["high"] < DARK) & ~blank,
+        f"nearly white (mean above {PALE})": (look["mean"] > PALE) & ~blank,
+        f"flat (standard deviation below {FLAT})": (look["spread"] < FLAT) & ~blank,
+        f"small (less than {SMALL:.0%} of the square is not black border)": (look["shown"] < SMALL) & ~blank,
+        f"far from the others in mean, spread or sharpness (robust score above {FAR})": (
+            strangeness(look) > FAR
+        )
+        & ~blank,
+    }
 
 
 def _odd_looks(look: pd.DataFrame, names: pd.Series[str]) -> Iterator[str]:
     """What looks unlike an image, or unlike the others."""
-    blank = look["low"] == look["high"]
-    far = strangeness(look) > FAR
-    for found, what in (
-        (blank, "blank (one value)"),
-        ((look["high"] < DARK) & ~blank, f"dark (all below {DARK})"),
-        ((look["mean"] > PALE) & ~blank, f"nearly white (mean above {PALE})"),
-        ((look["spread"] < FLAT) & ~blank, f"flat (standard deviation below {FLAT})"),
-        (
-            (look["shown"] < SMALL) & ~blank,
-            f"small (less than {SMALL:.0%} of the square is not black border)",
-        ),
-        (far & ~blank, f"far from the others in mean, spread or sharpness (robust score above {FAR})"),
-    ):
+    for what, found in _kinds(look).items():
         if found.any():
             yield f"{int(found.sum())} images are {what}, the first is {names.iloc[int(found.argmax())]!r}"
+
+
+def _strangest(look: pd.DataFrame, names: pd.Series[str]) -> tuple[Strange, ...]:
+    """The images of which something is said, then the others, by their score."""
+    kinds, score = _kinds(look), strangeness(look)
+    said = np.any([found.to_numpy(bool) for found in kinds.values()], axis=0)
+    order = np.lexsort((np.arange(len(look)), -score.to_numpy(float), ~said))[:STRANGEST]
+    return tuple(
+        Strange(
+            row=row,
+            image=str(names.iloc[row]),
+            score=round(float(score.iloc[row]), 2),
+            looks=tuple(what for what, found in kinds.items() if found.iloc[row]),
+        )
+        for row in order.tolist()
+    )
 
 
 def _repeated(table: pd.DataFrame) -> Iterator[str]:
@@ -175,159 +221,3 @@ def _repeated(table: pd.DataFrame) -> Iterator[str]:
         if len(groups):
             first = " and ".join(repr(name) for name in groups.iloc[0][:2])
             yield f"{len(groups)} pictures occur more than once {what}, the first as {first}"
-
-
-def write_json(description: Description, path: Path) -> None:
-    """Write a description to a file.
-
-    Args:
-        description: What `describe` returned.
-        path: The file; replaced if it exists.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    text = json.dumps(description.to_dict(), indent=2, ensure_ascii=False)
-    try:
-        path.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def render(description: Description, *, label: str | None = None) -> RenderableType:
-    """Lay a description out for a terminal.
-
-    Args:
-        description: What `describe` returned.
-        label: The label to count by group; the main one by default.
-
-    Returns:
-        Something that a rich console prints.
-
-    Raises:
-        InputError: There is no such label.
-    """
-    from rich.console import Group
-    from rich.text import Text
-
-    meta = description.meta
-    main = label or next(iter(meta.labels))
-    if main not in meta.labels:
-        raise InputError(f"the data set has no label {main!r} ({nearest(main, meta.labels)})")
-    colours = "grey" if meta.channels == 1 else "RGB"
-    title = (
-        f"{meta.source}: {meta.counts['images']:,} images of {meta.counts['patients']:,} patients, "
-        f"{meta.size} x {meta.size}, {colours}; prepared {meta.created[:10]} by fairdx {meta.version}"
-    )
-    problems = [Text(f"! {problem}", style="yellow") for problem in description.problems]
-    return Group(
-        Text(title, style="bold"),
-        _split_table(description),
-        _label_table(description),
-        _group_table(description, main),
-        *([_exclusion_table(meta)] if meta.exclusions else [Text("No image was left out.")]),
-        *([_warning_table(meta)] if meta.warnings else []),
-        _choices(meta),
-        *(problems or [Text("No problem found.", style="green")]),
-    )
-
-
-def _split_table(description: Description) -> Table:
-    """Images and patients of each split."""
-    table = _table("Splits", "split", "images", "share", "patients")
-    counts = description.meta.counts
-    for split in SPLITS:
-        table.add_row(
-            split,
-            f"{counts[split]:,}",
-            _share(counts[split], counts["images"]),
-            f"{description.patients[split]:,}",
-        )
-    return table
-
-
-def _label_table(description: Description) -> Table:
-    """Images of each class; of two classes only the second is shown, the first being the rest."""
-    table = _table("Labels: images, and their share of those whose label is known", "label", "class", *SPLITS)
-    attribute = next(iter(description.meta.attributes))
-    cells = description.counts[description.counts["attribute"] == attribute]
-    for name, classes in description.meta.labels.items():
-        sums = cells[cells["label"] == name].groupby("class", sort=False)[list(SPLITS)].sum()
-        known = sums[sums.index != "unknown"].sum()
-        for row in classes[1:] if len(classes) == 2 else classes:
-            table.add_row(name, row, *(_counted(sums[s][row], known[s]) for s in SPLITS))
-        if "unknown" in sums.index:
-            table.add_row(name, "unknown", *(f"{sums[s]['unknown']:,}" for s in SPLITS), style="dim")
-    return table
-
-
-def _group_table(description: Description, label: str) -> Table:
-    """Images of each group and class of one label."""
-    title = f"Groups by {label}: images, and the share of the class in its group"
-    table = _table(title, "attribute", "group", label, *SPLITS)
-    cells = description.counts[description.counts["label"] == label]
-    for (attribute, group), part in cells.groupby(["attribute", "group"], sort=False):
-        known = part.loc[part["class"] != "unknown", list(SPLITS)].sum()
-        last = len(part) - 1
-        for place, row in enumerate(part.to_dict("records")):
-            shares = (
-                f"{row[s]:,}" if row["class"] == "unknown" else _counted(row[s], known[s]) for s in SPLITS
-            )
-            first = (str(attribute), str(group)) if place == 0 else ("", "")
-            dim = "dim" if "unknown" in (row["class"], group) else None
-            table.add_row(*first, row["class"], *shares, style=dim, end_section=place == last)
-    return table
-
-
-def _exclusion_table(meta: Meta) -> Table:
-    """What was left out, by reason, of all images of the source."""
-    table = _table("Left out (each is listed in exclusions.csv)", "reason", "images", "share")
-    total = meta.counts["images"] + sum(meta.exclusions.values())
-    for reason, count in meta.exclusions.items():
-        table.add_row(reason, f"{count:,}", _share(count, total))
-    return table
-
-
-def _warning_table(meta: Meta) -> Table:
-    """What was taken with a warning."""
-    table = _table("Taken with a warning (each is listed in warnings.csv)", "warning", "images", "share")
-    for reason, count in meta.warnings.items():
-        table.add_row(reason, f"{count:,}", _share(count, meta.counts["images"]))
-    return table
-
-
-def _choices(meta: Meta) -> Table:
-    """The policies, and what else the reader wants remembered: join losses, contradictions."""
-    table = _table("Choices and findings", "name", "value")
-    for name, value in {**meta.policies, **meta.settings, "seed": meta.seed}.items():
-        values = value if isinstance(value, list) else [value]
-        text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-        table.add_row(name.replace("_", " "), text)
-    return table
-
-
-def _counted(count: int, total: int) -> str:
-    return f"{count:,} ({_share(count, total)})" if total else f"{count:,}"
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count / total:.1%}" if total else "-"
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in (*SPLITS, "images", "share", "patients") else "left"
-        )
-    return table

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from fairdx import __version__
-from fairdx.core.errors import InputError
+from fairdx.core.cells import as_text
+from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.core.progress import Reporter
@@ -29,6 +28,7 @@ from fairdx.data.decode import Decoded, Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
 from fairdx.data.source import PathFinder, Source, check_source, file_stamp, with_attributes
 from fairdx.data.split import SPLITS, check_disjoint, cut_validation, split_patients
+from fairdx.data.verify import content_hash
 from fairdx.data.writer import JOURNAL, Block, ImageWriter
 
 __all__ = ["OnError", "PrepareOptions", "Source", "prepare"]
@@ -138,7 +138,7 @@ def prepare(
     table = _with_split(source.table.reset_index(drop=True), chosen)
     table = table.astype(dict.fromkeys(source.labels, "Int16"))
     folder = Path(out)
-    with _disk_errors(folder):
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, wait=wait):
             meta = _describe(source, table, form, chosen)
@@ -177,6 +177,7 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
             "bits": form.bits,
             "window": form.window and list(form.window),
             "frame": form.frame,
+            "lenient": form.lenient,
         }
     meta = Meta(
         source=source.name,
@@ -238,17 +239,16 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
         exclusions = pd.concat([source.exclusions, failures], ignore_index=True)
         noted = _listed(table, paths, writer.notes)
         write_whole(folder / TABLE, kept.to_parquet())
-        write_whole(folder / EXCLUSIONS, table_bytes(exclusions))
+        write_whole(folder / EXCLUSIONS, table_bytes(exclusions.map(as_text)))
         if not noted.empty:
-            write_whole(folder / WARNINGS, table_bytes(noted))
+            write_whole(folder / WARNINGS, table_bytes(noted.map(as_text)))
         writer.finish()
-        writer.digest.update(table_bytes(kept))
         final = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "counts": _counts(kept),
             "exclusions": _by_reason(exclusions),
             "warnings": _by_reason(noted),
-            "hash": writer.digest.hexdigest(),
+            "hash": content_hash(writer.digest, kept, meta),
         }
         text = json.dumps(meta.model_copy(update=final).model_dump(), indent=2, ensure_ascii=False)
         write_whole(folder / META, text.encode() + b"\n")
@@ -334,16 +334,18 @@ def _require_files(paths: list[str]) -> None:
 def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
     if needed > free:
-        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free")
+        raise InputError(f"{folder} needs {_bytes(needed)} and its disk has {_bytes(free)} free")
 
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk's refusal into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        place, what = error.filename or folder, error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what += "; free some space and run the same command again, it goes on where it stopped"
-        raise InputError(f"{place} cannot be written: {what}") from error
+def _bytes(number: float) -> str:
+    """A number of bytes as people say it.
+
+    Example:
+        >>> _bytes(2_400_000), _bytes(310e9)
+        ('2.4 MB', '310.0 GB')
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} GB"

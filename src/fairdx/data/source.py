@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fairdx.core.errors import InputError
-from fairdx.data.cells import each_value_a_group, without_missing
+from fairdx.core.missing import unknown_attribute
+from fairdx.data.cells import each_value_a_group, first_alike, without_missing
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+log = logging.getLogger(__name__)
 
 RESERVED: Final = ("image", "path", "patient", "split")
 """Columns that are the same in every source."""
@@ -113,8 +117,9 @@ def check_source(source: Source) -> None:
         source: As the reader made it.
 
     Raises:
-        InputError: No image at all, an image without a name or listed twice, a row without a patient, or a
-            label or group that has no name.
+        InputError: No image at all, an image without a name or listed twice, one file under two names, a row
+            without a patient, a patient who is nobody or written in two ways, or a label or group that has no
+            name.
     """
     table, name = source.table, source.name
     if table.empty:
@@ -133,7 +138,54 @@ def check_source(source: Source) -> None:
     nameless = patient.isna() | (patient.astype(str).str.strip() == "")
     if nameless.any():
         raise InputError(f"{name}: image {table.loc[nameless, 'image'].iloc[0]!r} has no patient")
+    _check_patients(source)
+    _check_files(source)
     _check_names(source)
+
+
+def _check_patients(source: Source) -> None:
+    """Refuse patients who are nobody, and one patient under two names, who could be in two splits."""
+    table = source.table.assign(patient=source.table["patient"].astype(str))
+    names = table["patient"].drop_duplicates()
+    nobody = names[names.isin(unknown_attribute(map(str, names), codes=True))]
+    if len(nobody):
+        row = table[table["patient"] == nobody.iloc[0]].iloc[0]
+        raise InputError(
+            f"{source.name}: image {row['image']!r} has the patient {row['patient']!r}, which names nobody: "
+            "leave such rows out, or name each patient"
+        )
+    number = names.str.extract(r"^\s*0*(\d+)(?:\.0*)?\s*$")[0]
+    again = number.notna() & number.duplicated(keep=False)
+    if again.any():
+        one = names[number == number[again].iloc[0]]
+        raise InputError(
+            f"{source.name}: the patients {one.iloc[0]!r} and {one.iloc[1]!r} are one number: write it in "
+            "one way, or the two could be in different splits"
+        )
+    alike = first_alike(names)
+    if alike:
+        log.warning(
+            "%s: the patients %r and %r differ in case or unseen signs alone, and are taken for two",
+            source.name,
+            *alike,
+        )
+
+
+def _check_files(source: Source) -> None:
+    """Refuse one file under two names: it would count twice, perhaps in two splits."""
+    if "path" not in source.table or source.render is not None:
+        return
+    paths = source.table["path"].astype(str)
+    plain = pd.Series([_plain_path(path) for path in paths], index=paths.index, dtype=object)
+    twice = plain.duplicated()
+    if twice.any():
+        first, second = paths[plain == plain[twice].iloc[0]].iloc[:2]
+        raise InputError(f"{source.name}: {first!r} and {second!r} are one file: list each image once")
+
+
+def _plain_path(path: str) -> str:
+    """A path without the detours that lead to the same file."""
+    return os.path.normpath(path) if "./" in path or "//" in path else path
 
 
 def _check_names(source: Source) -> None:

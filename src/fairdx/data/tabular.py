@@ -1,7 +1,8 @@
 """Tables as people keep them: CSV, TSV, Excel, Parquet; every cell as the text it is, no row lost.
 
 A stray quotation mark makes a CSV parser swallow rows, and a stray comma moves cells into the next column.
-The lines of a file are therefore counted apart from the parser that reads its cells.
+The lines of a file are therefore counted apart from the parser that reads its cells. Rows that lack cells at
+their end are taken, for Excel leaves out blank ones, and warned of; a last line that breaks off is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import logging
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 _GZIP, _ZIP, _BOM = b"\x1f\x8b", b"PK\x03\x04", b"\xef\xbb\xbf"
 WORKBOOKS: Final = (".xlsx", ".xls")
 PARQUET: Final = (".parquet", ".pq")
+SHORT_ROWS: Final = "rows_with_too_few_cells"
+"""In `attrs` of a table: how many rows had fewer cells than the header, where some had."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +88,18 @@ def read_text_table(
 
     Returns:
         The table; cells without anything but blanks are null, lines without anything are passed over. Its
-        index counts the rows of the file, for `row_of`.
+        index counts the rows of the file, for `row_of`. Rows that lack cells at their end are counted in
+        `attrs` under `SHORT_ROWS`, and warned of.
 
     Raises:
         InputError: The file is missing, not text, not a table, has a column twice or lacks one, has a row
-            with more cells than columns, or a quotation mark that joins rows.
+            with more cells than columns, ends within a row, or has a quotation mark that joins rows.
     """
     text = _load(path, separator, skip, encoding)
     try:
         names = _names(next(iter(text.records()), []), path)
         require_columns(pd.DataFrame(columns=names), columns, path)
-        blank = _blank_records(text, len(names))
+        blank, short, last = _check_lines(text, len(names))
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
@@ -109,6 +116,8 @@ def read_text_table(
             )
     except UnicodeDecodeError:
         raise _not_text(path, encoding) from None
+    except InputError:
+        raise
     except (csv.Error, ValueError, pd.errors.ParserWarning) as error:
         raise text.wrong(str(error).strip()) from error
     table.columns = pd.Index(names if only is None else filter(only, names))
@@ -116,7 +125,26 @@ def read_text_table(
     table = table.drop(index=[text.first + record for record in blank])
     if text.quoting == csv.QUOTE_NONE and b'"' in text.data:
         table = table.apply(_without_quotes)
-    return pd.DataFrame({name: _stripped(cells) for name, cells in table.items()})
+    table = pd.DataFrame({name: _stripped(cells) for name, cells in table.items()})
+    _warn_of_short(table, text, short, last, len(names))
+    return table
+
+
+def _warn_of_short(table: pd.DataFrame, text: _Text, short: Sequence[int], last: int, width: int) -> None:
+    """Say where rows lack cells; refuse a file that breaks off within a row."""
+    if not short:
+        return
+    if short[-1] == last and not text.data.endswith(b"\n"):
+        raise text.wrong(f"it breaks off in line {last}, before the last of {width} cells: get it again")
+    table.attrs[SHORT_ROWS] = len(short)
+    log.warning(
+        "%s: %s rows have fewer cells than the %d of the header, the first is line %d; what they lack is "
+        "taken as blank",
+        text.path,
+        f"{len(short):,}",
+        width,
+        short[0],
+    )
 
 
 def _load(path: Path, separator: str, skip: int, encoding: str) -> _Text:
@@ -130,6 +158,8 @@ def _load(path: Path, separator: str, skip: int, encoding: str) -> _Text:
     if data.startswith(_ZIP):
         raise InputError(f"{path} is an archive or a workbook, not text: unpack it, or export it as CSV")
     data = _utf8(data, path, encoding).removeprefix(_BOM)
+    if b"\0" in data:
+        raise InputError(f"{path} holds null bytes: it is damaged, or not in {encoding.upper()}")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines = io.BytesIO(data)
@@ -176,14 +206,15 @@ def _without_quotes(cells: pd.Series[str]) -> pd.Series[str]:
     return cells.mask(around, cells.str.strip().str[1:-1].str.replace('""', '"', regex=False))
 
 
-def _blank_records(text: _Text, width: int) -> list[int]:
+def _check_lines(text: _Text, width: int) -> tuple[list[int], list[int], int]:
     """Check the number of cells in each line.
 
     Returns:
-        Which records after the header have nothing in them.
+        Which records after the header have nothing in them; the lines, from 1, of those that have something
+        and lack cells; and the line of the last record.
     """
     if text.quoted:
-        return _blank_quoted(text, width)
+        return _check_quoted(text, width)
     data = np.frombuffer(text.data if text.data.endswith(b"\n") else text.data + b"\n", np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     separators = np.flatnonzero(data == ord(text.separator))
@@ -193,15 +224,19 @@ def _blank_records(text: _Text, width: int) -> list[int]:
     starts = np.concatenate(([0], ends[:-1] + 1))
     lone = np.flatnonzero(cells == 1)
     blank = [line for line in lone.tolist() if not text.data[starts[line] : ends[line]].strip()]
-    return [line - text.first - 1 for line in blank if line > text.first]
+    few = cells < width
+    few[blank] = False
+    short = [line + 1 for line in np.flatnonzero(few).tolist() if line > text.first]
+    return [line - text.first - 1 for line in blank if line > text.first], short, len(ends)
 
 
-def _blank_quoted(text: _Text, width: int) -> list[int]:
+def _check_quoted(text: _Text, width: int) -> tuple[list[int], list[int], int]:
     """The same where quotation marks join cells and lines; rows that they join are refused."""
     reader = text.records()
     lines: list[bytes] | None = None
     blank: list[int] = []
-    line = text.first
+    short: list[int] = []
+    before = line = text.first
     try:
         for number, cells in enumerate(reader):
             before, line = line, text.first + int(reader.line_num)  # type: ignore[attr-defined]
@@ -209,6 +244,8 @@ def _blank_quoted(text: _Text, width: int) -> list[int]:
                 raise _too_many(text, before + 1, len(cells), width)
             if not any(cells) and len(cells) < 2:
                 blank.append(number - 1)
+            elif len(cells) < width:
+                short.append(before + 1)
             if line - before > 1:
                 lines = lines or text.data.split(b"\n")
                 if all(one.count(text.separator.encode()) == width - 1 for one in lines[before:line]):
@@ -218,7 +255,7 @@ def _blank_quoted(text: _Text, width: int) -> list[int]:
                     )
     except csv.Error as error:
         raise text.wrong(f"the quotation marks from line {line + 1} on do not fit ({error})") from error
-    return blank
+    return blank, short, before + 1
 
 
 def _too_many(text: _Text, line: int, cells: int, width: int) -> InputError:

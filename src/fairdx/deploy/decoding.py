@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError
-from fairdx.data.decode import Form, decode_file
+from fairdx.data.decode import Form, decode_files
 from fairdx.data.dicom import MAGIC, PREAMBLE, is_dicom, read_header, require_pydicom
 from fairdx.deploy.groups import HEADER, HeaderGroups
 
@@ -58,6 +58,8 @@ class ImageFile:
     """The patient's ID, if it was asked for."""
     group: str = ""
     """The group, if the model needs it."""
+    note: str = ""
+    """What was odd in the file, though it could be read."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,16 @@ def decode_batch(job: Job, reading: Reading) -> Decoded:
         dicom = starts_as_dicom(path)
         if dicom:
             _require_pydicom(path)
+        read = decode_files([path], reading.form)
         try:
-            image = decode_file(Path(path), reading.form)
-            files.append(_describe(path, group, reading, dicom=dicom))
+            if read.failures:
+                raise InputError(read.failures[0][1])
+            described = _describe(path, group, reading, dicom=dicom)
         except InputError as error:
             broken.append((path, str(error).removeprefix(f"{path} ")))
         else:
-            images.append(image)
+            images.append(read.images[0])
+            files.append(replace(described, note="; ".join(note for _, note in read.notes)))
     shape = (len(images), reading.form.channels, reading.form.size, reading.form.size)
     return Decoded(job, np.array(images, np.uint8).reshape(shape), tuple(files), tuple(broken))
 

@@ -8,15 +8,16 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fairdx.core.cells import FORMULA
 from fairdx.core.errors import InputError
-from fairdx.data.files import IMAGE_ENDINGS
+from fairdx.data.files import NAMED_ENDINGS
 from fairdx.deploy.decoding import starts_as_dicom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-ENDINGS: Final = (*IMAGE_ENDINGS, ".dcm", ".dicom")
+ENDINGS: Final = (*NAMED_ENDINGS, ".dicom", ".nii.gz")
 """How the names of images in folders end. A file of another ending is one if it has the mark of DICOM."""
 INDEX: Final = "DICOMDIR"
 """The table of contents of a DICOM disc: DICOM, but no image."""
@@ -63,10 +64,12 @@ def find_inputs(paths: Sequence[str], listed: Iterable[str] = ()) -> Inputs:
             passed_over += not is_image
             repeated += is_image and place in found
             if is_image:
-                found.setdefault(place, file)
+                # The same file, under a name that no spreadsheet takes for a formula.
+                found.setdefault(place, f"./{file}" if file.startswith(FORMULA) else file)
     if not found:
         raise InputError(
-            f"there is no PNG, JPEG or DICOM file in what was given ({passed_over:,} files of other kinds)"
+            f"there is no image file in what was given ({passed_over:,} files of other kinds): images are "
+            "PNG, JPEG, TIFF, WebP, DICOM or NIfTI"
         )
     return Inputs(tuple(found.values()), passed_over, repeated)
 

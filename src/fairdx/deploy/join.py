@@ -93,7 +93,7 @@ def _write(found: list[tuple[Path, Record]], out: Path, settings: Settings) -> R
 
 
 def _batch(part: Path, record: Record, files: int) -> Batch:
-    counts = {"scored": record.scored, "broken": record.broken, "reports": record.reports}
+    counts = {name: getattr(record, name) for name in ("scored", "broken", "reports", "noted")}
     counts |= {f"caution: {words}": number for words, number in record.cautions.items()}
     rows, errors = (file.read_bytes() for file in (part, errors_of(part)))
     headers = (csv_lines([record.settings.columns]), csv_lines([ERROR_COLUMNS]))

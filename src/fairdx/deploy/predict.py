@@ -92,7 +92,7 @@ def predict(
 
     Args:
         folder: A model folder with an exported model, or the folder of a run.
-        paths: PNG, JPEG and DICOM files, and folders of them.
+        paths: PNG, JPEG, TIFF, WebP, DICOM and NIfTI files, and folders of them.
         out: The table of scores to write; the list of broken files and the record stand beside it.
         options: How; the defaults of `PredictOptions` if left out.
         listing: A file with further paths, one in each line; `-` for the standard input.
@@ -178,7 +178,7 @@ class _Run:
     def _settings(self, inputs: Inputs) -> Settings:
         card, options = self._model.card, self._options
         scores = [f"score_{name}" for name in card.classes] if self._multiclass else ["score"]
-        columns = ["path", *scores, "decision", "threshold", "mask_change", "caution", *UIDS]
+        columns = ["path", *scores, "decision", "threshold", "mask_change", "caution", "note", *UIDS]
         columns += ["group"] * self._needs_group + ["patient"] * options.keep_patient_id
         table = options.groups
         return Settings(
@@ -262,6 +262,7 @@ class _Run:
         counts = Counter({"scored": len(rows), "broken": len(scored.broken), "reports": scored.reports})
         for result in scored.results:
             counts.update(f"caution: {words}" for words in ("any", *result.cautions) if result.cautions)
+        counts["noted"] = sum(bool(file.note) for file in scored.files)
         return Batch(
             len(scored.job.files),
             scored.job.stamp,
@@ -274,7 +275,7 @@ class _Run:
         # The shortest text that reads back as the same number, so that decisions can be checked.
         row = [file.path, *map(repr, result.scores), result.decision]
         row += ["" if result.threshold is None else repr(result.threshold), repr(result.change)]
-        row += ["; ".join(result.cautions), *file.uids]
+        row += ["; ".join(result.cautions), file.note, *file.uids]
         return row + [file.group] * self._needs_group + [file.patient] * self._options.keep_patient_id
 
     def _device(self) -> Device:

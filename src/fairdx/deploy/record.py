@@ -77,6 +77,8 @@ class Record(Config):
     """DICOM reports."""
     cautions: dict[str, int]
     """How many images differ from the training images, in what; `any` in anything."""
+    noted: int = 0
+    """Files with something odd that could be read."""
     scores_sha256: str
     """Of the table."""
     errors_sha256: str

@@ -1,9 +1,10 @@
 """Models for PyTorch: a program of torch.export, TorchScript, or weights alone as safetensors."""
 
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import torch
 from safetensors import torch as safetensors
@@ -33,7 +34,9 @@ def write_program(program: Program, file: Path) -> None:
             if isinstance(module, fx.GraphModule):
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)  # it names files of this machine
-        torch.export.save(exported, file, extra_files={DESCRIPTION: program.describe()})
+        content = io.BytesIO()  # on a full disk torch would end the process
+        torch.export.save(exported, content, extra_files={DESCRIPTION: program.describe()})
+    file.write_bytes(content.getbuffer())
 
 
 def open_program(file: Path) -> Run:
@@ -73,13 +76,12 @@ def write_script(program: Program, file: Path, extra: dict[str, str]) -> None:
     Raises:
         InputError: The program cannot be written so.
     """
-    partial = file.with_name(f"{file.name}.traced")
+    content = io.BytesIO()  # on a full disk torch would end the process
     with exporting("TorchScript"):
         module: nn.Module = First(program.module).eval()
         traced = torch.jit.trace(module, program.example)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(partial), _extra_files=extra)
-        _without_sources(partial, file)
-        partial.unlink()
+        torch.jit.save(traced, content, _extra_files=extra)
+    _without_sources(content, file)
 
 
 def open_script(file: Path) -> Run:
@@ -89,7 +91,7 @@ def open_script(file: Path) -> Run:
     return lambda image: (module(image),)
 
 
-def _without_sources(traced: Path, file: Path) -> None:
+def _without_sources(traced: IO[bytes], file: Path) -> None:
     """Copies TorchScript but for its debugging tables, which name the source files of this machine."""
     with zipfile.ZipFile(traced) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
         for entry in old.infolist():

@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
+from fairdx.core.cells import as_text
 from fairdx.core.errors import InputError
 from fairdx.core.files import journal_line, read_journal, write_all, write_whole
 from fairdx.deploy.record import Record, Settings, difference, errors_of, read_record, record_of, settings_of
@@ -50,6 +51,8 @@ class Batch:
 def csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
     r"""Write rows as CSV in UTF-8; bytes of a file's name that are no text become `\udcNN`.
 
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+
     Args:
         rows: Cells.
 
@@ -57,7 +60,7 @@ def csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
         A line for each row.
     """
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([as_text(cell) for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", errors="backslashreplace")
 
 
@@ -164,6 +167,7 @@ class ScoreWriter:
             broken=self.counts["broken"],
             reports=self.counts["reports"],
             cautions=dict(sorted(cautions.items())),
+            noted=self.counts["noted"],
             scores_sha256=digests[0],
             errors_sha256=digests[1],
         )

@@ -40,6 +40,10 @@ class ImageCard(Config):
     """Significant bits of 16-bit grey PNGs."""
     window: tuple[float, float] | None = None
     """Centre and width of the DICOM window; the file's own by default."""
+    frame: int | None = None
+    """Which frame of files with several, or slice of a volume, from 1; such files are refused by default."""
+    lenient: bool = False
+    """Whether a JPEG with odd bytes behind its last pixel is taken, with a warning."""
 
 
 class FrozenCard(Config):

@@ -7,7 +7,7 @@ import timm
 from torch import Tensor
 
 from fairdx.core.errors import InputError
-from fairdx.core.files import replace_whole
+from fairdx.core.files import write_whole
 from fairdx.models.networks import read_weights
 
 _COUNTER = "num_batches_tracked"
@@ -60,7 +60,7 @@ def convert_weights(source: Path, encoder: str, target: Path) -> int:
     Raises:
         InputError: The weights cannot be read, timm has no such network, or they are not its.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not timm.is_model(encoder):
         raise InputError(f"timm has no model `{encoder}`")
@@ -69,5 +69,5 @@ def convert_weights(source: Path, encoder: str, target: Path) -> int:
     except InputError as error:
         raise InputError(f"{source}, as weights of {encoder}: {error}") from error
     plain = {name: tensor.contiguous() for name, tensor in renamed.items()}
-    replace_whole(target, lambda path: save_file(plain, path))
+    write_whole(target, save(plain))
     return len(plain)

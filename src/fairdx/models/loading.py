@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairdx.data.base import Batch, PreparedDataset, Task
+from fairdx.data.base import Batch, PreparedDataset
+from fairdx.data.task import Task
 
 
 @dataclass(frozen=True)

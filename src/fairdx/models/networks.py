@@ -56,7 +56,13 @@ class Encoder(nn.Module):
             options["img_size"] = size
         if weights not in (None, "pretrained"):
             options["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(str(weights)))}
-        self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        try:
+            self.backbone = timm.create_model(name, pretrained=weights is not None, **options)
+        except RuntimeError as error:
+            if weights in (None, "pretrained"):
+                raise
+            problem = str(error).splitlines()[-1].strip()
+            raise InputError(f"{weights} does not hold the weights of {name}: {problem}") from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
         self.features = int(cast(int, self.backbone.num_features))
@@ -132,8 +138,9 @@ class Diagnoser(DiagnosisModel):
         embedding = self.encoder(image)
         # The head runs in full precision: bf16 would leave a score only 256 levels between two powers of two.
         with full_precision(image):
-            embedding = embedding.float() if edit is None else edit(embedding.float())
-            return Diagnosis(embedding, self.head(self.dropout(embedding)))
+            if edit is not None:
+                embedding = edit(embedding.float())
+            return Diagnosis(embedding, self.head(self.dropout(embedding.float())))
 
     def rates(
         self, learning_rate: float, weight_decay: float, *, head: float | None, decay: float

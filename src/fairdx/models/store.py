@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fairdx.core.errors import InputError, writing_to
-from fairdx.core.files import replace_whole
+from fairdx.core.files import write_whole
 from fairdx.models.card import (
     CARD,
     CORRECTION_WEIGHTS,
@@ -67,7 +67,7 @@ def save_model(folder: Path, fair: FairModel, card: ModelCard) -> ModelCard:
         (folder / CARD).unlink(missing_ok=True)
         for name, module in parts.items():
             state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            replace_whole(folder / name, lambda path, state=state: save_file(state, path))  # type: ignore[misc]
+            write_whole(folder / name, save(state))
         return write_card(folder, card.model_copy(update={"files": dict.fromkeys(parts, "")}))
 
 

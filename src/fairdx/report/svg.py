@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import ceil, floor, isfinite, log10
+from typing import Final
 from xml.etree import ElementTree as Tree
 
 from fairdx.report.numbers import MINUS
@@ -59,6 +60,10 @@ def root(width: float, height: float, label: str) -> Tree.Element:
     return element("svg", viewBox=f"0 0 {width:g} {height:g}", class_="chart", role="img", aria_label=label)
 
 
+SAME: Final = 1e-9
+"""Values that differ by less than this, of their size or of 1, are drawn as one."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis of a panel.
@@ -84,7 +89,7 @@ class Axis:
         """An axis that holds all finite values (and 0, if asked), its ends on ticks."""
         kept = [v for v in values if isfinite(v)] + ([0.0] if zero else [])
         low, high = (min(kept), max(kept)) if kept else (0.0, 1.0)
-        if low == high:
+        if high - low < SAME * max(1.0, abs(low), abs(high)):
             low, high = low - 0.5 * (not zero), high + 0.5
         ticks = nice_ticks(low, high)
         return cls(ticks[0], ticks[-1], label, write, ticks)

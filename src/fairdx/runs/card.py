@@ -76,7 +76,7 @@ def save_run_model(
         mask=None if method.fair.mask is None else _mask_card(method.fair.mask),
         correction=None if method.fair.correction is None else method.fair.correction.shape(),
         rule=None if rule is None else rule.card,
-        data=describe(current),
+        data=describe(current).model_dump(mode="json"),
         metrics={name: one.figures for name, one in measured.items()},
         familiar=_familiar(current, method.fair),
     )
@@ -86,7 +86,8 @@ def save_run_model(
 
 
 def _image_card(meta: Meta) -> ImageCard:
-    form = {key: meta.policies[key] for key in ("geometry", "bits", "window") if key in meta.policies}
+    kept = ("geometry", "bits", "window", "frame", "lenient")
+    form = {key: meta.policies[key] for key in kept if key in meta.policies}
     return ImageCard(size=meta.size, channels=meta.channels, **form)
 
 

@@ -14,7 +14,8 @@ from torch.nn.functional import interpolate
 from fairdx.auditing import audit
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
-from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.base import PreparedDataset
+from fairdx.data.task import Task
 from fairdx.metrics.reliability import calibration
 from fairdx.metrics.scores import auroc, brier_score
 from fairdx.metrics.threshold import youden_threshold

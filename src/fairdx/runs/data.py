@@ -2,22 +2,27 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 
 from fairdx.core.errors import InputError
-from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.split import SPLITS
+from fairdx.data.task import Task
+from fairdx.data.verify import verified
 from fairdx.methods import Spec
 from fairdx.models.loading import TaskImages
+from fairdx.runs.results import Data
 from fairdx.runs.settings import DataSettings, RunSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,16 @@ def open_data(settings: RunSettings, folder: Path, phantoms: Path | None, fabric
         phantom: Phantom | None = Phantom(data.phantom)
         name = f"phantom-{_hash(data.phantom)[:12]}"
         rendered = folder / "phantom" if phantoms is None else phantoms / name
-        dataset = prepare(
-            Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None
-        )
+        prepare(Phantom(data.phantom).source(), rendered, PrepareOptions(), wait=phantoms is not None)
+        dataset = verified(rendered)
     else:
-        dataset = PreparedDataset.open(data.root)
+        dataset = verified(data.root)
         own = dataset.meta.source == "phantom"
         phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     task = _task(dataset, data)
     reference = _reference(settings, task.group_names)
     _check_splits(task, reference, dataset.root)
+    _check_training(task, settings, fabric.world_size, dataset.root)
     return RunData(settings, TaskImages(dataset, task), fabric, phantom, reference)
 
 
@@ -103,6 +108,33 @@ def _check_splits(task: Task, reference: str, root: Path) -> None:
         )
 
 
+def _check_training(task: Task, settings: RunSettings, processes: int, root: Path) -> None:
+    """Finds out before the first stage whether the last one will have full batches and several groups."""
+    train = task.indices("train")
+    share = len(train) // processes
+    for table, config in (("model", settings.model), ("method", settings.method)):
+        batch = getattr(config, "batch_size", None) or 0
+        if batch > share:
+            raise InputError(
+                f"`{table}.batch_size` is {batch}, and {root} has {len(train)} usable training images for "
+                f"{processes} {'process' if processes == 1 else 'processes'}: give {share} or less"
+            )
+    seen = {task.group_names[code] for code in task.group[train]}
+    missing = [name for name in task.group_names if name not in seen]
+    if len(seen) < 2 and settings.method_name != "vanilla":
+        raise InputError(
+            f"every training image of {root} is of the group {', '.join(seen)} of {task.attribute_name}: no "
+            "method can learn to be fair to a group that it never sees"
+        )
+    if missing:
+        logger.warning(
+            "%s has no training image of %s %s: what is learnt says nothing of it",
+            root,
+            task.attribute_name,
+            ", ".join(missing),
+        )
+
+
 def _reference(settings: RunSettings, groups: tuple[str, ...]) -> str:
     reference = settings.evaluation.reference or groups[0]
     if reference not in groups:
@@ -115,27 +147,27 @@ def _hash(phantom: PhantomSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe(current: RunData) -> dict[str, Any]:
+def describe(current: RunData) -> Data:
     """Returns what `results.json` says of the data."""
     dataset, task = current.images.dataset, current.images.task
     test = task.indices("test")
-    return {
-        "source": dataset.meta.source,
-        "hash": dataset.meta.hash,
-        "size": dataset.meta.size,
-        "channels": dataset.meta.channels,
-        "label": task.label_name,
-        "classes": list(task.class_names),
-        "attribute": task.attribute_name,
-        "groups": list(task.group_names),
-        "reference": current.reference,
-        "images": {split: len(task.indices(split)) for split in SPLITS},
-        "left_out": int((~task.usable).sum()),
-        "test_patients": len(set(task.patient[test])),
-        "prevalence": {
+    return Data(
+        source=dataset.meta.source,
+        hash=dataset.meta.hash,
+        size=dataset.meta.size,
+        channels=dataset.meta.channels,
+        label=task.label_name,
+        classes=tuple(task.class_names),
+        attribute=task.attribute_name,
+        groups=tuple(task.group_names),
+        reference=current.reference,
+        images={split: len(task.indices(split)) for split in SPLITS},
+        left_out=int((~task.usable).sum()),
+        test_patients=len(set(task.patient[test])),
+        prevalence={
             group: float(np.mean(task.label[test][task.group[test] == code] == 1))
             if (task.group[test] == code).any()
             else None
             for code, group in enumerate(task.group_names)
         },
-    }
+    )

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
-from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
+from fairdx.data.verify import verified
 from fairdx.explain.charts import charts
 from fairdx.explain.explain import Explained, choose_images, explain, explains
 from fairdx.explain.figure import draw_figure
@@ -158,7 +158,7 @@ def _threshold(card: ModelCard, name: str) -> float | None:
 
 
 def _given_data(root: Path, label: str, attribute: str) -> tuple[TaskImages, Phantom | None]:
-    dataset = PreparedDataset.open(root)
+    dataset = verified(root)
     own = dataset.meta.source == "phantom"
     phantom = Phantom(PhantomSettings(**dataset.meta.settings)) if own else None
     return TaskImages(dataset, dataset.task(label, attribute)), phantom

@@ -1,5 +1,7 @@
 """The files in a run folder: `experiment` writes them, `report` reads them."""
 
+import json
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +9,8 @@ from pydantic import BaseModel
 
 from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 RESULTS: Final = "results.json"
 """Every figure with its interval."""
@@ -40,8 +44,21 @@ def check_free(folder: Path, settings: BaseModel, results: str) -> None:
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         begun = (folder / results).exists() or (folder / STAGES).exists()
-        if begun and file.exists() and file.read_text() != settings.model_dump_json(indent=2):
+        if begun and _other_settings(file, settings):
             raise InputError(f"{folder} holds a run with other settings; give another --out, or delete it")
+
+
+def _other_settings(file: Path, settings: BaseModel) -> bool:
+    """Whether a run's folder is of other settings; a file that says nothing of them is damaged."""
+    if not file.exists():
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        json.loads(text)
+    except ValueError:
+        logger.warning("%s is damaged and written again; stages of other settings stay unused", file)
+        return False
+    return text != settings.model_dump_json(indent=2)
 
 
 def save_settings(folder: Path, settings: BaseModel) -> None:

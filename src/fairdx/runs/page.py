@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import SIGNED_POINTS, direction_of, integer, loss_of, style_of, unit_of
 from fairdx.report.page import render_page
@@ -92,14 +93,12 @@ def write_run_report(folder: Path) -> Path:
         facts=facts(run),
         settings=to_toml(run.config),
     )
-    try:
+    with writing_to(folder):
         (folder / "figures").mkdir(exist_ok=True)
         for figure in [*figures.values(), *training]:
-            (folder / "figures" / f"{figure.name}.svg").write_text(figure.file(), encoding="utf-8")
-        (folder / "samples.png").write_bytes(pictures.sheet)
-        (folder / PAGE).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
+            write_whole(folder / "figures" / f"{figure.name}.svg", figure.file().encode())
+        write_whole(folder / "samples.png", pictures.sheet)
+        write_whole(folder / PAGE, page.encode())
     return folder / PAGE
 
 

@@ -4,8 +4,10 @@ A run folder holds `config.json` (every setting), `results.json`, `predictions.p
 `samples.npz` and the weights of each stage under `stages/`, named by the hash of what they depend on.
 """
 
+import io
 import json
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from fairdx import __version__
+from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
 from fairdx.methods import Method
 from fairdx.models.fair import FairModel
 from fairdx.models.runtime import make_fabric
@@ -24,10 +29,10 @@ from fairdx.runs.card import save_run_model
 from fairdx.runs.data import RunData, describe, open_data
 from fairdx.runs.files import HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free, save_settings
 from fairdx.runs.measure import Measured, measure
+from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
 from fairdx.runs.trained import StageFolders, obtain_model, train_method
 
-SCHEMA_VERSION = 1
 SAMPLES_PER_CELL = 2
 """Images of each group and label shown in the report."""
 
@@ -41,6 +46,7 @@ def run(
     phantoms: Path | None = None,
     beside_vanilla: bool = True,
     network: nn.Module | None = None,
+    hold: bool = True,
 ) -> dict[str, Any] | None:
     """Trains one method and measures it beside the same model without mitigation.
 
@@ -53,21 +59,48 @@ def run(
         phantoms: Where to keep rendered phantoms, for runs that share them; in `folder` by default.
         beside_vanilla: Whether to measure the model without mitigation as well.
         network: The model itself, where the settings say that it is in memory.
+        hold: Whether to hold the folder against other processes; False where the caller does.
 
     Returns:
         The content of `results.json`; None in all but the first of several processes.
 
     Raises:
-        InputError: The data or settings cannot be used, or `folder` holds a run with other settings.
+        InputError: The data or settings cannot be used, or `folder` holds a run with other settings, or
+            another process writes to it.
+        DiskError: The disk is full.
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
-    start = time.monotonic()
     fabric = make_fabric(settings.trainer)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    mine = hold and fabric.is_global_zero
+    with room_in(folder), locked(folder, required=False) if mine else nullcontext():
+        return _run(
+            settings,
+            folder,
+            fabric,
+            place=StageFolders(stages or folder / STAGES, resume, shared=stages is not None),
+            phantoms=phantoms,
+            beside_vanilla=beside_vanilla,
+            network=network,
+        )
+
+
+def _run(
+    settings: RunSettings,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    place: StageFolders,
+    phantoms: Path | None,
+    beside_vanilla: bool,
+    network: nn.Module | None,
+) -> dict[str, Any] | None:
+    start = time.monotonic()
     with fabric.rank_zero_first():
         check_free(folder, settings, RESULTS)
         current = open_data(settings, folder, phantoms, fabric)
         save_settings(folder, settings)
-    place = StageFolders(stages or folder / STAGES, resume, shared=stages is not None)
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
     name = settings.method_name
@@ -80,19 +113,19 @@ def run(
     if not fabric.is_global_zero:
         return None
     history = [*obtained.history, *history]
-    results = {
-        "schema_version": SCHEMA_VERSION,
-        "fairdx_version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - start, 1),
-        "data": describe(current),
-        "notes": [record["note"] for record in history if record.get("note")],
-        "kept_epochs": {record["stage"]: record["epoch"] for record in history if record["kept"]},
-        "methods": {name: one.figures for name, one in measured.items()},
-    }
+    results = RunResults(
+        schema_version=SCHEMA_VERSION,
+        fairdx_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - start, 1),
+        data=describe(current),
+        notes=[record["note"] for record in history if record.get("note")],
+        kept_epochs={record["stage"]: record["epoch"] for record in history if record["kept"]},
+        methods={name: MethodFigures.model_validate(one.figures) for name, one in measured.items()},
+    ).as_json()
     tables = [one.table for one in measured.values()]
-    pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS)
-    pd.DataFrame(history).to_parquet(folder / HISTORY)
+    write_whole(folder / PREDICTIONS, pd.concat(tables, ignore_index=True).to_parquet())
+    write_whole(folder / HISTORY, pd.DataFrame(history).to_parquet())
     _save_samples(current, method, folder)
     save_run_model(current, method, measured, folder)
     write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
@@ -135,10 +168,12 @@ def _save_samples(current: RunData, method: Method, folder: Path) -> None:
     batch = current.images.batch(indices, current.fabric.device)
     with torch.inference_mode(), current.fabric.autocast():
         masked = method.fair.masked(batch.image).float()
+    content = io.BytesIO()
     np.savez_compressed(
-        folder / SAMPLES,
+        content,
         image=batch.image.cpu().numpy(),
         masked=masked.cpu().numpy(),
         label=task.label[indices],
         group=task.group[indices],
     )
+    write_whole(folder / SAMPLES, content.getvalue())

@@ -1,5 +1,6 @@
 """What the frozen model makes of images, computed once for all methods that only change what follows."""
 
+import io
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from fairdx.core.files import replace_whole
+from fairdx.core.files import write_whole
 from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.loading import TaskImages
 from fairdx.models.scoring import Seen, diagnose
@@ -71,10 +72,7 @@ class SeenImages:
         file = self._file(views)
         if file is not None and self.fabric.is_global_zero:
             file.parent.mkdir(parents=True, exist_ok=True)
-
-            def write(path: Path) -> None:
-                with path.open("wb") as opened:
-                    np.savez(opened, **known)  # type: ignore[arg-type]
-
-            replace_whole(file, write)
+            content = io.BytesIO()
+            np.savez(content, **known)  # type: ignore[arg-type]
+            write_whole(file, content.getvalue())
         return known

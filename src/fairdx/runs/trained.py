@@ -29,7 +29,7 @@ from fairdx.models.scoring import predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
 from fairdx.runs.seen import FOLDER, SeenImages
-from fairdx.training.checkpoint import FINISHED
+from fairdx.training.checkpoint import FINISHED, read_finished
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, SeenBefore, TrainingError, fit
 
@@ -61,13 +61,16 @@ class StageFolders:
         """Yields a stage's folder; of shared ones, when no other process trains the stage any more.
 
         Raises:
-            InputError: Finished stages alone are to be taken, and this one is not.
+            InputError: Finished stages alone are to be taken, and this one is not, or is damaged.
         """
         folder = self.folder / name
-        if self.finished and not (folder / FINISHED).exists():
-            raise InputError(
-                f"{folder} is not a finished stage: the run was not finished, or its data or settings changed"
-            )
+        if self.finished:
+            if not (folder / FINISHED).exists():
+                raise InputError(
+                    f"{folder} is not a finished stage: the run was not finished, or its data or settings "
+                    "changed"
+                )
+            read_finished(folder)  # a damaged one is not to be trained again by whoever only looks at it
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)

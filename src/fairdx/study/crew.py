@@ -1,6 +1,7 @@
 """Who does the runs of a study: this process one after the other, or several processes at a time."""
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -11,16 +12,19 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import DiskError, InputError
+from fairdx.core.files import set_aside
 from fairdx.core.locks import locked
 from fairdx.runs import run as experiment
 from fairdx.runs.files import RESULTS
 from fairdx.study.plan import PlannedRun
 from fairdx.study.storage import RunFailedError
+
+logger = logging.getLogger(__name__)
 
 RUNS, STAGES, DATA = "runs", "stages", "data"
 LOG: Final = "log.txt"
@@ -30,7 +34,12 @@ GPUS: Final = "CUDA_VISIBLE_DEVICES"
 
 def is_done(run: PlannedRun, folder: Path) -> bool:
     """Whether a study's folder has the results of a run."""
-    return (folder / RUNS / run.key / RESULTS).exists()
+    return results_of(run, folder).exists()
+
+
+def results_of(run: PlannedRun, folder: Path) -> Path:
+    """Where the results of a run are, or will be."""
+    return folder / RUNS / run.key / RESULTS
 
 
 def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
@@ -38,13 +47,15 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
 
     Raises:
         RunFailedError: It cannot be finished.
+        DiskError: The disk is full.
     """
     place = folder / RUNS / run.key
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, wait=True):
         if is_done(run, folder):
-            found: dict[str, Any] = json.loads((place / RESULTS).read_text())
-            return found
+            found = read_results(place / RESULTS)
+            if found is not None:
+                return found
         try:
             results = experiment.run(
                 run.settings,
@@ -53,11 +64,36 @@ def do_run(run: PlannedRun, folder: Path) -> dict[str, Any]:
                 stages=folder / STAGES,
                 phantoms=folder / DATA,
                 beside_vanilla=False,
+                hold=False,
             )
+        except DiskError:  # of all runs, not of this one
+            raise
         except (InputError, RuntimeError) as error:  # of torch: out of memory, for one
             raise RunFailedError(str(error) or type(error).__name__) from error
     assert results is not None  # there is one process
     return results
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Reads the results of a run.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        Its content; None where it is damaged, and then it is out of the way.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        logger.warning(
+            "%s is damaged (%s): it is set aside as %s, and the run is done again",
+            path,
+            error,
+            set_aside(path).name,
+        )
+        return None
+    return cast(dict[str, Any], found)
 
 
 class Crew:
@@ -156,8 +192,9 @@ class Crew:
                     f"its process ended with status {child.exitcode}; what it printed is in "
                     f"{folder / RUNS / run.key / LOG}; if memory ran out, try fewer --processes"
                 )
-            if message := answer.recv():
-                raise RunFailedError(message)
+            error: Exception | None = answer.recv()
+            if error is not None:
+                raise error
 
 
 def share(place: int, size: int) -> dict[str, str]:
@@ -204,10 +241,10 @@ def _do_alone(run: PlannedRun, folder: Path, told: Connection) -> None:
             os.dup2(log.fileno(), stream)
     try:
         do_run(run, folder)
-    except RunFailedError as error:
-        told.send(str(error))
+    except (RunFailedError, DiskError) as error:
+        told.send(error)
     else:
-        told.send("")
+        told.send(None)
 
 
 def _end_with_parent() -> None:

@@ -12,10 +12,11 @@ import pandas as pd
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
+from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
-from fairdx.study.crew import RUNS, Crew, is_done
+from fairdx.study.crew import RUNS, Crew, is_done, read_results, results_of
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import rows_frame, run_row
 from fairdx.study.storage import FAILURE, KEY, ROW, Trials
@@ -56,7 +57,7 @@ class Announcer:
     unit: str = "run"
     done: int = 0
     times: list[float] = field(default_factory=list)
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False))
+    console: Console = field(default_factory=lambda: PlainConsole(stderr=True))
 
     def begin(self, title: str) -> None:
         """Announces a run."""
@@ -107,6 +108,11 @@ class GridWorker:
         Args:
             retry: Whether runs that failed earlier are to be done again.
         """
+        done = [run for run in self.plan.values() if is_done(run, self.folder)]
+        # The database knows that these were done; their figures are needed all the same.
+        self.crew.do_all(
+            [run for run in done if read_results(results_of(run, self.folder)) is None], self.folder
+        )
         if retry:
             self.trials.enqueue(self.plan, again=True)
         self.crew.work(self._work)

@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-from fairdx.core.errors import writing_to
+from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
 from fairdx.study.crew import Crew
 from fairdx.study.execute import GridWorker, Outcome, turn, write_frame
@@ -17,7 +17,7 @@ from fairdx.study.plan import plan_runs, varied_settings
 from fairdx.study.pool import pool_folds
 from fairdx.study.search import Search, check_search
 from fairdx.study.settings import Command, StudySettings, load_study
-from fairdx.study.storage import Trials
+from fairdx.study.storage import Direction, Trials
 from fairdx.study.tables import write_tables
 from fairdx.study.within import write_within
 
@@ -68,10 +68,12 @@ def run_study(request: StudyRequest) -> tuple[Path, Outcome]:
         check_search(study, request.path)
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    trials = Trials(
-        study.study.name, folder, request.storage, ("maximize", "minimize") if study.tune else ("minimize",)
-    )
-    with closing(trials), trials.hold(folder):
+    directions: tuple[Direction, ...] = ("maximize", "minimize") if study.tune else ("minimize",)
+    with (
+        room_in(folder),
+        closing(Trials(study.study.name, folder, request.storage, directions)) as trials,
+        trials.hold(folder),
+    ):
         crew = Crew(request.processes)
         worker = (
             Search(study, request.path, folder, trials, crew)

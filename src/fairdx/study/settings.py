@@ -14,8 +14,8 @@ Command = Literal["compare", "ablate", "tune"]
 class StudyInfo(Config):
     """What the study is: `[study]`."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
-    """Its name, in databases and for the folder."""
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    """Its name, in databases and for the folder; the first sign is a letter or a digit."""
     mirrors: str | None = None
     """Table of the paper to show beside ours, as `table1_main`."""
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)

@@ -6,12 +6,14 @@ given to another.
 """
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import unquote, unquote_plus
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -165,22 +167,52 @@ def _connected(
                     "another --out, or with --storage another `study.name`"
                 )
             return study, storage
-        except ArgumentError:
+        except (ArgumentError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            # What stands where in such an address is not known, the password's place least of all.
             raise InputError(
-                f"--storage {url} is not an address as postgresql://user@host/database"
+                "the address given by --storage is not one as postgresql://user@host:5432/database (it is "
+                "not shown, for it may hold a password; in a password, write @ as %40, : as %3A and / as %2F)"
             ) from None
         except ImportError as error:
+            driver = getattr(error.__cause__ or error, "name", None) or "its Python package"
             raise InputError(
-                f"--storage: the driver of the database is not installed ({error.__cause__ or error}); for "
-                "PostgreSQL: pip install 'fairdx[postgresql]'"
-            ) from error
+                f"--storage: the driver of the database is not installed ({driver}); for PostgreSQL: "
+                "pip install 'fairdx[postgresql]'"
+            ) from None
         except SQLAlchemyError as error:
             if attempt == 4:
-                reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-                shown = make_url(url).render_as_string(hide_password=True)
-                raise InputError(f"--storage: cannot use the database {shown}: {reason}") from error
+                raise InputError(_cannot_use(url, error, folder=None if shared else url)) from None
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
+
+
+def _cannot_use(url: str, error: SQLAlchemyError, *, folder: str | None) -> str:
+    """What is wrong with a database, without anything of its address that may be secret."""
+    reason = (str(getattr(error, "orig", error)).strip().splitlines() or [""])[0]
+    if folder is not None:
+        return f"cannot use the database {url.removeprefix('sqlite:///')}: {reason}"
+    parts = make_url(url)
+    shown = f"{parts.get_backend_name()} at {parts.host or 'this machine'}"
+    user, at, _ = url.rpartition("@")
+    doubtful = "@" in user or (at and "?" in user)  # an @ that is part of something else
+    if doubtful or any(secret in shown or secret in reason for secret in _secrets(url)):
+        shown, reason = "that --storage names", f"{type(error).__name__}, whose words would show the password"
+    return f"--storage: cannot use the database {shown}: {reason}"
+
+
+def _secrets(url: str) -> set[str]:
+    """All parts of an address that may be a password or a piece of one, as they are and decoded.
+
+    A / that is not escaped moves the end of a password into what is taken for the database, and an option can
+    be a password too. So everything counts between the first colon of the user and the @, and every value
+    behind the question mark.
+    """
+    address, _, query = url.partition("://")[2].partition("?")
+    found = re.split(r"[@:/]", address.rpartition("@")[0].partition(":")[2])
+    found += [value.partition("=")[2] for value in query.split("&")]
+    return {form for part in found if part for form in (part, unquote(part), unquote_plus(part))}
 
 
 def _storage(url: str, *, shared: bool) -> RDBStorage:

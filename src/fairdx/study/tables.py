@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairdx.core.cells import as_text
 from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.study.columns import Column, best, present
 from fairdx.study.front import hypervolumes
 from fairdx.study.paper import MARK, paper_rows, paper_table, trends
@@ -149,9 +151,14 @@ def write_tables(
     contents = {
         "table.md": markdown(summary, mirrors),
         "table.tex": latex(summary, mirrors),
-        "table.csv": frame(summary).to_csv(index=False, lineterminator="\n"),
+        "table.csv": csv_text(frame(summary)),
     }
     return write_files(folder, contents)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV whose text no spreadsheet takes for a formula."""
+    return table.map(as_text).to_csv(index=False, lineterminator="\n")
 
 
 def write_files(folder: Path, contents: dict[str, str]) -> list[Path]:
@@ -163,7 +170,7 @@ def write_files(folder: Path, contents: dict[str, str]) -> list[Path]:
     with writing_to(folder):
         for name, text in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text.encode())
     return [folder / name for name in contents]
 
 

@@ -23,6 +23,7 @@ from fairdx.study.front import MARGIN, hypervolume
 from fairdx.study.plan import PlannedRun
 from fairdx.study.pool import shifted
 from fairdx.study.summary import VANILLA
+from fairdx.study.tables import csv_text
 
 TABLE: Final = "within.csv"
 TEXT: Final = "within.md"
@@ -148,7 +149,7 @@ def write_within(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame | Non
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
-    write_whole(folder / TABLE, frame.to_csv(index=False).encode())
+    write_whole(folder / TABLE, csv_text(frame).encode())
     write_whole(folder / TEXT, within_text(frame).encode())
     return frame
 

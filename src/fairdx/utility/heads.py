@@ -1,4 +1,4 @@
-"""New heads on frozen embeddings, and the bootstrap by patient that compares them."""
+"""New heads on frozen embeddings, and what they are worth beside each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairdx.auditing.assemble import performance
+from fairdx.auditing.result import Settings
+from fairdx.auditing.several import Scored, resample_together
 from fairdx.core.errors import InputError
 from fairdx.data.split import Split
-from fairdx.inference.uncertainty import few_patients_factor, percentile_interval
-from fairdx.metrics.scores import auc_from_histogram, auroc
+from fairdx.inference.uncertainty import Estimate, Interval, few_patients_factor, percentile_interval
+from fairdx.metrics.scores import auroc
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -21,8 +24,6 @@ MEAN = "mean over findings"
 DECIDED = 0.5
 """The more probable class is decided, as in the paper: the threshold that suits a few validation images with
 a rare finding moves accuracy by more than all that is compared here."""
-_BINS = 512
-_MOST = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def compare(
     level: float,
     seed: int,
 ) -> list[Figure]:
-    """All figures with percentile intervals from one bootstrap by patient, so that differences are paired.
+    """All figures, from one bootstrap by patient, so that means and differences are paired.
 
     Args:
         answers: Of every finding from every arm.
@@ -135,15 +136,21 @@ def compare(
         seed: Of the bootstrap.
 
     Returns:
-        Values of every finding and arm with their mean over findings, then the differences.
+        Values of every finding and arm with their mean over findings, then the differences. A finding's own
+        AUC and accuracy have the intervals that `fairdx.audit` gives them, the others percentile intervals.
     """
-    codes, number = _codes(patient)
-    values = np.array([_scores(answer) for answer in answers])  # (answers, metrics)
-    drawn = _replicates(answers, codes, number, replicates, seed)
-    drawn += (values - _binned(answers))[:, None, :]  # what the bins cost, 1e-5 or so
+    names, codes = np.unique(np.array([str(one) for one in patient]), return_inverse=True)
+    codes = codes.astype(np.int64)
+    together = resample_together(
+        [_scored(answer, len(codes)) for answer in answers], codes, n_replicates=replicates, seed=seed
+    )
+    values = np.stack([together.auc, together.accuracy], axis=-1)  # (answers, metrics)
+    drawn = np.stack([together.auc_replicates, together.accuracy_replicates], axis=-1).swapaxes(0, 1)
     place = {(a.finding, a.arm): i for i, a in enumerate(answers)}
     findings, arms = (list(dict.fromkeys(getattr(a, k) for a in answers)) for k in ("finding", "arm"))
-    widen = float(few_patients_factor(number, level))
+    widen = float(few_patients_factor(len(names), level))
+    settings = Settings(DECIDED, level, "percentile", replicates, 20, seed, 1, True, [])
+    audited = [_audited(answer, codes, settings) for answer in answers]
 
     def figures(name: str, kind: str, value: Floats, repeated: Floats) -> Iterator[Figure]:
         """Of arrays with findings in front: (F, M) and (F, B, M)."""
@@ -152,8 +159,11 @@ def compare(
         rows += list(zip(findings, value, repeated, sizes, strict=True))
         for finding, one, many, n in rows:
             for m, metric in enumerate(METRICS):
-                interval = percentile_interval(many[:, m], level, widen)
-                yield Figure(finding, name, kind, metric, float(one[m]), interval.low, interval.high, n)
+                if kind == "value" and finding != MEAN:
+                    ends: Interval | Estimate = audited[place[finding, name]][metric]
+                else:
+                    ends = percentile_interval(many[:, m], level, widen)
+                yield Figure(finding, name, kind, metric, float(one[m]), ends.low, ends.high, n)
 
     where = {arm: np.array([place[finding, arm] for finding in findings]) for arm in arms}
     found = [f for arm in arms for f in figures(arm, "value", values[where[arm]], drawn[where[arm]])]
@@ -163,56 +173,13 @@ def compare(
     return found
 
 
-def _codes(patient: Sequence[object]) -> tuple[Ints, int]:
-    names: dict[object, int] = {}
-    codes = np.array([names.setdefault(one, len(names)) for one in patient], dtype=np.int64)
-    return codes, len(names)
+def _scored(answer: Answer, n: int) -> Scored:
+    """The answer as a score of all n test images, of which some have no label."""
+    label, score = np.full(n, -1, dtype=np.int64), np.zeros(n)
+    label[answer.rows], score[answer.rows] = answer.truth, answer.head.score
+    return Scored(label, score, DECIDED)
 
 
-def _scores(answer: Answer) -> tuple[float, float]:
-    decided = answer.head.score >= DECIDED
-    return float(auroc(answer.truth, answer.head.score)), float((decided == answer.truth).mean())
-
-
-def _tables(answer: Answer) -> tuple[Ints, Ints]:
-    """Cell (label, bin of the score) of each image, and whether it was decided rightly."""
-    edges = np.unique(np.quantile(answer.head.score, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    place = np.searchsorted(edges, answer.head.score, side="right")
-    right = (answer.head.score >= DECIDED) == answer.truth
-    return answer.truth * _BINS + place, right.astype(np.int64)
-
-
-def _weighted(answer: Answer, weights: Floats, matrix: Any) -> Floats:
-    """AUC and accuracy under image weights of shape (B, n): shape (B, 2)."""
-    _, right = _tables(answer)
-    own = weights[:, answer.rows]
-    histogram = np.asarray((matrix @ own.T).T).reshape(len(own), 2, _BINS)
-    return np.stack([auc_from_histogram(histogram), own @ right / own.sum(axis=1)], axis=1)
-
-
-def _matrix(answer: Answer) -> Any:
-    from scipy import sparse
-
-    cell, _ = _tables(answer)
-    n = len(cell)
-    return sparse.csr_array((np.ones(n), (cell, np.arange(n))), shape=(2 * _BINS, n))
-
-
-def _binned(answers: Sequence[Answer]) -> Floats:
-    most = 1 + max(int(answer.rows.max()) for answer in answers)
-    return np.concatenate([_weighted(a, np.ones((1, most)), _matrix(a)) for a in answers])
-
-
-def _replicates(answers: Sequence[Answer], codes: Ints, number: int, replicates: int, seed: int) -> Floats:
-    """Both metrics of every answer in every replicate: shape (answers, B, 2)."""
-    rng = np.random.default_rng(seed)
-    matrices = [_matrix(answer) for answer in answers]
-    chunk = max(1, _MOST // len(codes))
-    parts = []
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        weights = np.stack(
-            [np.bincount(rng.integers(0, number, number), minlength=number)[codes] for _ in range(size)]
-        ).astype(float)
-        parts.append(np.stack([_weighted(a, weights, m) for a, m in zip(answers, matrices, strict=True)]))
-    return np.concatenate(parts, axis=1)
+def _audited(answer: Answer, patient: Ints, settings: Settings) -> dict[str, Estimate]:
+    own = np.unique(patient[answer.rows], return_inverse=True)[1].astype(np.int64)
+    return performance(answer.truth, answer.head.score, own, settings)

@@ -8,10 +8,11 @@ from xml.etree.ElementTree import Element
 import pandas as pd
 
 from fairdx.core.errors import writing_to
+from fairdx.core.files import write_whole
 from fairdx.report.figures import shorten
 from fairdx.report.numbers import Style
 from fairdx.report.svg import Axis, Panel, add, sheet
-from fairdx.study.tables import markdown_table, markdown_text, tabular, tex_text, write_files
+from fairdx.study.tables import csv_text, markdown_table, markdown_text, tabular, tex_text, write_files
 from fairdx.utility.heads import MEAN, METRICS
 
 RESULTS = "utility.parquet"
@@ -40,21 +41,21 @@ def write_utility(
     """
     caption = (
         f"Heads fitted on frozen embeddings of an encoder trained for {main}. AUC and ACC of the more "
-        f"probable class on test images, with {level:.0%} bootstrap intervals by patient; differences are "
-        "paired. ACC is to be read beside that of always deciding what is more frequent. They are of "
-        "the test images, not of training: there is one seed."
+        f"probable class on test images, with {level:.0%} intervals by patient, as in an audit; "
+        "differences are paired. ACC is to be read beside that of always deciding what is more frequent. "
+        "They are of the test images, not of training: there is one seed."
     )
     files = write_files(
         folder,
         {
-            "utility.csv": table.to_csv(index=False, lineterminator="\n"),
+            "utility.csv": csv_text(table),
             "utility.md": _markdown(table, caption, notes),
             "utility.tex": _latex(table, caption, notes),
             "figure3.svg": figure3(table),
         },
     )
     with writing_to(folder):
-        table.to_parquet(folder / RESULTS)
+        write_whole(folder / RESULTS, table.to_parquet())
     return [*files, folder / RESULTS]
 
 

@@ -180,7 +180,7 @@ def test_a_folder_that_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"images/00000002_000\.png does not exist"):
         prepare(read_nih(root), tmp_path / "out", PrepareOptions(test=0.5, validation=0))
     (root / "Data_Entry_2017_v2020.csv").write_bytes(b"\xff\xfe\x00I")
-    with pytest.raises(InputError, match="is not text in UTF-8"):
+    with pytest.raises(InputError, match="not in UTF-8"):
         read_nih(root)
     (root / "Data_Entry_2017_v2020.csv").write_bytes(b"")
     with pytest.raises(InputError, match="cannot be read as a table"):

@@ -408,3 +408,34 @@ def test_fuzzed_cells_are_read_as_they_are_or_refused(tmp_path_factory, rows, ta
     assert source.table["ill"].dropna().isin([0, 1]).all()
     assert source.table["split"].isin(["train", "validation", "test"]).all()
     assert source.table["patient"].str.strip().ne("").all()
+
+
+@pytest.mark.parametrize("words", [("Male", "male"), ("f", "f\u200b"), ("ｆ", "f"), ("un  said", "un said")])
+def test_groups_that_a_person_would_take_for_one_are_refused(tmp_path, words):
+    lines = [f"{row}.png,p{row},{row % 2},{words[row % 2]}" for row in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,patient,ill,sex", *lines]) + "\n")
+    with pytest.raises(InputError, match=r"'sex' has the values .* which differ in case or in unseen signs"):
+        read_table(tmp_path, label=["ill"], attribute=["sex"])
+    merged = f"sex:one={words[0]},{words[1]}"
+    assert set(read_table(tmp_path, label=["ill"], attribute=[merged]).table["sex"]) == {"one"}
+
+
+def test_errors_of_a_spreadsheet_are_no_groups(tmp_path):
+    words = ["m", "f", "#N/A", "#REF!", "<NA>"]
+    lines = [f"{row}.png,p{row},{row % 2},{words[row]}" for row in range(5)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,patient,ill,sex", *lines]) + "\n")
+    source = read_table(tmp_path, label=["ill"], attribute=["sex"])
+    assert source.attributes["sex"] == ("f", "m")
+    assert source.settings["missing_words_of_sex"] == 3
+
+
+def test_rows_that_lack_cells_are_counted(tmp_path):
+    (tmp_path / "t.csv").write_text("image,patient,ill,sex\n0.png,p0,1,m\n1.png,p1,0\n2.png,p2,0,f\n")
+    source = read_table(tmp_path, label=["ill"], attribute=["sex"])
+    assert source.settings["rows_with_too_few_cells"] == 1
+
+
+def test_text_with_null_bytes_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"image,patient,ill,sex\n0.png,p\x000,1,m\n")
+    with pytest.raises(InputError, match=r"t\.csv holds null bytes: it is damaged, or not in UTF-8"):
+        read_table(tmp_path, label=["ill"], attribute=["sex"])

@@ -123,6 +123,24 @@ def test_series_joined_to_every_form_of_the_clinical_data(root, name):
     assert source.settings["cases_of_contradictory_stage"] == 0
 
 
+def test_sex_and_age_from_headers_where_the_clinical_data_lack_them(root):
+    lines = OLD.replace("71\tmale", "71\t'--")  # Z002 without sex, Z003 without age
+    (root / "clinical.tsv").write_text(lines)
+    for file in sorted(root.rglob("*.dcm")):
+        header = pydicom.dcmread(file)
+        header.PatientSex, header.PatientAge = "M", "044Y"
+        header.save_as(file)
+    plain = read_tcga_luad(root)
+    assert plain.table["sex"].fillna("?").tolist() == ["female", "?", "male"]
+    source = read_tcga_luad(root, ask_headers=True)
+    assert source.table["sex"].tolist() == ["female", "male", "male"]
+    assert source.table["age"].tolist() == [58, 71, 44]
+    assert source.table["age_group"].tolist() == ["under 60", "60 and over", "under 60"]
+    assert source.settings["patients_whose_sex_is_from_headers"] == 1
+    assert source.settings["patients_whose_age_is_from_headers"] == 1
+    assert "patients_whose_sex_is_from_headers" not in plain.settings
+
+
 def test_window_and_order_of_slices(root, tmp_path):
     (root / "clinical.tsv").write_text(OLD)
     source = read_tcga_luad(root.parent, clinical=root / "clinical.tsv", slices="all", window="mediastinum")

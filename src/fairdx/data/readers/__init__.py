@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fairdx.data.readers.chexpert import read_chexpert
+from fairdx.data.readers.chexpert_plus import read_chexpert_plus
 from fairdx.data.readers.ham10000 import read_ham10000
 from fairdx.data.readers.mimic_cxr import read_mimic_cxr
 from fairdx.data.readers.nih import read_nih
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 READERS: Final[Mapping[str, Callable[..., Source]]] = {
     "nih": read_nih,
     "chexpert": read_chexpert,
+    "chexpert-plus": read_chexpert_plus,
     "mimic-cxr": read_mimic_cxr,
     "tcga-luad": read_tcga_luad,
     "ham10000": read_ham10000,

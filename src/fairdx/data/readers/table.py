@@ -15,7 +15,7 @@ from fairdx.data.files import find_file, locate_images, source_folder
 from fairdx.data.readers.specs import OTHERS, Spec, find_classes, find_groups, parse_spec
 from fairdx.data.source import RESERVED, Source
 from fairdx.data.split import SPLITS
-from fairdx.data.tabular import read_any_table
+from fairdx.data.tabular import SHORT_ROWS, read_any_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,6 +87,7 @@ def read_table(  # noqa: PLR0913 - one argument for each column that can be name
     out, settings = _images(data, images, patient, file)
     out["path"], by_name = locate_images(folder, out["image"])
     settings |= {"images_found_by_name": by_name} if by_name else {}
+    settings |= {name: count for name, count in data.attrs.items() if name == SHORT_ROWS}
     if ask_headers:
         data, asked = _with_headers(data, out, folder)
         settings |= asked

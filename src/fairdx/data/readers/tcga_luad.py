@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import pandas as pd
 
 from fairdx.core.errors import InputError
+from fairdx.data.cells import age_groups, parse_ages
 from fairdx.data.checks import require_choice
-from fairdx.data.dicom import require_pydicom
+from fairdx.data.dicom import read_demographics, require_pydicom
 from fairdx.data.files import find_file, source_folder
 from fairdx.data.readers.gdc import STAGES, read_cases
 from fairdx.data.readers.observations import RaceMap, require_some
@@ -46,6 +47,7 @@ def read_tcga_luad(
     window: Window = "lung",
     age_bins: Sequence[float] = (60,),
     race_map: RaceMap = "white_black_asian_other",
+    ask_headers: bool = False,
 ) -> Source:
     """Read TCGA-LUAD: CT series of the TCIA with clinical data of the GDC.
 
@@ -64,6 +66,8 @@ def read_tcga_luad(
         window: The window to show the slices through.
         age_bins: Ages in years at which a new age group begins.
         race_map: Which races to tell apart.
+        ask_headers: Whether to take sex and age from the headers of the DICOM files where the clinical data
+            lack them; they are counted by patient.
 
     Returns:
         The stage (early: I and II, late: III and IV) as label; sex, age group and race as attributes.
@@ -86,9 +90,16 @@ def read_tcga_luad(
         reason.isna() & ~series["Subject ID"].isin(cases.table.index), "patient without clinical data"
     )
     table, left_out, found = _slices(folder, series.assign(reason=reason), files, slices, step)
+    known = cases.table
+    if ask_headers:
+        known, asked = _with_headers(
+            known, table.drop_duplicates("patient").set_index("patient")["path"], folder
+        )
+        known["age_group"], _ = age_groups(known["age"], age_bins)
+        found |= asked
     return Source(
         name="tcga-luad",
-        table=table.join(cases.table, on="patient"),
+        table=table.join(known, on="patient"),
         labels={"stage": STAGES},
         attributes={"sex": ("male", "female"), "age_group": cases.age_names}
         | ({"race": cases.race_names} if "race" in cases.table else {}),
@@ -100,6 +111,7 @@ def read_tcga_luad(
             "ct_window": window,
             "age_bins": list(age_bins),
             "race_map": race_map if "race" in cases.table else None,
+            "ask_headers": ask_headers,
         },
         exclusions=left_out,
         settings={**cases.settings, **found},
@@ -128,6 +140,22 @@ def _series(root: Path) -> tuple[SeriesFiles, pd.DataFrame]:
     if not rows:
         raise InputError(f"{root} has no metadata.csv and no DICOM file: is it the folder of this data set?")
     return files, pd.DataFrame(rows, columns=list(_SERIES), dtype=str)
+
+
+def _with_headers(
+    cases: pd.DataFrame, path: pd.Series[str], root: Path
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Sex and age of each case by the header of its first file, where the clinical data do not say them."""
+    lacking = [case for case in path.index if cases.loc[case, ["sex", "age"]].isna().any()]
+    said = [read_demographics(root / path[case]) for case in lacking]
+    asked = pd.DataFrame(said, index=lacking, columns=["sex", "age"], dtype=object)
+    asked["age"], _ = parse_ages(asked, "age", root)
+    filled = cases.assign(sex=cases["sex"].fillna(asked["sex"]), age=cases["age"].fillna(asked["age"]))
+    counts = {
+        f"patients_whose_{name}_is_from_headers": int((cases[name].isna() & filled[name].notna()).sum())
+        for name in ("sex", "age")
+    }
+    return filled, counts
 
 
 def _most(words: Iterable[str]) -> str | None:

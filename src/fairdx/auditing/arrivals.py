@@ -1,0 +1,192 @@
+"""Read predictions that arrive over time: one table with a column of dates, or one file for each period."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from fairdx.auditing.columns import (
+    GroupColumn,
+    LabelRules,
+    complete,
+    parse_group,
+    read_groups,
+    read_label,
+    read_scores,
+)
+from fairdx.auditing.matched import unique
+from fairdx.auditing.repeats import check_repeats
+from fairdx.auditing.source import Source, open_source
+from fairdx.auditing.table import Table, read_table
+from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS
+from fairdx.metrics.inputs import Codes, Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PERIODS: dict[str, str] = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+"""How dates are divided, and what pandas calls it."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Predictions, checked, as `fairdx.auditing.monitor` takes them.
+
+    Attributes:
+        y_true: Truth of two classes, the negative one first.
+        y_score: P(Y=1), shape (n,).
+        sensitive_features: Groups by attribute.
+        looks: Period of each image, in order of time.
+        patients: Patient of each image, or None.
+        positive_class: Name of the positive class.
+        notes: What a reader should know about the tables.
+    """
+
+    y_true: Codes
+    y_score: Floats
+    sensitive_features: dict[str, Codes]
+    looks: Codes
+    patients: Codes | None
+    positive_class: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArrivalColumns:
+    """Which columns mean what.
+
+    Attributes:
+        label: Column of the truth.
+        score: Column of P(Y=1).
+        groups: Sensitive attributes, as `fairdx.auditing.columns.parse_group` reads them.
+        time: Column of the date (ISO 8601: 2025-03-31, with or without a time of day); None if each file is a
+            period.
+        by: One of `PERIODS`.
+        patient: Column of the patient.
+        identifier: Column that names the image; it must then be unique.
+        labels: How labels are read.
+        missing: Words that mean missing, besides blank cells.
+    """
+
+    label: str
+    score: str
+    groups: Sequence[str]
+    time: str | None = None
+    by: str = "month"
+    patient: str | None = None
+    identifier: str | None = None
+    labels: LabelRules = field(default_factory=LabelRules)
+    missing: Sequence[str] = BY_PROGRAMS
+
+
+def read_arrivals(paths: Sequence[str | Path], asked: ArrivalColumns) -> Arrivals:
+    """Read predictions over time.
+
+    Args:
+        paths: Tables in any form that `fairdx audit` reads. Without a column of dates each is a period, in
+            the order given, called after the file.
+        asked: Which columns mean what.
+
+    Returns:
+        The columns. Images without a known label are left out, which a note counts.
+
+    Raises:
+        InputError: One sentence naming the file and the column or row at fault.
+    """
+    if asked.by not in PERIODS:
+        raise InputError(f"`by` is {asked.by!r}; give one of {', '.join(PERIODS)}.")
+    sources, notes = [open_source(path) for path in paths], list[str]()
+    parts = [_read(source, asked) for source in sources]
+    table = _joined(parts)
+    notes += [source.remark for source in sources if source.remark]
+    notes += check_repeats(table, table.columns, asked.identifier)
+    if asked.identifier is not None:
+        unique(table, asked.identifier)
+    # One file after the other, so that what is wrong is named by its file and row.
+    score = np.concatenate([read_scores(part, asked.score) for part in parts])
+    looks = _files(parts) if asked.time is None else _periods(parts, asked.time, asked.by)
+    truth = read_label(table, asked.label, asked.labels, notes)
+    rows = truth.codes >= 0
+    kept = table if rows.all() else table.take(rows)
+    return Arrivals(
+        Codes(truth.codes[rows], truth.names, truth.names),
+        score[rows],
+        {g.column: read_groups(kept, g, notes) for g in _groups(sources[0], asked)},
+        looks.take(rows),
+        None if asked.patient is None else complete(kept, asked.patient, "patient"),
+        truth.names[1],
+        tuple(notes),
+    )
+
+
+def _groups(source: Source, asked: ArrivalColumns) -> list[GroupColumn]:
+    return [parse_group(text, source.columns) for text in asked.groups]
+
+
+def _read(source: Source, asked: ArrivalColumns) -> Table:
+    single = [c for c in (asked.patient, asked.identifier, asked.time) if c is not None]
+    columns = [asked.label, asked.score, *(g.column for g in _groups(source, asked)), *single]
+    table = read_table(source, columns, missing=asked.missing)
+    if asked.patient is not None:
+        complete(table, asked.patient, "patient")
+    return table
+
+
+def _joined(parts: Sequence[Table]) -> Table:
+    """Tables one below the other."""
+    if len(parts) == 1:
+        return replace(parts[0], columns=tuple(parts[0].data.column_names))
+    names = [part.name for part in parts]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"{twice} is given twice; give each file once.")
+    columns = tuple(parts[0].data.column_names)
+    texts = [pa.table({c: _as_text(part.data.column(c)) for c in columns}) for part in parts]
+    data = pa.concat_tables(texts)
+    name = f"{names[0]} and {len(names) - 1} more"
+    commas = any(part.decimal_comma for part in parts)
+    return Table(name, columns, data, np.arange(len(data)), commas, parts[0].missing)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string())
+
+
+def _files(parts: Sequence[Table]) -> Codes:
+    """Each file is a period, called after it; a single one is the only period."""
+    codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    names = [Path(part.name).name for part in parts]
+    shown = tuple(names if len(set(names)) == len(names) else (part.name for part in parts))
+    return Codes(codes, shown, shown)
+
+
+def _periods(parts: Sequence[Table], column: str, by: str) -> Codes:
+    import pandas as pd
+
+    found = pd.concat([_dates(part, column) for part in parts], ignore_index=True).dt.to_period(PERIODS[by])
+    distinct, first, codes = np.unique(
+        found.map(lambda period: period.ordinal).to_numpy(), return_index=True, return_inverse=True
+    )
+    shown = tuple(str(found[int(i)]).partition("/")[0] for i in first)  # of a week its Monday
+    return Codes(codes.reshape(-1).astype(np.int64), shown, tuple(int(k) for k in distinct))
+
+
+def _dates(table: Table, column: str) -> "pd.Series[pd.Timestamp]":
+    import pandas as pd
+
+    when = complete(table, column, "time")
+    names = pd.Series(when.names)
+    dates = pd.to_datetime(names, format="ISO8601", errors="coerce", utc=True)
+    bad = dates.isna().to_numpy()
+    if bad.any():
+        raise InputError(
+            f"{table.name}: column {column!r} holds {names[bad].iloc[0]!r}, no date, in "
+            f"{table.rows(bad[when.codes])}; write dates as 2025-03-31."
+        )
+    return dates.dt.tz_localize(None).iloc[when.codes].reset_index(drop=True)

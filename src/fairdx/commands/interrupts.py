@@ -1,0 +1,77 @@
+"""Exit statuses: of gates, of Ctrl-C, of the SIGTERM of a batch system, with how to go on."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
+
+import typer
+
+GATE: Final = 3
+"""Exit status where a condition of `--fail-if` is true: no failure of a command has it, bad input has 2, a
+crash has 1."""
+GOES_ON: Final = "the same command goes on"
+NOTHING: Final = "nothing was written"
+STATUS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""As shells have it: 128 and the number of the signal."""
+
+
+_SAID: Final[list[KeyboardInterrupt]] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated as Ctrl-C wherever work is stopped in good order."""
+
+
+def heed_sigterm() -> None:
+    """Lets SIGTERM stop the process as Ctrl-C does, where it is ours to say so."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    raise Terminated
+
+
+@contextmanager
+def interruptible(then: str) -> Iterator[None]:
+    """Says what becomes of work that is interrupted.
+
+    Args:
+        then: What to do next, as `GOES_ON`.
+
+    Raises:
+        typer.Exit: With the status of the signal.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(say_stopped(stop, then)) from None
+
+
+def unsaid(ended: SystemExit) -> KeyboardInterrupt | None:
+    """The interruption that ended a command where nobody said so: during imports, between two steps."""
+    error: BaseException | None = ended
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return None if error is None or error in _SAID else error
+
+
+def say_stopped(stop: KeyboardInterrupt, then: str) -> int:
+    """Says on stderr that work was stopped.
+
+    Args:
+        stop: By what.
+        then: What to do next.
+
+    Returns:
+        The exit status.
+    """
+    ended = isinstance(stop, Terminated)
+    _SAID.append(stop)
+    sys.stderr.write(f"{'stopped by SIGTERM' if ended else 'interrupted'}; {then}\n")
+    return STATUS[signal.SIGTERM if ended else signal.SIGINT]

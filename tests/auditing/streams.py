@@ -1,0 +1,125 @@
+"""Predictions that arrive period by period and whose truth is known: does every interval hold at every look?
+
+`benchmarks/monitoring.py` counts over many streams, the tests over a few.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from fairdx.auditing import monitor
+
+GAPS = (
+    "demographic_parity_difference",
+    "equal_opportunity_difference",
+    "equalized_odds_difference",
+    "auroc_gap",
+)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A kind of stream.
+
+    Attributes:
+        name: In tables.
+        shares: Of the groups.
+        periods: Looks.
+        images: In each period.
+        gap: By which the latent score of the diseased of the last group is lower.
+        returning: Images of a patient, who comes back over time; 1 for independent images.
+        prevalence: Of the disease.
+    """
+
+    name: str
+    shares: tuple[float, ...] = (0.5, 0.5)
+    periods: int = 24
+    images: int = 150
+    gap: float = 0.0
+    returning: int = 1
+    prevalence: float = 0.3
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Truth, score, group, look and patient of each image."""
+        n = self.periods * self.images
+        patients = n // self.returning
+        patient = rng.permutation(np.repeat(np.arange(patients), self.returning)) % patients
+        n = len(patient)
+        group = rng.choice(len(self.shares), patients, p=self.shares)[patient]
+        y = (rng.random(n) < self.prevalence).astype(int)
+        shared = 0.5 if self.returning > 1 else 0.0
+        noise = np.sqrt(shared) * rng.normal(size=patients)[patient]
+        noise += np.sqrt(1 - shared) * rng.normal(size=n)
+        latent = 1.5 * y - self.gap * y * (group == len(self.shares) - 1) + noise
+        return y, norm.cdf(latent - 0.75), group, np.arange(n) * self.periods // n, patient
+
+    @property
+    def truth(self) -> dict[str, float]:
+        """True values by metric."""
+        last = np.array([0.0, 1.5 - self.gap])
+        rates = norm.cdf(np.array([[0.0, 1.5], last]) - 0.75)
+        share = np.array([1 - self.prevalence, self.prevalence])
+        area = norm.cdf((np.array([1.5, 1.5 - self.gap])) / np.sqrt(2))
+        opportunity = float(rates[0, 1] - rates[1, 1])
+        effect = -self.prevalence * opportunity
+        return {
+            "demographic_parity_difference": float(np.ptp(rates @ share)),
+            "equal_opportunity_difference": opportunity,
+            "equalized_odds_difference": opportunity,
+            "auroc_gap": float(np.ptp(area)),
+            "direct_effect": effect,
+            "total_effect": effect,
+        }
+
+
+STREAMS = {
+    one.name: one
+    for one in (
+        Stream("two groups"),
+        Stream("two groups, a difference", gap=0.4),
+        Stream("a group of 5 %", (0.95, 0.05)),
+        Stream("four groups", (0.4, 0.3, 0.2, 0.1)),
+        Stream("four groups, one is worse", (0.4, 0.3, 0.2, 0.1), gap=0.4),
+        Stream("patients come back", returning=5),
+        Stream("patients come back, a difference", returning=5, gap=0.4),
+        Stream("rare disease", prevalence=0.05, images=400),
+    )
+}
+
+
+def held(stream: Stream, draws: int, report: Callable[[int], object] = lambda _: None) -> dict[str, float]:
+    """Share of streams in which an interval holds the truth at every look, by metric.
+
+    Also `direct_effect`, `total_effect` (of the last group), and `single EO`: intervals of single periods.
+    """
+    rng = np.random.default_rng(len(stream.name))
+    truth, found = stream.truth, dict.fromkeys([*stream.truth, "single EO"], 0)
+    for number in range(draws):
+        y, score, group, look, patient = stream.draw(rng)
+        result = monitor(
+            y,
+            score,
+            sensitive_features={"group": group.astype(str)},
+            looks=look,
+            patients=patient if stream.returning > 1 else None,
+            reference="0",
+        )
+        last = str(len(stream.shares) - 1)
+        courses = {**result.gaps["group"], **result.effects["group"].get(last, {})}
+        for metric, value in truth.items():
+            course = courses.get(metric)
+            found[metric] += course is None or _holds(course.low, course.high, value)
+        single = courses["equal_opportunity_difference"]
+        found["single EO"] += _holds(
+            single.period_low, single.period_high, truth["equal_opportunity_difference"]
+        )
+        report(number)
+    return {name: count / draws for name, count in found.items()}
+
+
+def _holds(low: list[float], high: list[float], value: float) -> bool:
+    ends = np.array([low, high])
+    known = np.isfinite(ends).all(0)
+    return bool(((ends[0] <= value + 1e-9) & (ends[1] >= value - 1e-9))[known].all())

@@ -1,0 +1,139 @@
+"""The monitor beside the audit's own figures, and its promise: every interval holds at every look."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from fairdx import metrics
+from fairdx.auditing import audit, monitor, monitor_schema
+from fairdx.core.errors import InputError
+
+SPEC = importlib.util.spec_from_file_location("streams", Path(__file__).with_name("streams.py"))
+STREAMS = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(STREAMS)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    y, score, group, look, patient = STREAMS.STREAMS["patients come back, a difference"].draw(
+        np.random.default_rng(0)
+    )
+    return y, score, np.array(["a", "b"])[group], look, patient
+
+
+@pytest.fixture(scope="module")
+def found(stream):
+    y, score, group, look, patient = stream
+    return monitor(y, score, sensitive_features={"g": group}, looks=look, patients=patient, reference="a")
+
+
+def test_the_values_are_those_of_all_images_so_far(stream, found):
+    y, score, group, look, _ = stream
+    for k in (3, 23):
+        so_far = look <= k
+        given = {"sensitive_features": group[so_far]}
+        decided = score[so_far] >= 0.5
+        courses = {**found.gaps["g"], **found.effects["g"]["b"]}
+        for name, expected in {
+            "demographic_parity_difference": metrics.demographic_parity_difference(
+                y[so_far], decided, **given
+            ),
+            "equalized_odds_difference": metrics.equalized_odds_difference(y[so_far], decided, **given),
+            "auroc_gap": metrics.auroc_gap(y[so_far], score[so_far], **given),
+            "direct_effect": metrics.direct_effect(y[so_far], decided, reference="a", **given)["b"],
+            "total_effect": metrics.total_effect(y[so_far], decided, reference="a", **given)["b"],
+        }.items():
+            assert courses[name].value[k] == pytest.approx(expected), name
+            assert courses[name].low[k] <= expected <= courses[name].high[k]
+    own = look == 7
+    period = metrics.equal_opportunity_difference(y[own], score[own] >= 0.5, sensitive_features=group[own])
+    assert found.gaps["g"]["equal_opportunity_difference"].period[7] == pytest.approx(period)
+    assert [found.looks[k].images_so_far for k in (0, 23)] == [150, 3600]
+
+
+def test_intervals_are_wider_than_those_of_an_audit_that_looks_once(stream, found):
+    y, score, group, _, patient = stream
+    once = audit(
+        y,
+        score,
+        sensitive_features={"g": group},
+        patients=patient,
+        n_replicates=200,
+        n_permutations=99,
+        explore=False,
+    ).gaps["g"]
+    for name in STREAMS.GAPS:
+        course, gap = found.gaps["g"][name], once[name].estimate
+        ratio = (course.high[-1] - course.low[-1]) / (gap.high - gap.low)
+        assert 1.3 < ratio < 3.2, name
+
+
+def test_copies_of_an_image_say_no_more_than_the_image():
+    y, score, group, look, _ = STREAMS.Stream("plain", periods=6, gap=0.4).draw(np.random.default_rng(2))
+    given = {"reference": "0"}
+    once = monitor(y, score, sensitive_features={"g": group}, looks=look, **given)
+    copies = [np.repeat(column, 4) for column in (y, score, group, look)]
+    patient = np.repeat(np.arange(len(y)), 4)
+    many = monitor(
+        *copies[:2], sensitive_features={"g": copies[2]}, looks=copies[3], patients=patient, **given
+    )
+    for name, course in once.gaps["g"].items():
+        np.testing.assert_allclose(many.gaps["g"][name].high[1:], course.high[1:], rtol=0.05, err_msg=name)
+    effect, other = (f.effects["g"]["1"]["direct_effect"] for f in (once, many))
+    np.testing.assert_allclose(other.low[1:], effect.low[1:], rtol=0.05)
+
+
+def test_the_json_follows_the_published_schema(found):
+    published = Path(__file__).parents[2] / "docs" / "monitor.schema.json"
+    # To publish a new version: json.dumps(monitor_schema(), indent=2, ensure_ascii=False)
+    assert json.loads(published.read_text(encoding="utf-8")) == monitor_schema()
+    jsonschema.validate(json.loads(found.to_json()), monitor_schema())
+    assert "Effects on b, against a" in found.to_html()
+
+
+def test_what_is_still_to_come_changes_nothing_that_was_said(stream, found):
+    """Whoever looks in month 12 sees what month 24 says of it, as long as no group is added."""
+    y, score, group, look, patient = (column[stream[3] < 12] for column in stream)
+    early = monitor(y, score, sensitive_features={"g": group}, looks=look, patients=patient, reference="a")
+    for name, course in early.gaps["g"].items():
+        np.testing.assert_allclose(course.low, found.gaps["g"][name].low[:12], err_msg=name)
+        np.testing.assert_allclose(course.high, found.gaps["g"][name].high[:12], err_msg=name)
+
+
+def test_groups_join_when_they_are_large_enough():
+    rng, n = np.random.default_rng(1), 1200
+    look = np.repeat(np.arange(6), 200)
+    group = np.where((look >= 3) & (rng.random(n) < 0.2), "late", rng.choice(["a", "b"], n))
+    group[:3] = "rare"
+    y = rng.integers(0, 2, n)
+    found = monitor(y, 0.3 * y + 0.6 * rng.random(n), sensitive_features={"g": group}, looks=look)
+    assert found.attributes["g"].excluded == ["rare"]
+    assert np.isnan(found.effects["g"]["late"]["direct_effect"].value[:3]).all()
+    assert np.isfinite(found.effects["g"]["late"]["direct_effect"].value[3:]).all()
+
+
+@pytest.mark.parametrize("name", ["two groups", "patients come back, a difference"])
+def test_every_interval_holds_at_every_look_in_a_quick_look(name):
+    """Of 25 streams fewer than 21 hold once in 1,500 looks at a course that truly holds in 0.95."""
+    held = STREAMS.held(STREAMS.STREAMS[name], 25)
+    assert min(held.values()) >= 21 / 25, held
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(STREAMS.STREAMS))
+def test_every_interval_holds_at_every_look(name):
+    held = STREAMS.held(STREAMS.STREAMS[name], 1000)
+    assert min(held.values()) >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 1000), held
+
+
+def test_bad_columns_are_named():
+    y, score = np.array([0, 1, 0, 1]), np.full(4, 0.5)
+    with pytest.raises(InputError, match="looks"):
+        monitor(y, score, sensitive_features=[0, 1, 0, 1], looks=[1, 2, 3])
+    with pytest.raises(InputError, match="follows one score"):
+        monitor(y, np.full((4, 3), 0.3), sensitive_features=[0, 1, 0, 1], looks=[1, 2, 3, 4])

@@ -1,0 +1,96 @@
+"""`fairdx monitor` as a user starts it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairdx import cli
+
+
+@pytest.fixture
+def frame():
+    rng, n = np.random.default_rng(0), 1800
+    day = np.sort(rng.integers(0, 180, n))
+    sex, y = rng.choice(["F", "M"], n), (rng.random(n) < 0.4).astype(int)
+    score = 1 / (1 + np.exp(1.2 - (2.4 - 1.2 * (sex == "F")) * y - rng.normal(size=n)))
+    when = pd.Timestamp("2025-01-01") + pd.to_timedelta(day, unit="D")
+    return pd.DataFrame({"id": np.arange(n), "when": when.astype(str), "sex": sex, "y": y, "p": score})
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    def started(*arguments):
+        monkeypatch.setattr("sys.argv", ["fairdx", "monitor", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        return (status, *capsys.readouterr())
+
+    return started
+
+
+NAMED = ("--label", "y", "--score", "p", "--group", "sex")
+
+
+def test_one_table_with_dates_and_one_file_for_each_month_say_the_same(run, frame, tmp_path):
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    files = []
+    for month, part in frame.groupby(frame["when"].str[:7]):
+        files.append(tmp_path / f"{month}.csv")
+        part.to_csv(files[-1], index=False)
+    page, first, second = tmp_path / "m.html", tmp_path / "a.json", tmp_path / "b.json"
+    status, out, err = run(tmp_path / "all.csv", *NAMED, "--time", "when", "--json", first, "--out", page)
+    assert (status, err) == (0, "")
+    assert "Equal opportunity difference is" in out
+    assert run(*files, *NAMED, "--json", second)[0] == 0
+    one, other = (json.loads(path.read_text()) for path in (first, second))
+    assert [look["name"] for look in one["looks"]] == [f"2025-{m:02}" for m in range(1, 7)]
+    assert [look["name"] for look in other["looks"]] == [path.name for path in files]
+    assert one["gaps"] == other["gaps"]
+    assert "<script" not in page.read_text()
+
+
+def test_the_gate_has_a_status_of_its_own(run, frame, tmp_path):
+    path = tmp_path / "all.csv"
+    frame.to_csv(path, index=False)
+    given = (path, *NAMED, "--time", "when")
+    status, _, err = run(*given, "--fail-if", "eo_low>0.01", "--fail-if", "dp>0.9")
+    assert status == 3
+    assert err.startswith("eo_low>0.01: equal_opportunity_difference_low of sex is 0.")
+    assert "dp>0.9" not in err
+    assert run(*given, "--fail-if", "eo_low>0.9")[0] == 0
+    status, _, err = run(*given, "--fail-if", "adf>0.1")
+    assert (status, "is not monitored; there is demographic_parity_difference" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"when": "soon"}, "'soon', no date, in 1 row (first: row 5)"),
+        ({"p": 1.7}, "lies outside [0, 1] in 1 row (first: row 5)"),
+        ({"id": 0}, "'id'"),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_file_and_row(run, frame, tmp_path, change, message):
+    frame = frame.astype({"when": object})
+    for column, value in change.items():
+        frame.loc[3, column] = value
+    frame.to_csv(tmp_path / "bad.csv", index=False)
+    status, _, err = run(tmp_path / "bad.csv", *NAMED, "--time", "when", "--id", "id")
+    assert status == 2
+    assert message in err
+    assert "bad.csv" in err
+
+
+def test_periods_and_files_are_checked(run, frame, tmp_path):
+    path = tmp_path / "all.csv"
+    frame.to_csv(path, index=False)
+    assert "give one of day, week, month" in run(path, *NAMED, "--time", "when", "--by", "moon")[2]
+    assert "is given twice" in run(path, path, *NAMED)[2]
+    status, out, _ = run(path, *NAMED, "--time", "when", "--by", "quarter", "--json", "-")
+    assert status == 0
+    assert [look["name"] for look in json.loads(out)["looks"]] == ["2025Q1", "2025Q2"]
