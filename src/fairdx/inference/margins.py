@@ -32,8 +32,6 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
 
 def _inner(table: Ints, n_draws: int, rng: np.random.Generator) -> Floats:
     """Random tables with the margins of one that has no empty row or column."""
-    from scipy.stats import random_table
-
     found: Any
     if table.sum() <= table.size:  # as patients that are all different: shuffling them one by one is faster
         found = _shuffled(table, n_draws, rng)
@@ -43,6 +41,8 @@ def _inner(table: Ints, n_draws: int, rng: np.random.Generator) -> Floats:
     elif table.size <= _SMALL:
         found = _dealt(table, n_draws, rng)
     else:
+        from scipy.stats import random_table
+
         found = random_table(table.sum(1), table.sum(0), seed=rng).rvs(n_draws)
     return np.asarray(found, dtype=float).reshape(n_draws, *table.shape)
 
