@@ -4,11 +4,14 @@
    MetricFrame, with intervals that agree within Monte-Carlo error.
 2. The whole audit of a million images of 200,000 patients: two attributes, their intersection, 2,000
    replicates by patient, all metrics. Time and peak memory.
-3. Many groups (10,000 images, three and four attributes with their intersections, with and without explorer)
-   and many findings (14 on 100,000 images, three attributes): the same, each in a process of its own.
-4. Reading 3 of 2,000 columns of a CSV file, against pandas reading all of them.
+3. Many groups (10,000 images, three and four attributes with their intersections, with their page), many
+   findings (14 on 100,000 images, three attributes, with their page), many rows (10,000,000, one attribute):
+   the same, each in a process of its own.
+4. What would be too much: 6 and 30 attributes, 500 classes.
+5. Reading 3 of 2,000 columns of a CSV file, against pandas reading all of them.
 
-Run with `python benchmarks/audit.py`; `--quick` takes a hundredth of the images.
+Run with `python benchmarks/audit.py`, or with the names of some cells (`rates million groups findings rows
+limits wide`); `--quick` takes a hundredth of the images.
 """
 
 import resource
@@ -24,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from fairdx.auditing import audit
+from fairdx.auditing.page import render_audit
 from fairdx.auditing.table import read_table
 from fairdx.inference.resampling import all_replicates, collapse
 from fairdx.metrics.rates import binary_rates
@@ -103,7 +107,12 @@ def measured(title: str, work: Callable[[], object]) -> None:
     )
 
 
-def many_groups(n: int, n_attributes: int, explore: bool) -> None:
+def page(*given: object, **named: object) -> None:
+    """An audit and its page."""
+    render_audit(audit(*given, **named))
+
+
+def many_groups(n: int, n_attributes: int) -> None:
     rng, patients = np.random.default_rng(0), n // 2
     patient = np.sort(rng.integers(0, patients, n))
     sizes = {"sex": 2, "race": 5, "age": 4, "site": 6}
@@ -112,8 +121,8 @@ def many_groups(n: int, n_attributes: int, explore: bool) -> None:
     }
     y = (rng.random(n) < 0.3).astype(int)
     score = 1 / (1 + np.exp(1.2 - 2 * y - 0.2 * attributes["sex"] - rng.normal(size=n)))
-    told = f"{n:,} images, {n_attributes} attributes crossed, explorer {'on' if explore else 'off'}"
-    measured(told, lambda: audit(y, score, sensitive_features=attributes, patients=patient, explore=explore))
+    told = f"{n:,} images, {n_attributes} attributes crossed, with the page"
+    measured(told, lambda: page(y, score, sensitive_features=attributes, patients=patient))
 
 
 def many_findings(n: int, n_findings: int) -> None:
@@ -124,8 +133,32 @@ def many_findings(n: int, n_findings: int) -> None:
     }
     y = (rng.random((n, n_findings)) < 0.1).astype(int)
     score = 1 / (1 + np.exp(1.2 - 2 * y - rng.normal(size=y.shape)))
-    told = f"{n:,} images, {n_findings} findings, 3 attributes, explorer off"
-    measured(told, lambda: audit(y, score, sensitive_features=attributes, patients=patient, explore=False))
+    told = f"{n:,} images, {n_findings} findings, 3 attributes, with the page"
+    measured(told, lambda: page(y, score, sensitive_features=attributes, patients=patient))
+
+
+def many_rows(n: int, per_patient: int) -> None:
+    y, score, sex, _, patient = simulate(n, per_patient, seed=0)
+    told = f"{n:,} images{f' of {n // per_patient:,} patients' if per_patient > 1 else ''}, 1 attribute, page"
+    given = {"sensitive_features": {"sex": sex}, "patients": patient if per_patient > 1 else None}
+    measured(told, lambda: page(y, score, **given))
+
+
+def many_attributes(n: int, n_attributes: int) -> None:
+    rng = np.random.default_rng(0)
+    attributes = {f"a{k}": rng.integers(0, 2 + k % 4, n) for k in range(n_attributes)}
+    y = (rng.random(n) < 0.3).astype(int)
+    score = 1 / (1 + np.exp(1.2 - 2 * y - rng.normal(size=n)))
+    told = f"{n:,} images, {n_attributes} attributes, with the page"
+    measured(told, lambda: page(y, score, sensitive_features=attributes))
+
+
+def many_classes(n: int, n_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    y = np.append(np.arange(n_classes), rng.integers(0, n_classes, n - n_classes))
+    score = rng.dirichlet(np.full(n_classes, 0.1), n) * 0.7 + 0.3 * np.eye(n_classes)[y]
+    told = f"{n:,} images, {n_classes} classes, 1 attribute, with the page"
+    measured(told, lambda: page(y, score, sensitive_features={"sex": rng.integers(0, 2, n)}))
 
 
 def wide_table(n: int, columns: int) -> None:
@@ -152,10 +185,20 @@ def alone(work: Callable[..., None], *arguments: object) -> None:
 
 if __name__ == "__main__":
     scale = 100 if "--quick" in sys.argv else 1
-    for cell in ((3, False), (3, True), (4, False), (4, True)):
-        alone(many_groups, 10_000 // min(scale, 10), *cell)
-    alone(many_findings, 100_000 // scale, 14)
-    wide_table(5_000 // scale, 2_000)
-    whole_audit(1_000_000 // scale)
-    if scale == 1:
-        four_rates()
+    chosen = [a for a in sys.argv[1:] if not a.startswith("-")]
+    cells: dict[str, list[tuple[Callable[..., None], *tuple[int, ...]]]] = {
+        "groups": [(many_groups, 10_000 // min(scale, 10), k) for k in (3, 4)],
+        "findings": [(many_findings, 100_000 // scale, 14)],
+        "rows": [(many_rows, 10_000_000 // scale, k) for k in (1, 2)],
+        "limits": [
+            (many_attributes, 10_000 // min(scale, 10), 6),
+            (many_attributes, 10_000 // min(scale, 10), 30),
+            (many_classes, 10_000 // min(scale, 5), 500),
+        ],
+        "wide": [(wide_table, 5_000 // scale, 2_000)],
+        "million": [(whole_audit, 1_000_000 // scale)],
+        "rates": [(four_rates,)] if scale == 1 else [],
+    }
+    for name, works in cells.items():
+        for work, *arguments in works if not chosen or name in chosen else []:
+            alone(work, *arguments)

@@ -30,7 +30,7 @@ from fairdx.models.store import load_model
 from fairdx.runs.run import run
 from fairdx.runs.settings import build_settings
 
-PHANTOM = PhantomSettings(size=32, train=2560, validation=768, test=3000, conspicuity=0.4)
+PHANTOM = PhantomSettings(size=32, train=2560, validation=2048, test=3000, conspicuity=0.4)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FINDING = "Pneumonia"
 HOSPITAL = '''"""A hospital's own code."""

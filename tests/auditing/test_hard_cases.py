@@ -268,3 +268,20 @@ def test_the_information_of_scores_has_the_functions_bins_and_its_own_design_eff
     clustered = audit(y, score, sensitive_features=s, patients=patient, **QUICK).gaps["group"]
     information = clustered["score_mutual_information"].estimate.value
     assert clustered["approximate_diagnosis_fairness_corrected"].estimate.value <= information <= expected
+
+
+def test_small_groups_stand_beside_what_they_probably_are():
+    rng = np.random.default_rng(11)
+    s = np.repeat(["a", "b", "c", "tiny"], [400, 400, 400, 12])
+    y = np.tile([0, 1], 606)
+    right = np.where(s == "tiny", np.arange(1212) % 4 < 2, rng.random(1212) < 0.85)
+    found = audit(y, np.where(right, y, 1 - y) * 0.8 + 0.1, sensitive_features=s, **QUICK)
+    assert found.attributes["group"].excluded == ["tiny"]
+    pooled = found.pooled["group"]["tpr"]
+    raw = found.by_group["group"]["tiny"]["tpr"].value
+    assert pooled["tiny"].raw == raw < pooled["tiny"].value < pooled["a"].value
+    assert pooled["a"].value == pytest.approx(pooled["a"].raw, abs=0.02)
+    assert sum(one.worst for one in pooled.values()) == pytest.approx(1)
+    assert "after partial pooling" in found.to_html()
+    two = audit(y, rng.random(1212), sensitive_features=np.where(s == "a", "a", "b"), **QUICK)
+    assert two.pooled["group"] == {}

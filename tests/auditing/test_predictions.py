@@ -13,8 +13,9 @@ import pytest
 
 from fairdx.auditing import read_predictions
 from fairdx.auditing.source import open_source
-from fairdx.auditing.table import MISSING_WORDS, read_table
+from fairdx.auditing.table import read_table
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_ids_and_groups_are_text_exactly_as_written(tmp_path):
     path.write_text("\n".join(["y,p,patient,site", *rows]))
     found = read(path, groups="site")
     assert told(found.patients) == told(found.sensitive_features["site"]) == ids
-    assert "the groups ' 7' and '7' differ only in capitals or spaces" in " ".join(found.notes)
+    assert "the groups ' 7' and '07' differ only in how they are written" in " ".join(found.notes)
 
 
 def test_missing_words_are_the_same_in_every_form(frame, tmp_path):
@@ -130,7 +131,7 @@ def test_missing_words_are_the_same_in_every_form(frame, tmp_path):
         kept = read(path, missing=["01"])
         assert told(kept.sensitive_features["sex"])[:5] == ["F", "NA", "None", "null", "(missing)"]
         assert told(kept.sensitive_features["sex"])[-1] == "(missing)"
-    assert "NA" in MISSING_WORDS
+    assert "NA" in BY_PROGRAMS
 
 
 def test_missing_values_of_parquet(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from fairdx.auditing import audit
 from fairdx.auditing import page as audit_page
 from fairdx.auditing.page import render_audit, write_audit
-from fairdx.auditing.page_benefit import benefit_figure, net_benefit
+from fairdx.auditing.page_benefit import benefit_figure
 from fairdx.auditing.page_explorer import explorer_view
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import style_of
@@ -158,9 +158,9 @@ def test_net_benefit_is_that_of_its_definition():
     found = audit(y, score, sensitive_features={"sex": sex}, n_replicates=50)
     for group in ("F", "M"):
         own, n = sex == group, (sex == group).sum()
-        thresholds, values = net_benefit(found.explorer["sex"], group)
-        assert len(thresholds) > 20
-        for t, value in zip(thresholds, values, strict=True):
+        explorer = found.explorer["sex"]
+        assert len(explorer.thresholds) > 20
+        for t, value in zip(explorer.thresholds, explorer.benefit[group].value, strict=True):
             d = score >= t
             right, wrong = (d & own & (y == 1)).sum(), (d & own & (y == 0)).sum()
             assert value == pytest.approx(right / n - wrong / n * t / (1 - t))

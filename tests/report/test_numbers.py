@@ -35,6 +35,22 @@ def test_style(style, value, text):
     assert style(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        # (0.0625 * 100).toFixed(1) and so on, as browsers write them: ties go up, and 1.005 is below its tie.
+        (0.0625, "6.3"),
+        (0.0025, "0.3"),
+        (-0.0625, "−6.3"),
+        (0.76249999999, "76.3"),  # seven digits are all that the page's script is given
+        (0.7624999, "76.2"),
+        (0.01005, "1.0"),
+    ],
+)
+def test_ties_are_rounded_as_the_pages_script_does(value, text):
+    assert POINTS(value) == text
+
+
 def test_an_interval_with_an_undefined_end_is_no_interval():
     assert POINTS.interval(0.01, nan) == "no interval"
     assert POINTS.interval(None, 0.02) == "no interval"

@@ -69,7 +69,7 @@ def predicted(folder, method):
 
 
 METHODS = ("fair_diagnosis", "reweighting", "vanilla", "concept_erasure", "score_shift")
-BEHIND = ("last_layer", "linear_post", "residual_head")
+BEHIND = ("corrector", "last_layer", "linear_post", "residual_head")
 TRANSPORTS = ("optimal_transport", "guessed_transport")
 
 
@@ -93,6 +93,41 @@ def test_loaded_it_scores_as_in_the_predictions_table_bit_for_bit(
     np.testing.assert_array_equal(stored.decisions(pixels, groups), expected["decision"])
     np.testing.assert_array_equal(stored.scores(pixels / np.float32(255), groups), scores)
     assert stored.card.needs_group is (method == "optimal_transport")
+
+
+def test_a_corrector_that_leaves_the_model_alone_says_so_in_results_and_report(small_phantom, tmp_path):
+    from fairdx.runs.page import write_run_report
+
+    folder = trained(small_phantom, tmp_path / "run", "corrector")  # its 40 images or so show no gap
+    results = json.loads((folder / "results.json").read_text())
+    (note,) = results["notes"]
+    assert "the model is left alone" in note
+    assert "the model is left alone" in write_run_report(folder).read_text()
+    pairs = [predicted(folder, method)["score"].to_numpy() for method in ("vanilla", "corrector")]
+    np.testing.assert_allclose(*pairs, atol=1e-6)
+
+
+def test_a_realised_mask_is_loaded_as_it_was_measured_bit_for_bit(small_phantom, tmp_path):
+    settings = {"realise": True, "weights": [8.0], "steps": 20}
+    folder = trained(small_phantom, tmp_path / "run", "corrector", **settings)
+    stored, test = load_model(folder), small_phantom.task().indices("test")
+    pixels = small_phantom.read(test)
+    found, expected = stored.scores(pixels)[:, 1], predicted(folder, "corrector")
+    np.testing.assert_array_equal(found, expected["score"])
+    image = torch.from_numpy(pixels / np.float32(255))
+    change = (stored.fair.masked(image) - image).abs() * 255
+    assert 0 < change.max() < 3.01
+
+
+@pytest.mark.parametrize("method", ["vanilla", "score_shift"])
+def test_views_are_loaded_as_they_were_measured_bit_for_bit(method, small_phantom, tmp_path):
+    folder = trained(small_phantom, tmp_path / "run", method, views="turns")
+    stored = load_model(folder)
+    test = small_phantom.task().indices("test")
+    scores = stored.scores(small_phantom.read(test))[:, 1]
+    np.testing.assert_array_equal(scores, predicted(folder, method)["score"])
+    stored.fair.views = "none"
+    assert np.abs(stored.scores(small_phantom.read(test))[:, 1] - scores).max() > 1e-6
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from fairdx.auditing.columns import (
 from fairdx.auditing.matched import unique
 from fairdx.auditing.repeats import check_repeats
 from fairdx.auditing.source import Source, open_source
-from fairdx.auditing.table import MISSING_WORDS, Table, read_table
+from fairdx.auditing.table import Table, read_table
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS
 from fairdx.metrics.inputs import Codes, Floats
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ArrivalColumns:
     patient: str | None = None
     identifier: str | None = None
     labels: LabelRules = field(default_factory=LabelRules)
-    missing: Sequence[str] = MISSING_WORDS
+    missing: Sequence[str] = BY_PROGRAMS
 
 
 def read_arrivals(paths: Sequence[str | Path], asked: ArrivalColumns) -> Arrivals:

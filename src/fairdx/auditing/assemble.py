@@ -1,5 +1,6 @@
 """Put a binary audit together: resample once, then estimate every attribute from the same replicates."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -7,12 +8,14 @@ import numpy as np
 from fairdx.auditing.attribute import Part, measure
 from fairdx.auditing.compare import changes
 from fairdx.auditing.design import Grouping, free_name
-from fairdx.auditing.draws import Draws
+from fairdx.auditing.draws import MOST_EXPLORED, Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
-from fairdx.auditing.profile import Truth
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Curves, Settings
+from fairdx.auditing.profile import Truth, score_bins
+from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Settings
+from fairdx.auditing.result_curves import Curves, Explorer
 from fairdx.auditing.study import Study
+from fairdx.core.progress import advanced, portion
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
@@ -41,9 +44,12 @@ def audit_binary(
         The audit, its p-values not yet corrected, without notes.
     """
     given = [scores] if after is None else [scores, after]
-    wanted = [everyone(study), *study.groupings]
-    draws = Draws.make(study, truth, given, wanted, explore=explore)
-    parts = {g.name: measure(draws, g, study) for g in study.groupings}
+    found = _Found()
+    parts_of_work = batches(study, len(truth.of_full))
+    for batch in parts_of_work:
+        with portion(1 / len(parts_of_work)):
+            found.add(study.only(batch), truth, given, explore=explore)
+    parts = found.parts
     return AuditResult(
         schema_version=SCHEMA_VERSION,
         fairdx_version=package_version(),
@@ -52,24 +58,65 @@ def audit_binary(
         classes=classes,
         n_images=study.n,
         n_patients=study.n_patients,
+        n_effective=study.n_effective,
         settings=study.settings,
         attributes={name: p.about for name, p in parts.items()},
-        overall=overall(draws),
+        overall=found.overall,
         by_group={name: p.by_group for name, p in parts.items()},
         gaps={name: p.gaps for name, p in parts.items()},
         effects={name: p.effects for name, p in parts.items()},
         adjusted_effects={name: p.adjusted for name, p in parts.items() if study.covariates},
         simultaneous_effects={name: p.simultaneous for name, p in parts.items()},
+        pooled={name: p.pooled for name, p in parts.items()},
+        missing_bounds={name: p.bounds for name, p in parts.items() if p.bounds},
         sensitivity={name: p.sensitivity for name, p in parts.items()},
         modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},
         tests=[test for p in parts.values() for test in p.tests],
-        curves=_curves(draws, wanted, study.settings.level),
-        explorer={name: explorer(draws, p) for name, p in parts.items() if explore},
-        comparison=changes(draws, {name: p.chosen for name, p in parts.items()}),
+        curves=found.curves,
+        explorer=found.explorer,
+        comparison=found.comparison,
         identification=IDENTIFICATION,
         notes=[],
     )
+
+
+def batches(study: Study, n_classes: int) -> list[list[Grouping]]:
+    """Groupings that are resampled together: all, or each alone where their finest groups are too many."""
+    bins = score_bins(study.n)
+    finest = (int(study.finest.max()) + 1) * n_classes * bins
+    groups = sum(len(g.groups) for g in study.groupings) * n_classes * bins
+    together = len(study.groupings) * finest < groups + len(study.groupings) * study.n
+    return [study.groupings] if together else [[g] for g in study.groupings]
+
+
+@dataclass
+class _Found:
+    """What an audit found, batch by batch; everybody is part of each, and told from the first."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    overall: dict[str, Estimate] = field(default_factory=dict)
+    curves: dict[str, dict[str, Curves]] = field(default_factory=dict)
+    explorer: dict[str, Explorer] = field(default_factory=dict)
+    comparison: dict[str, dict[str, Change]] = field(default_factory=dict)
+
+    def add(self, study: Study, truth: Truth, scores: list[Floats], *, explore: bool) -> None:
+        """Resample and measure some groupings."""
+        wanted = [everyone(study), *study.groupings]
+        with portion(0.5):  # the other half is to measure what was drawn
+            draws = Draws.make(study, truth, scores, wanted, explore=explore)
+        explore = explore and draws.sample.decided is None  # one slider cannot move several thresholds
+        parts: dict[str, Part] = {}
+        for grouping in study.groupings:
+            parts[grouping.name] = part = measure(draws, grouping, study)
+            if explore and len(grouping.groups) <= MOST_EXPLORED:
+                self.explorer[grouping.name] = explorer(draws, part)
+            advanced(0.5 * study.settings.n_replicates / len(study.groupings))
+        self.overall = self.overall or overall(draws)
+        self.curves |= {n: c for n, c in _curves(draws, wanted).items() if n not in self.curves}
+        moved = changes(draws, {n: p.chosen for n, p in parts.items()})
+        self.comparison |= {n: c for n, c in moved.items() if n not in self.comparison}
+        self.parts |= parts
 
 
 def measure_binary(study: Study, truth: Truth, scores: Floats) -> tuple[dict[str, Estimate], Part]:
@@ -107,7 +154,7 @@ def performance(label: Ints, scores: Floats, patient: Ints | None, settings: Set
 
 def everyone(study: Study) -> Grouping:
     """All images as one group: "overall", unless an attribute has this name."""
-    name = free_name("overall", "all images", [g.name for g in study.groupings])
+    name = free_name("overall", "all images", list(study.attributes))
     return Grouping(name, ("all",), np.zeros(int(study.finest.max()) + 1, dtype=np.int64), ({},))
 
 
@@ -128,13 +175,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _curves(draws: Draws, wanted: list[Grouping], level: float) -> dict[str, dict[str, Curves]]:
+def _curves(draws: Draws, wanted: list[Grouping]) -> dict[str, dict[str, Curves]]:
     sample, own = draws.sample, draws.sample.tables()[0]
     found = {}
     for g in wanted:
         group = g.of_finest[sample.finest]
-        made = curves(
-            g.coarsen(own)[0], sample.scores[0], sample.truth.label, group, draws.profilers[g.name], level
-        )
+        made = curves(g.coarsen(own)[0], sample, group, draws.profilers[g.name], draws.data[g.name].who)
         found[g.name] = dict(zip(g.groups, made, strict=True))
     return found

@@ -4,22 +4,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairdx.auditing.design import Grouping
+from fairdx.auditing.design import MISSING, Grouping
 from fairdx.auditing.draws import Draws
 from fairdx.auditing.effects import EFFECTS, Strata, effect_estimates, effect_tests, sensitivity
 from fairdx.auditing.estimates import signed_estimate
 from fairdx.auditing.gaps import equity_scaled_estimate, gap_estimates
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.permuted import Permuted
+from fairdx.auditing.pooled import pooled_figures
 from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Attribute, Gap, Sensitivity, Support, Test
 from fairdx.auditing.study import Study
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.bounds import gap_bounds
 from fairdx.metrics.causal import common_support
+from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.parametric import ModelledEffects
 
-MOST_PERMUTED = 5000
+MOST_PERMUTED = 2500
 """With more patients than this, scores are permuted by image and scaled, which many patients allow."""
 
 Effects = dict[str, dict[str, Estimate]]
@@ -40,6 +44,8 @@ class Part:
         support: Images that this leaves out.
         modelled: Standardised over covariates by a model, which leaves nobody out.
         sensitivity: Of the direct effects.
+        pooled: Figures of all groups after partial pooling.
+        bounds: Of gaps, where images have no group.
         tests: Not yet corrected for each other.
     """
 
@@ -53,7 +59,9 @@ class Part:
     support: dict[str, Support] = field(default_factory=dict)
     modelled: Effects = field(default_factory=dict)
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
+    pooled: dict[str, dict[str, Pooled]] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
@@ -68,17 +76,28 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
         The figures. Groups that are too small are in `by_group` alone.
     """
     data, about = draws.data[grouping.name], study.describe(grouping)
-    by_group = group_estimates(data, draws.sample.truth.of_full)
+    bounds = _missing_bounds(data)
+    by_group, shrunk = group_estimates(data, draws.sample.truth.of_full), pooled_figures(data)
     compared = [s for s, g in enumerate(grouping.groups) if g not in about.excluded]
     chosen = np.array(compared, dtype=np.int64)
     if len(chosen) < 2:
-        return Part(about, chosen, by_group)
+        return Part(about, chosen, by_group, pooled=shrunk, bounds=bounds)
     kept = data.keep(chosen)
     decided, scored = (_permuted(draws, grouping, chosen, kept, study, by_score=s) for s in (False, True))
     gaps, tests = gap_estimates(kept, decided, scored)
     gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
-    part = Part(about, chosen, by_group, gaps, tests=tests)
+    part = Part(about, chosen, by_group, gaps, pooled=shrunk, tests=tests, bounds=bounds)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
+
+
+def _missing_bounds(data: Resampled) -> dict[str, tuple[float, float]]:
+    """Between which the gaps of these images lie, whatever the groups of those without one are."""
+    if MISSING not in data.groups or len(data.groups) < 3:
+        return {}
+    hidden = data.groups.index(MISSING)
+    counts = data.sample.counts[0]
+    known = np.delete(counts, hidden, axis=0)
+    return {name: gap_bounds(known, counts[hidden], make(2)) for name, make in GAP_SHARES.items()}
 
 
 def _permuted(

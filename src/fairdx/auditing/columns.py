@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 
 from fairdx.auditing.design import MISSING, MOST_GROUPS
-from fairdx.auditing.table import Table, Text
+from fairdx.auditing.table import Kind, Table, Text
 from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import ROUNDING, Codes, Floats, Ints
@@ -20,6 +21,7 @@ Policy = Literal["exclude", "positive", "negative"]
 POLICIES: tuple[Policy, ...] = ("exclude", "positive", "negative")
 NAME_THE_POSITIVE = "say which with --positive VALUE (positive_class in Python)"
 _UNCERTAIN = -1.0
+_CODES = (99.0, 999.0, 9999.0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
     Raises:
         InputError: The column has a single class, or too many, or does not say which is the disease.
     """
-    found = table.text(column)
+    found = table.text(column, "label")
     names, numbers = list(found.names), [_number(name) for name in found.names]
     coded = {n for n in numbers if n is not None}
     if not names:
@@ -87,7 +89,7 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
     ]
     codes = np.array([*code, _as_code(rules.unlabelled)], dtype=np.int64)[found.codes]
     for mask, what, policy in (
-        (found.missing, f"no label in {column}", rules.unlabelled),
+        (found.missing, f"no label in {column}{_written(found)}", rules.unlabelled),
         (np.array([*uncertain, False])[found.codes], f"an uncertain label (-1) in {column}", rules.uncertain),
     ):
         if mask.any():
@@ -98,6 +100,10 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
         notes.append(f"{column}: all of {', '.join(map(repr, rest[:8]))} count as negative.")
     _two_classes(table, column, codes, certain)
     return Truth(codes, (", ".join(rest) or f"not {positive[0]}", positive[0]))
+
+
+def _written(found: Text) -> str:
+    return f", written as {' or '.join(map(repr, found.words))}," if found.words else ""
 
 
 def _as_code(policy: Policy) -> int:
@@ -152,6 +158,53 @@ def read_scores(table: Table, column: str) -> Floats:
             f"{numbers[outside][0]:g}; give probabilities, not logits or percentages."
         )
     return np.clip(numbers, 0.0, 1.0)
+
+
+def read_weights(table: Table, column: str) -> Floats:
+    """Read a column of weights.
+
+    Raises:
+        InputError: One is missing, infinite or negative, or all are 0.
+    """
+    numbers = table.numbers(column)
+    for bad, told in ((~np.isfinite(numbers), "has no finite weight"), (numbers < 0, "is negative")):
+        if bad.any():
+            raise InputError(f"{table.name}: column {column!r} {told} in {table.rows(bad)}.")
+    if not numbers.any():
+        raise InputError(f"{table.name}: column {column!r} is 0 in every row; no image would count.")
+    return numbers
+
+
+def alike(text: str) -> str | float:
+    """What texts share that differ only in capitals, spaces, forms of letters, or ways to write a number."""
+    number = _number(text)
+    return " ".join(normalize("NFKC", text).casefold().split()) if number is None else number
+
+
+def read_patients(table: Table, column: str, notes: list[str]) -> Codes:
+    """Read the column of patients, as text.
+
+    Args:
+        table: The table.
+        column: Its column.
+        notes: Gets a caution if some are written like others.
+
+    Raises:
+        InputError: One is missing, or they are floating-point numbers so large that neighbours coincide.
+    """
+    found = complete(table, column, "patient")
+    if table.inexact(column):
+        raise InputError(
+            f"{table.name}: patient column {column!r} holds floating-point numbers beyond 2^53, where "
+            "neighbouring numbers are one; store it as text or as whole numbers."
+        )
+    merged = len(found.names) - len({alike(name) if _number(name) is None else name for name in found.names})
+    if merged:
+        notes.append(
+            f"{column}: {merged:,} patients are written like another but for capitals or spaces; they count "
+            "as patients of their own."
+        )
+    return found
 
 
 def complete(table: Table, column: str, what: str) -> Codes:
@@ -221,14 +274,15 @@ def read_groups(table: Table, group: GroupColumn, notes: list[str]) -> Codes:
     Raises:
         InputError: There is a single group or too many, a bin without numbers, or an unlisted level.
     """
-    found = _binned(table, group) if group.edges else table.text(group.column)
+    kind: Kind = "plain" if group.levels else "attribute"
+    found = _binned(table, group, notes) if group.edges else table.text(group.column, kind)
     if group.levels:
         found = _levelled(table, group, found)
     elif not found.ordered:
         found = _sorted(found)
     names, codes = found.names, found.codes
     if found.missing.any():
-        written = f", written as {' or '.join(map(repr, found.words))}" if found.words else ""
+        written = _written(found).rstrip(",")
         notes.append(
             f"{group.column} is missing in {table.rows(found.missing)}{written}; these images form the group "
             f"'{MISSING}'."
@@ -254,8 +308,10 @@ def _sorted(found: Text) -> Text:
     return Text(place[found.codes], tuple(found.names[i] for i in order), words=found.words)
 
 
-def _binned(table: Table, group: GroupColumn) -> Text:
-    numbers, words = table.numbers(group.column), table.text(group.column).words
+def _binned(table: Table, group: GroupColumn, notes: list[str]) -> Text:
+    numbers = table.numbers(group.column, "attribute")
+    words = table.text(group.column, "attribute").words
+    notes.extend(_codes_for_unknown(table, group, numbers))
     known = numbers[np.isfinite(numbers)]
     whole = bool((known == np.round(known)).all()) and all(e == round(e) for e in group.edges)
     names = bin_names(group.edges, whole=whole)
@@ -263,6 +319,21 @@ def _binned(table: Table, group: GroupColumn) -> Text:
     occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
     place = np.append(np.cumsum(occurs) - 1, -1)
     return Text(place[codes], tuple(n for n, o in zip(names, occurs, strict=True) if o), True, words)
+
+
+def _codes_for_unknown(table: Table, group: GroupColumn, numbers: Floats) -> list[str]:
+    """A caution if numbers look like codes for "unknown": below 0, or 99, 999, 9999 far above the others."""
+    known = numbers[np.isfinite(numbers)]
+    below = (numbers < 0) & (min(group.edges) > 0)
+    codes = np.isin(numbers, _CODES) & (numbers > 1.5 * max(known[~np.isin(known, _CODES)], default=np.inf))
+    strange = below | codes
+    if not strange.any():
+        return []
+    example = numbers[strange][0]
+    return [
+        f"{group.column} is {example:g} or as strange in {table.rows(strange)}. If that means unknown, leave "
+        "these cells blank: now they count as numbers."
+    ]
 
 
 def _levelled(table: Table, group: GroupColumn, found: Text) -> Text:
@@ -291,15 +362,21 @@ def _check_groups(table: Table, group: GroupColumn, names: Sequence[str]) -> Non
 
 
 def _alike(column: str, names: Sequence[str]) -> list[str]:
-    """Cautions about groups that look alike or like numbers."""
-    told, seen = [], dict[str, str]()
+    """Cautions about groups that look alike."""
+    told, seen = [], dict[str | float, str]()
     for name in names:
-        key = " ".join(name.casefold().split())
+        key = alike(name)
         if key in seen:
             told.append(
-                f"{column}: the groups {seen[key]!r} and {name!r} differ only in capitals or spaces; they "
-                "are "
-                "audited as two."
+                f"{column}: the groups {seen[key]!r} and {name!r} differ only in how they "
+                "are written; they are audited as two."
             )
         seen[key] = name
+    words = {name.strip().casefold(): name for name in names if name.strip().isalpha()}
+    for word, name in words.items():
+        if len(word) > 1 and word[0] in words:
+            told.append(
+                f"{column}: is {words[word[0]]!r} short for {name!r}? They are audited as two groups; if "
+                "they are one, write it in one way."
+            )
     return told[:5]

@@ -18,9 +18,12 @@ from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.inputs import Floats, Ints
 
+ADF = "approximate_diagnosis_fairness"
+
 GAP_RATES: dict[str, Callable[[Profile], Floats]] = {
     **{name: lambda p, make=make: make(2).rates(p.counts) for name, make in GAP_SHARES.items()},  # type: ignore[misc]
     "auroc_gap": lambda p: p.auc[..., None],
+    "average_precision_gap": lambda p: p.precision[..., None],
     "calibration_gap": lambda p: p.in_the_large[..., None],
 }
 """The rates (B, S, R) that each gap is the largest difference of."""
@@ -45,20 +48,17 @@ def changes(draws: Draws, compared: dict[str, Ints]) -> dict[str, dict[str, Chan
     for name, chosen in compared.items():
         if len(chosen) > 1:
             first, second = (data[name].keep(chosen) for data in (before, after))
-            found[name] = {**_gaps(first, second), **_changes(first, second, _information)}
+            found[name] = {**_gaps(first, second), ADF: _information(first, second)}
     return found
 
 
 def _overall(profile: Profile) -> dict[str, Floats]:
     return {
         "auroc": profile.auc[:, 0],
+        "average_precision": profile.precision[:, 0],
         "accuracy": tables.accuracies(profile.counts)[:, 0],
         "brier_score": profile.brier[:, 0],
     }
-
-
-def _information(profile: Profile) -> dict[str, Floats]:
-    return {"approximate_diagnosis_fairness": tables.mutual_information(profile.classes)}
 
 
 def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
@@ -70,6 +70,12 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
             continue
         values = values[0][known], values[1][known]
         repeated = rates(first.replicates)[:, known], rates(second.replicates)[:, known]
+        if name in GAP_SHARES:
+            sizes = (_images(name, data)[known] for data in (first, second))
+            noise = np.random.default_rng(first.settings.seed)
+            repeated = tuple(  # type: ignore[assignment]
+                _spread_out(r, v, n, noise) for r, v, n in zip(repeated, values, sizes, strict=True)
+            )
         level, widen = first.settings.level, first.widen[known][:, None]
         moved = length_change(values, repeated, tables.largest_gap, level, widen)
         before, after = (float(tables.largest_gap(v)) for v in values)
@@ -78,6 +84,44 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
             before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value, moved.p_value
         )
     return found
+
+
+def _images(name: str, data: Resampled) -> Floats:
+    """Images behind each rate of a gap, (S, R), as many as would vary alike without patients."""
+    counts, n_groups = data.sample.counts[0], len(data.groups)
+    images = GAP_SHARES[name](2).images(counts)
+    if data.settings.clustered:
+        images = images * np.minimum(data.who.patients / np.maximum(data.images, 1), 1.0)[:n_groups, None]
+    return np.asarray(images)
+
+
+def _spread_out(replicates: Floats, value: Floats, images: Floats, rng: np.random.Generator) -> Floats:
+    """Replicates with at least the spread of a rate with one more image of either outcome.
+
+    Where every decision of a group is the same all replicates agree, as if its rate were known exactly.
+    """
+    shrunk = (value * images + 1) / (images + 2)
+    least = shrunk * (1 - shrunk) / np.maximum(images, 1.0)
+    rarer = images * np.minimum(value, 1 - value)
+    missing = np.where(rarer < 1, np.maximum(least - replicates.var(0), 0.0), 0.0)
+    return np.asarray(replicates + np.sqrt(missing) * rng.normal(size=replicates.shape))
+
+
+def _information(first: Resampled, second: Resampled) -> Change:
+    """The change of ADF, whose root is a vector that is nearly normal where ADF is 0."""
+    tables_of = [data.sample.classes for data in (first, second)]
+    roots = [tables.information_root(t) for t in tables_of]
+    drawn = [tables.information_root(data.replicates.classes) for data in (first, second)]
+    level, widen = first.settings.level, float(first.widen.max())
+    vectors, repeated = (roots[0][0], roots[1][0]), (drawn[0], drawn[1])
+    moved = length_change(vectors, repeated, _root_length, level, widen, squared=True)
+    before, after = (float(tables.mutual_information(t)[0]) for t in tables_of)
+    estimate = Estimate.of(after - before, moved.interval, int(first.images.sum()))
+    return Change(before, after, estimate, moved.p_value, "paired bootstrap", moved.p_value, moved.p_value)
+
+
+def _root_length(root: Floats) -> Floats:
+    return np.asarray(np.sqrt((root**2).sum((-1, -2, -3))))
 
 
 def _changes(
@@ -104,7 +148,9 @@ def _size(vector: Floats) -> Floats:
 
 def _with_delong(change: Change, sample: Sample) -> Change:
     try:
-        test = delong_test(sample.truth.label, *sample.scores, patients=sample.patient)
+        test = delong_test(
+            sample.truth.label, *sample.scores, patients=sample.patient, sample_weight=sample.weight
+        )
     except InputError:  # too few patients with one of the labels
         return change
     method = "paired DeLong" if sample.patient is None else "paired Obuchowski"

@@ -155,6 +155,8 @@ class _Sums:
             made = {} if one is None or not (one.rows & some).any() else one.take(some).columns()
             own = {}
             for metric, part in made.items():
+                if study.weight is not None:
+                    part = part * study.weight[some, None]  # noqa: PLW2901
                 own[metric] = slice(start, start + part.shape[1])
                 start += part.shape[1]
                 parts.append(part)

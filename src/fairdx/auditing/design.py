@@ -9,11 +9,14 @@ import numpy as np
 
 from fairdx.auditing.profile import Grid, Truth
 from fairdx.core.errors import InputError
-from fairdx.inference.resampling import Units, collapse, dense_vectors, replicate
+from fairdx.inference.resampling import Units, blocks, collapse, dense_vectors, replicate
 from fairdx.metrics.inputs import Codes, Floats, Ints
 
 MOST_GROUPS = 200
 """An attribute with more values than this is taken for an identifier."""
+
+MOST_CROSSED = 400
+"""An intersection with more groups than this is left out: nearly all of them would be too small."""
 
 MISSING = "(missing)"
 """Name of the group whose attribute is missing."""
@@ -50,13 +53,15 @@ class Grouping:
             and (self.of_finest == np.arange(len(self.of_finest))).all()
         ):
             return tables
-        order = np.argsort(self.of_finest, kind="stable")
-        starts = np.searchsorted(self.of_finest[order], np.arange(len(self.groups)))
-        summed: Floats = np.add.reduceat(tables[:, order], starts, axis=1)
+        member = np.eye(len(self.groups))[self.of_finest].T
+        flat = tables.reshape(*tables.shape[:2], -1)
+        summed: Floats = np.matmul(member, flat).reshape(len(tables), len(member), *tables.shape[2:])
         return summed
 
 
-def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tuple[Ints, list[Grouping]]:
+def groupings(
+    attributes: dict[str, Codes], *, intersections: bool = True
+) -> tuple[Ints, list[Grouping], dict[str, int]]:
     """Code the finest groups that occur, and every attribute and intersection on top of them.
 
     Args:
@@ -64,8 +69,9 @@ def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tu
         intersections: Whether to make intersections.
 
     Returns:
-        The finest group of each image, shape (n,), and the groupings: attributes, then intersections of two
-        and, for three and more attributes, of all.
+        The finest group of each image, shape (n,); the groupings: attributes, then intersections of two and,
+        for three and more attributes, of all; and intersections with more than `MOST_CROSSED` groups, which
+        are left out, with their numbers of groups.
 
     Raises:
         InputError: If an attribute has a single group, or looks like an identifier.
@@ -89,16 +95,20 @@ def groupings(attributes: dict[str, Codes], *, intersections: bool = True) -> tu
     parts = {name: column.codes[first] for name, column in attributes.items()}
     found = [Grouping(n, c.names, parts[n], tuple({n: v} for v in c.names)) for n, c in attributes.items()]
     sets = list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
+    left_out: dict[str, int] = {}
     for chosen in sets if intersections else []:
         keys = np.stack([parts[n] for n in chosen], axis=1)
         occurring, of_finest = np.unique(keys, axis=0, return_inverse=True)
+        if len(occurring) > MOST_CROSSED:
+            left_out[SIGN.join(chosen)] = len(occurring)
+            continue
         made = tuple({n: attributes[n].names[v] for n, v in zip(chosen, r, strict=True)} for r in occurring)
         labels = tuple(SIGN.join(values.values()) for values in made)
         if len(set(labels)) < len(labels):  # a group's own name has the sign
             labels = tuple(SIGN.join(map(repr, values.values())) for values in made)
         name = free_name(SIGN.join(chosen), "intersection", [g.name for g in found])
         found.append(Grouping(name, labels, of_finest.reshape(-1), made))
-    return code.astype(np.int64), found
+    return code.astype(np.int64), found, left_out
 
 
 def free_name(name: str, meaning: str, taken: Sequence[str]) -> str:
@@ -120,6 +130,9 @@ class Sample:
         grids: Score bins of each.
         patient: Patient codes, (n,), or None.
         stratum: Class and covariates, (n,), or None.
+        weight: What each image counts, (n,), or None for 1.
+        decided: For each score the decision on each image, (n,), where groups have thresholds of their own;
+            None where the bins of the scores tell.
     """
 
     finest: Ints
@@ -129,6 +142,8 @@ class Sample:
     grids: list[Grid]
     patient: Ints | None
     stratum: Ints | None
+    weight: Floats | None = None
+    decided: list[Ints] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -137,8 +152,14 @@ class Sample:
 
     @cached_property
     def decision(self) -> Ints:
-        """Decisions at the threshold, (n,)."""
-        return (self.grids[0].place >= self.grids[0].cut).astype(np.int64)
+        """Decisions on the first score, (n,)."""
+        return self.decisions(0)
+
+    def decisions(self, which: int) -> Ints:
+        """Decisions on one of the scores, (n,)."""
+        if self.decided is not None:
+            return self.decided[which]
+        return (self.grids[which].place >= self.grids[which].cut).astype(np.int64)
 
     @cached_property
     def score_bin(self) -> Ints:
@@ -147,8 +168,9 @@ class Sample:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Number of cells of each table: a histogram per score, then strata by decision."""
+        """Number of cells of each table: a histogram per score, decisions per score, strata by decision."""
         sizes = [self.n_finest * self.n_classes * grid.size for grid in self.grids]
+        sizes += [self.n_finest * self.n_classes * 2 for _ in self.decided or ()]
         if self.stratum is not None:
             sizes.append(self.n_finest * (int(self.stratum.max()) + 1) * 2)
         return sizes
@@ -157,15 +179,17 @@ class Sample:
     def units(self) -> Units:
         """Patients with their tables."""
         cells = [self.cell(i) for i in range(len(self.grids))]
+        cells += [(self.finest * self.n_classes + self.truth.full) * 2 + d for d in self.decided or ()]
         if self.stratum is not None:
             n_strata = int(self.stratum.max()) + 1
             cells.append((self.finest * n_strata + self.stratum) * 2 + self.decision)
-        return collapse(cells, self.sizes, self.patient)
+        patient = None if self.patient is None else blocks(self.patient)
+        return collapse(cells, self.sizes, patient, self.weight)
 
     @cached_property
     def decision_kinds(self) -> list[tuple[Floats, Floats]]:
         """For each score, `kinds` of decisions."""
-        return [self.kinds((grid.place >= grid.cut).astype(np.int64), 2) for grid in self.grids]
+        return [self.kinds(self.decisions(which), 2) for which in range(len(self.grids))]
 
     @cached_property
     def score_kinds(self) -> list[tuple[Floats, Floats]]:
@@ -187,7 +211,7 @@ class Sample:
         """
         cell = (self.finest * self.n_classes + self.truth.full) * size + place
         width = self.n_finest * self.n_classes * size
-        kinds, multiplicity = dense_vectors(collapse([cell], [width], self.patient))
+        kinds, multiplicity = dense_vectors(collapse([cell], [width], self.patient, self.weight))
         return kinds.reshape(-1, self.n_finest, self.n_classes, size), multiplicity
 
     def cell(self, which: int) -> Ints:
@@ -196,12 +220,14 @@ class Sample:
         return (self.finest * self.n_classes + self.truth.full) * grid.size + grid.place
 
     def split(self, counts: Floats) -> list[Floats]:
-        """Cut counts (B, C) into tables: (B, F, Z, K) per score, then strata by decision."""
+        """Cut counts (B, C) into tables: (B, F, Z, K) and perhaps (B, F, Z, 2) per score, then strata."""
         ends = np.cumsum([0, *self.sizes])
         parts = [counts[:, a:b] for a, b in pairwise(ends)]
         shaped = [
-            part.reshape(len(counts), self.n_finest, self.n_classes, grid.size)
-            for part, grid in zip(parts, self.grids, strict=False)
+            part.reshape(len(counts), self.n_finest, self.n_classes, size)
+            for part, size in zip(
+                parts, [*(g.size for g in self.grids), *(2 for _ in self.decided or ())], strict=False
+            )
         ]
         if self.stratum is not None:
             shaped.append(parts[-1].reshape(len(counts), self.n_finest, -1, 2))
@@ -217,6 +243,7 @@ class Sample:
         cell = (self.finest * 2 + label) * grid.size + grid.place
         shape = (self.n_finest, 2, grid.size)
         squared = (self.scores[which] - label) ** 2
+        squared = squared if self.weight is None else squared * self.weight
         sums = np.bincount(cell, weights=squared, minlength=int(np.prod(shape)))
         return sums.reshape(shape).astype(float)
 

@@ -3,20 +3,27 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdx.auditing.design import Grouping, Sample
 from fairdx.auditing.profile import Grid, Profile, Profiler, Truth
 from fairdx.auditing.resampled import Discrimination, Groups, Resampled
 from fairdx.auditing.result import Settings
 from fairdx.auditing.study import Study
+from fairdx.auditing.threshold import SECOND, Thresholds
 from fairdx.core.errors import InputError
 from fairdx.core.progress import advanced
 from fairdx.inference.delong import delong
+from fairdx.inference.resampling import effective_patients
 from fairdx.metrics.causal import strata
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.parametric import covariate_design
-from fairdx.metrics.reliability import expected_calibration_error
-from fairdx.metrics.scores import auc_by_group
+from fairdx.metrics.precision import precision_from_histogram
+from fairdx.metrics.reliability import Bins, expected_calibration_error
+from fairdx.metrics.scores import auc_from_histogram, score_histogram
+
+MOST_EXPLORED = 60
+"""Groups of an attribute or intersection up to which thresholds are explored; a page shows 30 of them."""
 
 EXPLORER_REPLICATES = 200
 """Replicates behind the explorer's intervals: ends good to about an eighth of the width."""
@@ -72,17 +79,29 @@ class Draws:
         Returns:
             The profiles.
         """
-        threshold = study.settings.threshold or 0.0
         stratum, covariate, design = None, None, None
         if study.covariates is not None:
             stratum, covariate = strata(truth.full, study.covariates)
             first = np.unique(stratum, return_index=True)[1]
             design = truth.full[first], covariate_design(study.covariates, first)
-        grids = [Grid.of(s, threshold, truth) for s in scores]
-        n_finest = int(study.finest.max()) + 1
-        sample = Sample(study.finest, n_finest, truth, scores, grids, study.patient, stratum)
+        points = [study.thresholds, study.thresholds.for_label(SECOND)][: len(scores)]
+        own_bins = study.settings.bins
+        grids = [
+            Grid.of(s, p.default, truth, study.weight, own_bins) for s, p in zip(scores, points, strict=True)
+        ]
+        sample = Sample(
+            study.finest,
+            int(study.finest.max()) + 1,
+            truth,
+            scores,
+            grids,
+            study.patient,
+            stratum,
+            study.weight,
+            _decided(study, scores, points),
+        )
         own = sample.tables()
-        profilers = [_profilers(sample, own, wanted, which) for which in range(len(scores))]
+        profilers = [_profilers(sample, own, wanted, which, own_bins) for which in range(len(scores))]
         repeated, strata_parts = _replicated(sample, profilers, wanted, study.settings, explore=explore)
         data = [
             {
@@ -96,10 +115,25 @@ class Draws:
         return cls(sample, profilers[0], data[0], after, joined, covariate, design)
 
 
-def _profilers(sample: Sample, own: list[Floats], wanted: list[Grouping], which: int) -> dict[str, Profiler]:
+def _decided(study: Study, scores: list[Floats], points: list[Thresholds]) -> list[Ints] | None:
+    """Decisions on each score, if groups have thresholds of their own."""
+    by_image = [point.by_image(study.attributes) for point in points]
+    if all(own is None for own in by_image):
+        return None
+    return [
+        (score >= (point.default if own is None else own)).astype(np.int64)
+        for score, point, own in zip(scores, points, by_image, strict=True)
+    ]
+
+
+def _profilers(
+    sample: Sample, own: list[Floats], wanted: list[Grouping], which: int, bins: Bins
+) -> dict[str, Profiler]:
     squared, of_full = sample.squared_errors(which)[None], sample.truth.of_full
     return {
-        g.name: Profiler.of(g.coarsen(own[which])[0], g.coarsen(squared)[0], sample.grids[which], of_full)
+        g.name: Profiler.of(
+            g.coarsen(own[which])[0], g.coarsen(squared)[0], sample.grids[which], of_full, bins
+        )
         for g in wanted
     }
 
@@ -120,13 +154,20 @@ def _replicated(
         for which, by_name in enumerate(profilers):
             for place, grouping in enumerate(wanted):
                 wide = explore and which == 0 and done < EXPLORER_REPLICATES and place > 0
-                profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), wide)
+                wide = wide and len(grouping.groups) <= MOST_EXPLORED
+                decided = _own_decisions(sample, grouping, chunk, which)
+                profile = by_name[grouping.name].profile(grouping.coarsen(chunk[which]), wide, decided)
                 parts[which][place].append(profile)
         if sample.stratum is not None:
             strata_parts.append(chunk[-1])
         done += len(chunk[0])
         advanced(len(chunk[0]))
     return [[Profile.join(p) for p in by_place] for by_place in parts], strata_parts
+
+
+def _own_decisions(sample: Sample, grouping: Grouping, tables: list[Floats], which: int) -> Floats | None:
+    """Tables by class and decision, if groups have thresholds of their own."""
+    return None if sample.decided is None else grouping.coarsen(tables[len(sample.grids) + which])
 
 
 def _resampled(
@@ -139,48 +180,77 @@ def _resampled(
     settings: Settings,
 ) -> Resampled:
     group, n = grouping.of_finest[sample.finest], len(grouping.groups)
-    profile = profiler.profile(grouping.coarsen(own[which]))
+    decided = _own_decisions(sample, grouping, own, which)
+    profile = profiler.profile(grouping.coarsen(own[which]), decided=decided)
     found = _discrimination(sample, which, group, n)
     kinds, multiplicity = np.zeros((0, n, sample.n_classes, 1)), np.zeros(0)
     score_kinds, score_multiplicity = kinds, multiplicity
-    if sample.patient is not None or settings.interval == "bca":
+    if settings.dependent or settings.interval == "bca":
         kinds, multiplicity = sample.decision_kinds[which]
         kinds = grouping.coarsen(kinds)
-    if sample.patient is not None:
+    if settings.dependent:
         score_kinds, score_multiplicity = sample.score_kinds[which]
         score_kinds = grouping.coarsen(score_kinds)
     return Resampled(
-        Groups.of(grouping.groups, group, sample.truth.label, sample.patient, settings),
-        replace(profile, auc=found.auc[None]),
-        replace(repeated, auc=repeated.auc + (found.auc - profile.auc)),  # bins cost 1e-5 or so
+        Groups.of(grouping.groups, group, sample.truth.label, sample.patient, settings, sample.weight),
+        replace(profile, auc=found.auc[None], precision=found.precision[None]),
+        replace(  # bins cost 1e-5 or so
+            repeated,
+            auc=repeated.auc + (found.auc - profile.auc),
+            precision=repeated.precision + (found.precision - profile.precision),
+        ),
         kinds,
         multiplicity,
         score_kinds,
         score_multiplicity,
         found,
-        _calibration_errors(sample, which, group, n),
+        _calibration_errors(sample, which, group, n, settings.bins),
+        float("nan")
+        if sample.decided is not None
+        else float(sample.grids[which].edges[sample.grids[which].cut - 1]),
     )
 
 
 def _discrimination(sample: Sample, which: int, group: Ints, n: int) -> Discrimination:
-    """Exact AUC of each group with DeLong's variance."""
-    columns = np.full((4, n), np.nan)
+    """Exact AUC of each group with DeLong's variance, and exact average precision."""
+    columns = np.full((5, n), np.nan)
     for s in range(n):
         rows = group == s
         label, scores = sample.truth.label[rows], sample.scores[which][rows]
-        patient = None if sample.patient is None else sample.patient[rows]
-        holders = [
-            (label == y).sum() if patient is None else len(np.unique(patient[label == y])) for y in (0, 1)
-        ]
-        columns[1:, s] = 0.0, holders[1], holders[0]
+        patient, weight = (None if x is None else x[rows] for x in (sample.patient, sample.weight))
+        columns[:, s] = 0.0, 0.0, *(_holders(label == y, patient, weight) for y in (1, 0)), 0.0
+        columns[[0, 4], s] = area_and_precision(label, scores, weight)
         try:
-            found = delong(label, scores, patients=patient)
-            columns[:2, s] = found.auc[0], found.covariance[0, 0]
+            found = delong(label, scores, patients=patient, sample_weight=weight)
+            columns[1, s] = found.covariance[0, 0]
         except InputError:  # fewer than two patients with one of the labels: no variance
-            columns[0, s] = auc_by_group(label, scores, np.zeros_like(label), 1)[0]
+            continue
     return Discrimination(*columns)
 
 
-def _calibration_errors(sample: Sample, which: int, group: Ints, n: int) -> Floats:
-    label, scores = sample.truth.label, sample.scores[which]
-    return np.array([expected_calibration_error(label[group == s], scores[group == s]) for s in range(n)])
+def _holders(rows: NDArray[np.bool_], patient: Ints | None, weight: Floats | None) -> float:
+    """Patients (images) that some images are of; with weights their effective number."""
+    if patient is None:
+        return float(rows.sum())
+    if weight is None:
+        return float(len(np.unique(patient[rows])))
+    return float(effective_patients(np.zeros(rows.sum(), np.int64), patient[rows], 1, weight[rows])[0])
+
+
+def area_and_precision(label: Ints, scores: Floats, weight: Floats | None) -> tuple[float, float]:
+    """Exact AUC and average precision of some images, nan where undefined."""
+    values, place = np.unique(scores, return_inverse=True)
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    table = score_histogram(np.zeros_like(place), label, place, (1, 2, len(values)), weight)
+    return float(auc_from_histogram(table)[0]), float(precision_from_histogram(table)[0])
+
+
+def _calibration_errors(sample: Sample, which: int, group: Ints, n: int, bins: Bins) -> Floats:
+    label, scores, weight = sample.truth.label, sample.scores[which], sample.weight
+    errors = []
+    for s in range(n):
+        rows = group == s
+        own = None if weight is None else weight[rows]
+        errors.append(expected_calibration_error(label[rows], scores[rows], own, bins))
+    return np.array(errors)

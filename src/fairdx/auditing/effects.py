@@ -127,7 +127,7 @@ def contrasts(who: Groups, strata: Strata, reference: int) -> dict[str, Contrast
         ones = tuple(np.ones(c.shape[:-1]) for c in whole)
         found["total_effect"] = _contrast(who, *whole, ones, reference)  # type: ignore[arg-type]
     return {
-        name: _matched(contrast, values[name], repeated[name], who.settings.clustered)
+        name: _matched(contrast, values[name], repeated[name], who.settings.dependent)
         for name, contrast in found.items()
     }
 
@@ -136,7 +136,7 @@ def _contrast(
     who: Groups, sample: Floats, replicates: Floats, weights: tuple[Floats, Floats], reference: int
 ) -> Contrast:
     rates, repeated = (tables.ratio(c[..., 1], c.sum(-1)) for c in (sample, replicates))
-    own = who.shares(rates, repeated, sample.sum(-1))
+    own = who.shares(rates, repeated, who.rows(sample).sum(-1))
     base = Shares(*(_of_reference(part, reference) for part in (own.value, own.size, own.widen)))
     apart = np.where(weights[0] > 0, own.value - base.value, 0.0)
     moved = (np.nan_to_num(weights[1]) * apart).sum(-1)

@@ -1,23 +1,29 @@
 """Figures' data: ROC, calibration and scores by group, and the threshold explorer."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from fairdx.auditing.attribute import Part
+from fairdx.auditing.design import Sample
 from fairdx.auditing.draws import EXPLORER_REPLICATES, Draws
 from fairdx.auditing.effects import EFFECTS, Strata, contrasts
 from fairdx.auditing.gaps import compared_shares
 from fairdx.auditing.groups import rate_ends
 from fairdx.auditing.profile import Profiler
-from fairdx.auditing.resampled import Resampled
-from fairdx.auditing.result import Curves, Explorer, Series
+from fairdx.auditing.resampled import Groups, Resampled
+from fairdx.auditing.result_curves import Curves, Explorer, Series
 from fairdx.inference.information import Information
 from fairdx.inference.score_intervals import critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics import counts as tables
+from fairdx.metrics.benefit import benefit_of_counts
 from fairdx.metrics.compared import GAP_SHARES
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.reliability import calibration_table
+from fairdx.metrics.smooth import SmoothCurve, smooth_calibration
 
 EXPLORED_GAPS = (
     "demographic_parity_difference",
@@ -27,40 +33,54 @@ EXPLORED_GAPS = (
 )
 EXPLORED_RATES = ("selection_rate", "tpr", "fpr", "ppv", "npv", "accuracy")
 
+_MOST_NUMBERS = 2_000_000  # in the tables of all replicates at the thresholds that are done at once
 _HISTOGRAM_EDGES = np.linspace(0, 1, 41)
 
 
-def curves(
-    histogram: Floats, scores: Floats, label: Ints, group: Ints, profiler: Profiler, level: float
-) -> list[Curves]:
+def curves(histogram: Floats, sample: Sample, group: Ints, profiler: Profiler, who: Groups) -> list[Curves]:
     """Curves of every group.
 
     Args:
         histogram: Of the sample by class, (S, Z, K).
-        scores: Shape (n,).
-        label: Shape (n,).
+        sample: The images.
         group: Shape (n,).
         profiler: Its bins.
-        level: Of the Wilson intervals.
+        who: The groups; their effective numbers decide the width of the Wilson intervals if there are
+            weights, and else images are taken as independent.
 
     Returns:
         One entry per group.
     """
-    place = np.minimum((scores * 40).astype(np.int64), 39)
+    label, weight = sample.truth.label, sample.weight
+    shrink = who.patients / who.weights.sum(1) if who.settings.weighted else np.ones(len(histogram))
+    place = np.minimum((sample.scores[0] * 40).astype(np.int64), 39)
     shape = (len(histogram), 2, len(_HISTOGRAM_EDGES) - 1)
-    bars = tables.count_table(group, label, place, shape).astype(np.int64)
+    bars = np.rint(tables.weighted_table(group, label, place, shape, weight)).astype(np.int64)
     by_truth = by_label(histogram, profiler.of_full)
-    made = zip(by_truth, bars, profiler.calibration_bins, strict=True)
-    return [_curves(h, own, bins, profiler.grid.mean_score, level) for h, own, bins in made]
+    level, mean_score = who.settings.level, profiler.grid.mean_score
+    made = zip(by_truth, bars, profiler.calibration_bins, shrink, _smooth(sample, group, level), strict=True)
+    return [_curves(h, own, (bins, mean_score), few, smooth, level) for h, own, bins, few, smooth in made]
 
 
-def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level: float) -> Curves:
+def _smooth(sample: Sample, group: Ints, level: float) -> Iterator[SmoothCurve]:
+    grid = sample.grids[0]
+    for s in range(int(group.max()) + 1):
+        rows = group == s
+        patient, weight = (None if c is None else c[rows] for c in (sample.patient, sample.weight))
+        label, place = sample.truth.label[rows], grid.place[rows]
+        yield smooth_calibration(grid.mean_score, place, label, patient, level, weight=weight)
+
+
+def _curves(
+    histogram: Floats, bars: Ints, bins: tuple[Ints, Floats], few: float, smooth: SmoothCurve, level: float
+) -> Curves:
     above = np.append(np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1], [[0.0], [0.0]], axis=1)
     rates = tables.ratio(above, above[:, :1])[:, ::-1]
-    table = calibration_table(histogram, mean_score, bins)
+    place, mean_score = bins
+    table = calibration_table(histogram, mean_score, place)
     count = table["count"]
     observed = tables.ratio(table["positive"], count)
-    low, high = _wilson(observed, count, level)
+    low, high = _wilson(observed, count * few, level)
     return Curves(
         rates[0].tolist(),
         rates[1].tolist(),
@@ -68,7 +88,11 @@ def _curves(histogram: Floats, bars: Ints, bins: Ints, mean_score: Floats, level
         observed.tolist(),
         low.tolist(),
         high.tolist(),
-        count.astype(int).tolist(),
+        np.rint(count).astype(int).tolist(),
+        smooth.score.tolist(),
+        smooth.observed.tolist(),
+        smooth.low.tolist(),
+        smooth.high.tolist(),
         _HISTOGRAM_EDGES.tolist(),
         bars[0].tolist(),
         bars[1].tolist(),
@@ -98,19 +122,20 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     """
     every, grid = draws.data[part.about.name], draws.sample.grids[0]
     of_full = draws.sample.truth.of_full
-    totals = every.sample.counts[0].sum(-1).astype(int)
-    chosen = by_label(every.sample.selected, of_full)[0].astype(int)
-    names, compared = every.groups, every.keep(part.chosen)
+    totals = np.rint(every.sample.counts[0].sum(-1)).astype(int)
+    chosen = np.rint(by_label(every.sample.selected, of_full)[0]).astype(int)
+    names, thresholds = every.groups, grid.edges[grid.explored]
+    joined: dict[str, Any] = {"gaps": {}, "effects": {}, "rates": {}, "benefit": {}}
+    for some in _few_at_once(len(thresholds), len(names) * len(of_full)):
+        _extend(joined, _part_of_series(every, part, of_full, thresholds, some))
     found = Explorer(
-        thresholds=grid.edges[grid.explored].tolist(),
+        thresholds=thresholds.tolist(),
         negatives=dict(zip(names, totals[:, 0].tolist(), strict=True)),
         positives=dict(zip(names, totals[:, 1].tolist(), strict=True)),
         selected_negatives={g: chosen[s, 0].tolist() for s, g in enumerate(names)},
         selected_positives={g: chosen[s, 1].tolist() for s, g in enumerate(names)},
-        gaps=_gap_series(compared, of_full) if part.gaps else {},
-        effects=_effect_series(compared, part.about.reference) if part.effects else {},
-        rates=_rate_series(every, of_full),
         n_replicates=min(EXPLORER_REPLICATES, every.settings.n_replicates),
+        **joined,
     )
     own = int(np.searchsorted(grid.explored, grid.cut - 1))
     for gap, series in found.gaps.items():
@@ -121,7 +146,42 @@ def explorer(draws: Draws, part: Part) -> Explorer:
     for group, by_name in found.rates.items():
         for name, series in by_name.items():
             _stand(series, own, part.by_group[group][name])
+    for group, series in found.benefit.items():
+        _stand(series, own, part.by_group[group]["net_benefit"])
     return found
+
+
+def _few_at_once(n: int, cells: int) -> Iterator[slice]:
+    """Parts of the thresholds, so few that their tables stay in the processor's own memory."""
+    size = max(1, _MOST_NUMBERS // (EXPLORER_REPLICATES * cells * 2))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def _part_of_series(
+    every: Resampled, part: Part, of_full: Ints, thresholds: Floats, some: slice
+) -> dict[str, Any]:
+    """Every series at some of the thresholds."""
+    given = _at_thresholds(every, some)
+    compared = every.keep(part.chosen)
+    kept = given[0][:, part.chosen], np.ascontiguousarray(given[1][:, :, part.chosen])
+    return {
+        "gaps": _gap_series(compared, kept, of_full) if part.gaps else {},
+        "effects": _effect_series(compared, kept, part.about.reference) if part.effects else {},
+        "rates": _rate_series(every, given, of_full),
+        "benefit": _benefit_series(every, given, of_full, thresholds[some]),
+    }
+
+
+def _extend(found: dict[str, Any], more: dict[str, Any]) -> None:
+    """Join series at further thresholds to those that are there."""
+    for name, own in more.items():
+        if isinstance(own, Series):
+            whole = found.setdefault(name, Series([], [], []))
+            for there, added in ((whole.value, own.value), (whole.low, own.low), (whole.high, own.high)):
+                there.extend(added)
+        else:
+            _extend(found.setdefault(name, {}), own)
 
 
 def _stand(series: Series, place: int, estimate: Estimate) -> None:
@@ -129,24 +189,24 @@ def _stand(series: Series, place: int, estimate: Estimate) -> None:
     series.value[place], series.low[place], series.high[place] = estimate.value, estimate.low, estimate.high
 
 
-def _at_thresholds(data: Resampled) -> tuple[Floats, Floats]:
-    """Tables by threshold: the sample's (G, S, Z, 2) and the replicates' (b, G, S, Z, 2)."""
+def _at_thresholds(data: Resampled, thresholds: slice) -> tuple[Floats, Floats]:
+    """Tables at some thresholds: the sample's (G, S, Z, 2) and the replicates' (b, G, S, Z, 2)."""
 
     def table(selected: Floats, classes: Floats) -> Floats:
         rest = classes.sum(-1)[..., None] - selected
-        return np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1)
+        return np.ascontiguousarray(np.moveaxis(np.stack([rest, selected], axis=-1), -2, 1))
 
     some = slice(0, EXPLORER_REPLICATES)
-    repeated = table(data.replicates.selected[some], data.replicates.classes[some])
-    return table(data.sample.selected, data.sample.classes)[0], repeated
+    repeated = table(data.replicates.selected[some][..., thresholds], data.replicates.classes[some])
+    return table(data.sample.selected[..., thresholds], data.sample.classes)[0], repeated
 
 
 def _series(value: Floats, low: Floats, high: Floats) -> Series:
     return Series(value.tolist(), low.tolist(), high.tolist())
 
 
-def _gap_series(data: Resampled, of_full: Ints) -> dict[str, Series]:
-    sample, replicates = _at_thresholds(data)
+def _gap_series(data: Resampled, given: tuple[Floats, Floats], of_full: Ints) -> dict[str, Series]:
+    sample, replicates = given
     counts, repeated = by_label(sample, of_full), by_label(replicates, of_full)
     found = {}
     for name in EXPLORED_GAPS:
@@ -164,7 +224,9 @@ def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> 
     rng = np.random.default_rng(data.settings.seed)
     totals, pooled = sample.sum(-1), sample.sum(-3)
     rate = np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None]
-    drawn = rng.binomial(totals.astype(np.int64), rate, size=(len(replicates), *totals.shape)).astype(float)
+    drawn = rng.binomial(
+        np.rint(totals).astype(np.int64), rate, size=(len(replicates), *totals.shape)
+    ).astype(float)
     null = np.stack([totals - drawn, drawn], axis=-1)
     noise = Information.of(sample, replicates, null, float(np.sqrt(effect)))
     plug_in, ends = tables.mutual_information(sample), noise.ends(data.settings.level)
@@ -188,8 +250,23 @@ def _percentiles(values: Floats, replicates: Floats, data: Resampled, widen: flo
     return _series(values, np.where(bad, np.nan, low), np.where(bad, np.nan, high))
 
 
-def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Series]]:
-    base, strata = data.groups.index(reference), Strata(*_at_thresholds(data), None)
+def _benefit_series(
+    data: Resampled, given: tuple[Floats, Floats], of_full: Ints, thresholds: Floats
+) -> dict[str, Series]:
+    """Net benefit with the band of percentiles of the replicates."""
+    sample, replicates = (by_label(c, of_full) for c in given)
+    at = thresholds[:, None]
+    values, repeated = benefit_of_counts(sample, at), benefit_of_counts(replicates, at)
+    return {
+        group: _percentiles(values[:, s], repeated[..., s], data, float(data.widen[s]))
+        for s, group in enumerate(data.groups)
+    }
+
+
+def _effect_series(
+    data: Resampled, given: tuple[Floats, Floats], reference: str
+) -> dict[str, dict[str, Series]]:
+    base, strata = data.groups.index(reference), Strata(*given, None)
     values, repeated = (strata.effects(c, base) for c in (strata.sample, strata.replicates))
     ends = {
         name: one.ends(critical_value(data.settings.level))
@@ -208,8 +285,10 @@ def _effect_series(data: Resampled, reference: str) -> dict[str, dict[str, Serie
     return found
 
 
-def _rate_series(data: Resampled, of_full: Ints) -> dict[str, dict[str, Series]]:
-    sample, replicates = (by_label(c, of_full) for c in _at_thresholds(data))
+def _rate_series(
+    data: Resampled, given: tuple[Floats, Floats], of_full: Ints
+) -> dict[str, dict[str, Series]]:
+    sample, replicates = (by_label(c, of_full) for c in given)
     ends = rate_ends(data, sample, replicates)
     return {
         group: {name: _series(*(end[:, s] for end in ends[name][:3])) for name in EXPLORED_RATES}

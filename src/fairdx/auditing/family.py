@@ -70,7 +70,7 @@ def _filled(result: AuditResult, values: Floats, needed: float) -> AuditResult:
         for name, found in result.gaps.items()
     }
     filled = replace(result, tests=tests, comparison=comparison, gaps=gaps)
-    return replace(filled, notes=[*result.notes, *findings(filled)]) if not result.per_label else filled
+    return replace(filled, notes=[*result.notes, *findings(filled)]) if result.task == "binary" else filled
 
 
 def _changed(change: Change, corrected: list[float]) -> Change:

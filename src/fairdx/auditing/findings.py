@@ -2,11 +2,18 @@
 
 from math import isnan
 
+import numpy as np
+
+from fairdx.auditing.design import MISSING
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
+from fairdx.metrics.ratios import FOUR_FIFTHS
 
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
+
+FEW_IMAGES = 100
+"""With fewer images an AUC of 1 is no wonder."""
 
 FEW_PATIENTS = 20
 """With fewer patients the bootstrap by patient cannot be trusted (Cameron, Gelbach and Miller 2008)."""
@@ -42,7 +49,9 @@ def headline(result: AuditResult) -> str:
     auc = f"AUC {area.value:.3f}{ends}"
     if result.task != "binary":
         kind = "classes" if result.task == "multiclass" else "findings"
-        return f"{len(result.classes)} {kind}: {', '.join(result.classes)}. {who}. Mean {auc}."
+        listed = ", ".join(result.classes[:MANY_NUMBERS])
+        more = f" and {n - MANY_NUMBERS} more" if (n := len(result.classes)) > MANY_NUMBERS else ""
+        return f"{len(result.classes)} {kind}: {listed}{more}. {who}. Mean {auc}."
     negative, positive = result.classes
     share = result.overall["prevalence"].value
     return f"Positive is {positive!r}, negative is {negative!r}. {who}, {share:.1%} positive. {auc}."
@@ -74,10 +83,14 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     if not result.gaps[name]:
         return [*notes, _note("limit", name, f"{name}: fewer than two groups are large enough to compare.")]
     notes.append(_decision(result, name))
+    notes += _four_fifths(result, name)
     if result.effects[name]:
         notes.append(_effect(result, name, _most_affected(result, name)))
     notes.append(_discrimination(result, name))
     notes.append(_power(result, name))
+    if result.explorer and name not in result.explorer:
+        text = f"{name}: no other thresholds are explored, as it has {len(about.groups)} groups."
+        notes.append(_note("limit", name, text))
     notes += _left_out(result, name)
     areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
     undefined = [g for g, area in areas.items() if isnan(area)]
@@ -119,6 +132,7 @@ def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
 def _left_out(result: AuditResult, name: str) -> list[Note]:
     """Cautions about groups that some differences leave out, and images that adjusted effects leave out."""
     titles: dict[tuple[str, ...], list[str]] = {}
+    hidden = _hidden(result, name)
     for metric, gap in result.gaps[name].items():
         if gap.left_out:
             titles.setdefault(tuple(gap.left_out), []).append(METRICS[metric].title)
@@ -133,7 +147,7 @@ def _left_out(result: AuditResult, name: str) -> list[Note]:
         for group, left in result.support.get(name, {}).items()
         if left.group or left.reference
     ]
-    return unsupported + [
+    return [*hidden, *unsupported] + [
         _note(
             "caution",
             name,
@@ -142,6 +156,24 @@ def _left_out(result: AuditResult, name: str) -> list[Note]:
         )
         for groups, metrics in titles.items()
     ]
+
+
+def _hidden(result: AuditResult, name: str) -> list[Note]:
+    """What images without a group may hide."""
+    bounds = result.missing_bounds.get(name, {})
+    told = [
+        f"{METRICS[metric].title} between {' and '.join(f'{100 * end:.1f}' for end in bounds[metric])} points"
+        for metric in ("demographic_parity_difference", "equal_opportunity_difference")
+        if metric in bounds and not isnan(bounds[metric][0])
+    ]
+    if not told:
+        return []
+    count = result.attributes[name].groups[MISSING]
+    text = (
+        f"{name}: {count:,} of the images have no value of {name}. Whatever their groups are, between the "
+        f"others the gaps of these images are: {'; '.join(told)} (chance comes on top)."
+    )
+    return [_note("caution", name, text)]
 
 
 def _is_number(text: str) -> bool:
@@ -193,6 +225,26 @@ def _decision(result: AuditResult, name: str) -> Note:
         f"{name}: given the true diagnosis, the decision {verdict} (ADF {_number(gap.value)} nats, "
         f"{gap.level:.0%} interval {_range(gap.low, gap.high)}; {_p(test)}).",
     )
+
+
+def _four_fifths(result: AuditResult, name: str) -> list[Note]:
+    """The four-fifths rule in words, for attributes themselves."""
+    gap = result.gaps[name]["demographic_parity_ratio"]
+    ratio = gap.estimate
+    if gap.lowest is None or result.attributes[name].intersection:
+        return []
+    if ratio.high < FOUR_FIFTHS:
+        verdict = "below four fifths, so the rule is broken"
+    elif ratio.low >= FOUR_FIFTHS:
+        verdict = "not below four fifths, so the rule is kept"
+    else:
+        verdict = "which may be above or below four fifths, so the rule is not settled"
+    text = (
+        f"{name}: {gap.lowest} is decided positive {ratio.value:.2f} times as often as {gap.highest} "
+        f"({ratio.level:.0%} interval {ratio.low:.2f} to {ratio.high:.2f}), {verdict}. It is a rule for "
+        "hiring: where the disease is more frequent in a group, positive decisions should be too."
+    )
+    return [_note("finding", name, text)]
 
 
 def _most_affected(result: AuditResult, name: str) -> str:
@@ -256,15 +308,43 @@ def _power(result: AuditResult, name: str) -> Note:
     return _note("limit", name, text)
 
 
+def _about_scores(result: AuditResult) -> list[str]:
+    """What is strange about the scores of all images."""
+    told, rate = [], result.overall["selection_rate"].value
+    if rate in (0, 1):
+        who = "no" if rate == 0 else "every"
+        told.append(
+            f"At the threshold {result.settings.threshold}, {who} image is decided positive: gaps between "
+            "decisions say nothing. Are these probabilities, and is this the threshold?"
+        )
+    curve = result.curves[next(iter(result.curves))]["all"]
+    inner = np.add(curve.histogram_negative, curve.histogram_positive)[1:-1]
+    if not np.any(inner) and rate not in (0, 1):
+        told.append(
+            "All scores are next to 0 or 1. If they are decisions, give scores: the AUC, calibration and "
+            "thresholds of decisions say little."
+        )
+    return told
+
+
+def _thresholds(result: AuditResult) -> str:
+    settings = result.settings
+    own = {n: t for n, t in settings.thresholds.items() if n.partition(":")[0] in result.attributes}
+    if not own:
+        return f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ."
+    listed = ", ".join(f"{t:g} for {n}" for n, t in own.items())
+    return (
+        f"Decisions are those at the threshold {listed} and {settings.threshold:g} for all others; at other "
+        "ones the gaps differ. One slider cannot move several thresholds, so no others are explored, and net "
+        "benefit is not defined."
+    )
+
+
 def _in_general(result: AuditResult) -> list[Note]:
     settings = result.settings
     notes = [
         _note("limit", None, result.identification),
-        _note(
-            "limit",
-            None,
-            f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ.",
-        ),
+        _note("limit", None, _thresholds(result)),
     ]
     area = result.overall["auroc"].value
     if area < 0.5:
@@ -273,6 +353,10 @@ def _in_general(result: AuditResult) -> list[Note]:
             f"{result.classes[1]!r} than "
             f"for {result.classes[0]!r}. Is this the right positive class, and the right column of scores?"
         )
+        notes.append(_note("caution", None, text))
+    notes += [_note("caution", None, text) for text in _about_scores(result)]
+    if area == 1 and result.n_images >= FEW_IMAGES:
+        text = "The AUC over all images is 1: no score of a model is so good. Does the truth stand in for it?"
         notes.append(_note("caution", None, text))
     if settings.clustered and result.n_patients < FEW_PATIENTS:
         text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdx.auditing.groups import absolute_sum
 from fairdx.auditing.permuted import SCALED, Permuted
@@ -18,11 +19,13 @@ from fairdx.inference.score_intervals import (
     detectable_gap,
     gap_ends,
     gap_p_value,
+    ratio_ends,
 )
 from fairdx.inference.uncertainty import Estimate, Interval, length_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import GAP_SHARES, Compared
 from fairdx.metrics.inputs import Floats
+from fairdx.metrics.ratios import RATIO_OF
 from fairdx.metrics.scores import equity_scaled
 
 LEAST_IMAGES = 10
@@ -41,7 +44,7 @@ def compared_shares(data: Resampled, compared: Compared, counts: Floats, replica
     Returns:
         The rates with their intervals, shape (..., S, R).
     """
-    value, images = compared.rates(counts), compared.images(counts)
+    value, images = compared.rates(counts), compared.images(data.who.rows(counts))
     held = compared.wholes.any(-1)  # which labels images of each rate may have, (R, 2)
     label = np.where(held.all(-1), -1, held.argmax(-1))
     found = data.who.shares(value, compared.rates(replicates), images, label)
@@ -64,13 +67,16 @@ def gap_estimates(data: Resampled, permuted: Permuted, scored: Permuted) -> tupl
         compared = make(2)
         shares = compared_shares(data, compared, data.sample.counts[0], data.replicates.counts)
         gaps[name] = _gap(data, shares)
+        gaps |= {ratio: _ratio(data, shares) for ratio, own in RATIO_OF.items() if own == name}
         tests.append(permuted.rates_test(name, compared, shares))
     for name, figures, method in (
-        ("auroc_gap", _areas(data), "DeLong" if not data.settings.clustered else "Obuchowski"),
+        ("auroc_gap", _areas(data), "Obuchowski" if data.settings.dependent else "DeLong"),
         ("calibration_gap", _calibration(data), "bootstrap standard errors"),
     ):
         gaps[name] = _gap(data, figures)
         tests.append(permuted.test(name, method, gap_p_value(figures)))
+    # Not tested: groups with other prevalences have other areas, however fair the score is.
+    gaps["average_precision_gap"] = _gap(data, _precisions(data))
     for found, test in (_decision_information(data, permuted), _score_information(data, scored)):
         gaps.update(found)
         tests.append(test)
@@ -79,9 +85,18 @@ def gap_estimates(data: Resampled, permuted: Permuted, scored: Permuted) -> tupl
 
 def _areas(data: Resampled) -> Areas:
     areas = data.areas()
-    few = np.minimum(*np.moveaxis(data.sample.counts[0].sum(-1), -1, 0)) < LEAST_IMAGES
-    value = np.where(few[:, None], np.nan, areas.value)
+    value = np.where(_few(data), np.nan, areas.value)
     return Areas(value, areas.positives, areas.negatives, areas.variance, areas.widen)
+
+
+def _precisions(data: Resampled) -> Shares:
+    shares = data.precisions()
+    return Shares(np.where(_few(data), np.nan, shares.value), shares.size, shares.widen)
+
+
+def _few(data: Resampled) -> NDArray[np.bool_]:
+    """Whether a group has too few images of a label, (S, 1)."""
+    return np.asarray(data.who.held.min(1, keepdims=True) < LEAST_IMAGES)
 
 
 def _calibration(data: Resampled) -> Normal:
@@ -104,6 +119,22 @@ def _gap(data: Resampled, figures: Figures) -> Gap:
         lowest, highest = data.groups[int(np.nanargmin(column))], data.groups[int(np.nanargmax(column))]
     estimate = Estimate(found, low, min(high, 1.0), level, method, int(data.images.sum()))
     return Gap(estimate, lowest, highest, detectable_gap(figures, level), left_out)
+
+
+def _ratio(data: Resampled, shares: Shares) -> Gap:
+    """The smallest ratio of two groups' rates."""
+    value, level = shares.value, data.settings.level
+    low, high = ratio_ends(shares, level)
+    left_out = [g for s, g in enumerate(data.groups) if np.isnan(value[s]).any()]
+    n = int(data.images.sum())
+    if np.isnan(low):
+        undefined = Estimate(float("nan"), low, high, level, "undefined", n)
+        return Gap(undefined, None, None, float("nan"), left_out)
+    found = tables.ratio(np.fmin.reduce(value, axis=0), np.fmax.reduce(value, axis=0))
+    column = value[:, int(np.nanargmin(found))]
+    lowest, highest = (data.groups[int(pick(column))] for pick in (np.nanargmin, np.nanargmax))
+    estimate = Estimate(float(np.nanmin(found)), low, high, level, "score intervals of pairs", n)
+    return Gap(estimate, lowest, highest, float("nan"), left_out)
 
 
 @dataclass(frozen=True)
@@ -162,15 +193,15 @@ def _decision_information(data: Resampled, permuted: Permuted) -> tuple[dict[str
 
 def _score_information(data: Resampled, permuted: Permuted) -> tuple[dict[str, Gap], Test]:
     counts, name = data.sample.score_table[0], "score_mutual_information"
-    effect, clustered = data.score_design_effect, data.settings.clustered
-    if clustered and permuted.patients is None:
+    effect, dependent = data.score_design_effect, data.settings.dependent
+    if dependent and permuted.patients is None:
         scale = float(np.sqrt(effect) * data.widen.max())
         noise = Information.of(counts, data.replicates.score_table, permuted.rows(counts), scale)
         p_value, method = float(noise.p_value()), SCALED
     else:
         noise = Information.of(counts, data.replicates.score_table, *permuted.null(counts, effect))
         p_value, method = permuted.information_test(counts, float(noise.p_value()))
-        if clustered and np.isfinite(p_value):
+        if dependent and np.isfinite(p_value):
             noise = noise.matched(p_value, data.settings.level)
     found = information_estimates(counts, noise, effect, data.settings.level, p_value)
     gap = Gap(found.corrected, None, None, found.detectable, [])

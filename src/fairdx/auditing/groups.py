@@ -5,6 +5,7 @@ import numpy as np
 from fairdx.auditing.resampled import Resampled
 from fairdx.inference.score_intervals import critical_value
 from fairdx.inference.uncertainty import Estimate, Interval, length_interval
+from fairdx.metrics.benefit import benefit_of_counts
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.rates import binary_rates
@@ -24,7 +25,8 @@ def group_estimates(data: Resampled, of_full: Ints) -> dict[str, dict[str, Estim
         {group: {metric: estimate}}.
     """
     found: dict[str, dict[str, Estimate]] = {group: {} for group in data.groups}
-    for name, estimates in {**_rates(data, of_full), "auroc": _areas(data), **_scores(data)}.items():
+    areas = {"auroc": _areas(data), "average_precision": _precisions(data)}
+    for name, estimates in {**_rates(data, of_full), **areas, **_scores(data)}.items():
         for group, estimate in zip(data.groups, estimates, strict=True):
             found[group][name] = estimate
     return found
@@ -43,7 +45,8 @@ def rate_ends(
     Returns:
         By rate: value, lower end, upper end and images behind it, each of shape (..., S).
     """
-    values, repeated, images = binary_rates(counts), binary_rates(replicates), _denominators(counts)
+    values, repeated = binary_rates(counts), binary_rates(replicates)
+    images = denominators(data.who.rows(counts))
     critical, found = critical_value(data.settings.level), {}
     for name, value in values.items():
         label = np.array([LABEL_OF_RATE.get(name, -1)])
@@ -53,8 +56,8 @@ def rate_ends(
     return found
 
 
-def _denominators(counts: Floats) -> dict[str, Floats]:
-    """Images that each rate rests on, by group, from (..., S, 2, 2)."""
+def denominators(counts: Floats) -> dict[str, Floats]:
+    """Images that each rate of `binary_rates` rests on, by group, from (..., S, 2, 2)."""
     labels, decisions, images = counts.sum(-1), counts.sum(-2), counts.sum((-1, -2))
     own = {"tpr": labels[..., 1], "fpr": labels[..., 0], "ppv": decisions[..., 1], "npv": decisions[..., 0]}
     return {name: own.get(name, images) for name in binary_rates(counts)}
@@ -70,7 +73,7 @@ def _rates(data: Resampled, of_full: Ints) -> dict[str, list[Estimate]]:
                 float(high),
                 level,
                 "undefined" if np.isnan(value) else "Wilson",
-                int(n),
+                round(float(n)),
             )
             for value, low, high, n in zip(*ends, strict=True)
         ]
@@ -101,6 +104,24 @@ def _areas(data: Resampled) -> list[Estimate]:
     ]
 
 
+def _precisions(data: Resampled) -> list[Estimate]:
+    shares, level = data.precisions(), data.settings.level
+    low, high = shares.ends(critical_value(level))
+    return [
+        Estimate(
+            float(p), float(lo), float(hi), level, "undefined" if np.isnan(p) else "score of a share", int(n)
+        )
+        for p, lo, hi, n in zip(shares.value[:, 0], low[:, 0], high[:, 0], data.images, strict=True)
+    ]
+
+
+def _benefits(data: Resampled) -> list[Estimate]:
+    """Net benefit at the audit's threshold."""
+    value = benefit_of_counts(data.sample.counts[0], data.threshold)
+    repeated = benefit_of_counts(data.replicates.counts, data.threshold)
+    return [data.signed(float(value[s]), repeated[:, s], int(n), s, None) for s, n in enumerate(data.images)]
+
+
 def _scores(data: Resampled) -> dict[str, list[Estimate]]:
     found = {}
     for name, attribute in (
@@ -112,6 +133,7 @@ def _scores(data: Resampled) -> dict[str, list[Estimate]]:
         found[name] = [
             data.signed(float(value[s]), repeated[:, s], int(n), s, None) for s, n in enumerate(data.images)
         ]
+    found["net_benefit"] = _benefits(data)
     found["expected_calibration_error"] = [_calibration_error(data, s) for s in range(len(data.groups))]
     return found
 

@@ -14,7 +14,7 @@ from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, 
 from fairdx.auditing.several import Scored, resample_together
 from fairdx.auditing.study import Study
 from fairdx.inference.information import Information
-from fairdx.inference.resampling import all_replicates, collapse, dense_vectors, effective_patients
+from fairdx.inference.resampling import all_replicates, collapse, dense_vectors
 from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
@@ -49,7 +49,13 @@ class Joint:
         return int(max(self.label.max(), self.decision.max())) + 1
 
 
-def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
+def audit_joint(
+    study: Study,
+    joint: Joint,
+    task: str,
+    per_label: dict[str, AuditResult],
+    classes: list[str] | None = None,
+) -> AuditResult:
     """Audit of the joint decision, around the audits of each class or finding.
 
     Args:
@@ -57,6 +63,7 @@ def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, Audi
         joint: The classes or findings.
         task: "multiclass" or "multilabel".
         per_label: Audits one against the rest, by class or finding, not yet corrected.
+        classes: Names of all classes; those of `per_label` if None.
 
     Returns:
         The audit, not yet corrected: accuracy (of all findings at once), gaps and ADF of the joint decision.
@@ -70,8 +77,10 @@ def audit_joint(study: Study, joint: Joint, task: str, per_label: dict[str, Audi
         {name: part.gaps for name, part in parts.items()},
         [t for p in parts.values() for t in p.tests],
     )
-    own = Note("limit", None, "The joint table is audited here; each class or finding has its own audit.")
-    return replace(result, gaps=gaps, tests=tests, notes=[own])
+    text = "The joint table is audited here"
+    text += "; each class or finding has its own audit." if per_label else "."
+    own = Note("limit", None, text)
+    return replace(result, gaps=gaps, tests=tests, classes=classes or list(per_label), notes=[own])
 
 
 def audit_apart(study: Study, task: str, per_label: dict[str, AuditResult]) -> AuditResult:
@@ -114,6 +123,7 @@ def _result(
         classes=list(per_label),
         n_images=study.n,
         n_patients=study.n_patients,
+        n_effective=study.n_effective,
         settings=study.settings,
         attributes={g.name: study.describe(g) for g in study.groupings},
         overall=overall,
@@ -122,6 +132,8 @@ def _result(
         effects={},
         adjusted_effects={},
         simultaneous_effects={},
+        pooled={},
+        missing_bounds={},
         sensitivity={},
         modelled_effects={},
         support={},
@@ -144,17 +156,17 @@ def joint_overall(study: Study, joint: Joint) -> dict[str, Estimate]:
 def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Estimate]:
     group, right = grouping.of_finest[study.finest], (joint.label == joint.decision).astype(np.int64)
     names, settings = grouping.groups, study.settings
-    units = collapse([group * 2 + right], [len(names) * 2], study.patient)
+    units = collapse([group * 2 + right], [len(names) * 2], study.patient, study.weight)
     rng = np.random.default_rng(settings.seed)
     repeated = all_replicates(units, settings.n_replicates, rng).reshape(-1, len(names), 2)
     own = units.counts.reshape(len(names), 2)
     value, values = (tables.ratio(c[..., 1], c.sum(-1)) for c in (own, repeated))
-    who = Groups.of(names, group, right, study.patient, settings)
-    shares = who.shares(value[:, None], values[..., None], own.sum(-1)[:, None])
+    who = Groups.of(names, group, right, study.patient, settings, study.weight)
+    shares = who.shares(value[:, None], values[..., None], who.images[:, None].astype(float))
     low, high = shares.ends(critical_value(settings.level))
     return {
         name: Estimate(
-            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(own[s].sum())
+            float(value[s]), float(low[s, 0]), float(high[s, 0]), settings.level, "Wilson", int(who.images[s])
         )
         for s, name in enumerate(names)
     }
@@ -162,12 +174,14 @@ def _accuracies(study: Study, joint: Joint, grouping: Grouping) -> dict[str, Est
 
 def _mean_auc(study: Study, joint: Joint) -> Estimate:
     """Mean AUC of one against the rest, with a percentile interval by patient."""
-    settings = study.settings
+    settings, weight = study.settings, study.weight
     scored = [Scored(label, scores) for label, scores in zip(joint.present.T, joint.scores.T, strict=True)]
-    found = resample_together(scored, study.patient, n_replicates=settings.n_replicates, seed=settings.seed)
+    found = resample_together(
+        scored, study.patient, weight, n_replicates=settings.n_replicates, seed=settings.seed
+    )
     everyone = np.zeros(study.n, dtype=np.int64)
-    patients = float(effective_patients(everyone, study.patient)[0])
-    widen = float(few_patients_factor(patients, settings.level))
+    who = Groups.of(("all",), everyone, joint.present[:, 0], study.patient, settings, weight)
+    widen = float(few_patients_factor(who.patients[0], settings.level))
     interval = percentile_interval(found.auc_replicates.mean(1), settings.level, widen)
     return Estimate.of(float(found.auc.mean()), interval, study.n)
 
@@ -210,8 +224,9 @@ def measure_joint(study: Study, joint: Joint, grouping: Grouping, positive: int 
     code, cell = np.searchsorted(chosen, group[rows]), (joint.label * k + joint.decision)[rows]
     patient = None if study.patient is None else np.unique(study.patient[rows], return_inverse=True)[1]
     names = tuple(grouping.groups[s] for s in chosen)
-    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings)
-    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient)
+    weight = None if study.weight is None else study.weight[rows]
+    who = Groups.of(names, code, np.zeros_like(code), patient, study.settings, weight)
+    units = collapse([code * k * k + cell], [len(chosen) * k * k], patient, weight)
     sample = units.counts.reshape(-1, k, k)
     rng = np.random.default_rng(study.settings.seed)
     replicates = all_replicates(units, study.settings.n_replicates, rng).reshape(-1, *sample.shape)
@@ -247,16 +262,23 @@ def _images_behind(name: str, counts: Floats, n_rates: int) -> Floats:
     return np.repeat(own, n_rates // own.shape[1], axis=1)
 
 
+def _rows(who: Groups, counts: Floats) -> Floats:
+    """Images in the cells of a table (S, K, K), those of a group shared out like their weights."""
+    scale = who.images / np.where(who.weights.sum(1) > 0, who.weights.sum(1), 1.0)
+    scaled: Floats = counts * scale[:, None, None]
+    return scaled if who.settings.weighted else counts
+
+
 def _gap(who: Groups, name: str, sample: Floats, replicates: Floats) -> Gap:
     value, level = JOINT_RATES[name](sample), who.settings.level
-    images = _images_behind(name, sample, value.shape[-1])
+    images = _images_behind(name, _rows(who, sample), value.shape[-1])
     shares = who.shares(value, JOINT_RATES[name](replicates), images)
     known = Shares(np.where(images >= LEAST_IMAGES, value, np.nan), shares.size, shares.widen)
     low, high = (float(end) for end in gap_ends(known, level))
     spread = np.fmax.reduce(known.value, axis=0) - np.fmin.reduce(known.value, axis=0)
     found = float("nan") if np.isnan(low) else float(np.nanmax(spread))
     method = "undefined" if np.isnan(low) else "score intervals of pairs"
-    estimate = Estimate(found, low, min(high, 1.0), level, method, int(sample.sum()))
+    estimate = Estimate(found, low, min(high, 1.0), level, method, int(who.images.sum()))
     left_out = [g for s, g in enumerate(who.names) if np.isnan(known.value[s]).any()]
     return Gap(estimate, None, None, float("nan"), left_out)
 

@@ -31,7 +31,7 @@ def unique(table: Table, column: str) -> None:
 
 def split_models(
     table: Table, model: str, base: str | None, identifier: str | None
-) -> tuple[Table, dict[str, Table]]:
+) -> tuple[str, Table, dict[str, Table]]:
     """Take apart a table with rows of several models.
 
     Args:
@@ -41,7 +41,7 @@ def split_models(
         identifier: Column that names the image.
 
     Returns:
-        The rows of `base`, and those of each of the others.
+        The name of `base`, its rows, and those of each of the others.
 
     Raises:
         InputError: No column names the image, a row names no model, or there is no such model.
@@ -59,7 +59,7 @@ def split_models(
         name: replace(table.take(found.codes == k), name=f"{table.name} ({model} = {name})")
         for k, name in enumerate(found.names)
     }
-    return parts.pop(base), parts
+    return base, parts.pop(base), parts
 
 
 def same_images(

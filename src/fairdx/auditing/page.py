@@ -215,6 +215,8 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
         if draw:
             drawn.append(page_figures.paths(result, name))
         grids.append(page_tables.sensitivity_table(result, name))
+    if result.pooled.get(name):
+        grids.append(page_tables.pooled_table(result, name))
     if draw and name in result.curves:
         curves = [page_figures.discrimination(result, name), page_figures.scores(result, name)]
         benefit = benefit_figure(result, name) if name in result.explorer else None
@@ -257,6 +259,9 @@ def _joint_decision(result: AuditResult, name: str) -> str:
     return f"The decision {found} on the group beyond the true class ({p_value}, corrected for all tests)."
 
 
+_BINNING = {"quantile": "of equally many images of a group", "uniform": "of equal width"}
+
+
 def facts(result: AuditResult) -> list[tuple[str, str]]:
     """The model card: data, sizes, settings, versions."""
     settings = result.settings
@@ -270,6 +275,9 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
             integer(result.n_patients) if settings.clustered else "not given: images taken as independent",
         ),
     ]
+    if result.n_effective is not None:
+        whose = "patients" if settings.clustered else "images"
+        found.append(("Weights", f"as much as {integer(round(result.n_effective))} {whose} of equal weight"))
     if prevalence is not None:
         found.append(("Prevalence", f"{prevalence.value:.1%}"))
     for about in result.attributes.values():
@@ -278,6 +286,9 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
         found.append((f"Groups of {about.name}", f"{sizes}{more}; reference {about.reference}"))
     if result.task == "multiclass":
         found.append(("Decision", "the class with the largest score"))
+    if settings.thresholds:
+        own = ", ".join(f"{name} {t:g}" for name, t in settings.thresholds.items())
+        found.append(("Thresholds of their own", own))
     if settings.threshold is not None:
         where = " (each class against the rest)" if result.task == "multiclass" else ""
         found.append(("Threshold", f"{settings.threshold:g}, as given: positive from this score on{where}"))
@@ -287,6 +298,10 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
             f"{settings.level:.0%}, {settings.interval}; {integer(settings.n_replicates)} replicates",
         ),
         ("Permutations", integer(settings.n_permutations)),
+        (
+            "Calibration",
+            f"{settings.calibration_bins} bins at most, {_BINNING[settings.calibration_binning]}",
+        ),
         ("Smallest group compared", f"{settings.min_group_size} images"),
         ("Covariates", ", ".join(settings.covariates) or "none"),
         ("Seed", str(settings.seed)),

@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from fairdx.auditing.page_figures import shown_groups
 from fairdx.auditing.page_tables import described
-from fairdx.auditing.result import AuditResult, Explorer, Series
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Explorer, Series
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
-from fairdx.report.numbers import Style, style_of, unit_of
+from fairdx.report.numbers import Style, shortened, style_of, unit_of
 from fairdx.report.page import json_for_script
 from fairdx.report.svg import SERIES, Axis, Panel
 
@@ -106,8 +107,7 @@ class _Collector:
 
 
 def _rounded(values: Sequence[float]) -> list[float | None]:
-    """Seven significant digits: far more than is shown."""
-    return [float(f"{v:.7g}") if isfinite(v) else None for v in values]
+    return [shortened(v) if isfinite(v) else None for v in values]
 
 
 def _format(style: Style) -> list[Any]:
@@ -131,7 +131,7 @@ def explorer_view(result: AuditResult, identifier: str, names: Sequence[str]) ->
     collector = _Collector(start)
     parts = [_part(result, name, collector) for name in names]
     data = {
-        "thresholds": [float(f"{t:.7g}") for t in first.thresholds],
+        "thresholds": [shortened(t) for t in first.thresholds],
         "start": start,
         "series": collector.series,
     }

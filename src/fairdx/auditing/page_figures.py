@@ -6,7 +6,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from fairdx.auditing.result import AuditResult, Curves
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Curves
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import (
@@ -43,7 +44,7 @@ def forest(result: AuditResult, name: str) -> Figure:
         if METRICS[metric].unit == "nats":
             nats.append((METRICS[metric].abbreviation, gap.estimate))
         elif METRICS[metric].best == 0.0:
-            title = METRICS[metric].title + (" × 100" if metric == "auroc_gap" else "")
+            title = METRICS[metric].title + (" × 100" if style_of(metric) != POINTS else "")
             points.append((title, gap.estimate))
     for group, found in result.effects.get(name, {}).items():
         points.append((f"Direct effect, {group}", found["direct_effect"]))
@@ -146,10 +147,9 @@ def discrimination(result: AuditResult, name: str) -> Figure:
         f"Discrimination and calibration by {name}",
         "Left: share of the diseased found against share of the healthy called positive, as the "
         "threshold moves; "
-        "nearer the upper left corner is better. Right: observed share with the disease in bins of "
-        "the score, with "
-        "95 % Wilson intervals; on the diagonal the score means what it says."
-        + _largest(result, name, groups),
+        "nearer the upper left corner is better. Right: observed share with the disease, as a "
+        "smooth curve with a 95 % band by patient, and in bins of the score with Wilson intervals; on the "
+        "diagonal the score means what it says." + _largest(result, name, groups),
         [_roc(name, curves), _calibration(name, curves)],
         groups,
         Table(head, rows),
@@ -202,7 +202,7 @@ def _calibration(name: str, curves: Mapping[str, Curves]) -> Element:
         for g, c in curves.items()
     )
     panel = Panel(
-        _unit("mean score in the bin"),
+        _unit("score"),
         _unit("observed share with the disease"),
         label=f"Calibration by {name}, score → observed share. {bins}",
         title="Calibration",
@@ -210,7 +210,8 @@ def _calibration(name: str, curves: Mapping[str, Curves]) -> Element:
     )
     panel.diagonal()
     for series, c in enumerate(curves.values()):
-        panel.line(c.calibration_score, c.calibration_observed, series)
+        panel.band(c.smooth_score, c.smooth_low, c.smooth_high, series)
+        panel.line(c.smooth_score, c.smooth_observed, series)
         for x, y, low, high in zip(
             c.calibration_score, c.calibration_observed, c.calibration_low, c.calibration_high, strict=True
         ):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isnan
 
 from fairdx.auditing.result import Attribute, AuditResult, Change, Gap, Test
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.numbers import UNDEFINED, Style, direction_of, integer, probability, style_of, unit_of
@@ -62,7 +63,7 @@ def groups_table(about: Attribute, groups: Mapping[str, Mapping[str, Estimate]])
     """Performance within each group; small attributes have a column per group, others a row."""
     metrics = list(next(iter(groups.values())))
     caption = f"Every group of {about.name}; the smaller figures are intervals"
-    sizes = {g: Cell(integer(n), f"{integer(about.patients[g])} patients") for g, n in about.groups.items()}
+    sizes = {g: Cell(integer(n), _behind(about, g)) for g, n in about.groups.items()}
     if len(groups) <= GROUPS_AS_COLUMNS:
         rows = [Row(*described(m), [cell(m, groups[g][m]) for g in groups]) for m in metrics]
         return Grid(caption, ["Metric", *groups], [Row("Images", "", [sizes[g] for g in groups]), *rows])
@@ -72,6 +73,14 @@ def groups_table(about: Attribute, groups: Mapping[str, Mapping[str, Estimate]])
         for g, found in groups.items()
     ]
     return Grid(caption, head, by_group)
+
+
+def _behind(about: Attribute, group: str) -> str:
+    """How much the images of a group tell."""
+    told = f"{integer(about.patients[group])} patients"
+    if group in about.effective:
+        told += f", as {integer(round(about.effective[group]))} of equal weight"
+    return told
 
 
 def _cells(found: Mapping[str, Estimate]) -> list[Cell]:
@@ -167,6 +176,34 @@ def sensitivity_table(result: AuditResult, name: str) -> Grid:
         "decisions, that would have to be diseased."
     )
     return Grid(caption, ["Group", "Common cause", "Missed disease"], rows)
+
+
+def pooled_table(result: AuditResult, name: str) -> Grid:
+    """Figures of every group after partial pooling, beside the raw ones."""
+    found = result.pooled[name]
+    rows = [
+        Row(
+            group,
+            "",
+            [_pooled_cell(metric, of.get(group)) for metric, of in found.items()],
+        )
+        for group in result.attributes[name].groups
+        if any(group in of for of in found.values())
+    ]
+    caption = (
+        "Groups after partial pooling: what a rate probably is, given those of the other groups. Small "
+        "groups are drawn to the rest; the raw figure is in brackets. Worst: the probability "
+        "that no other group is worse in truth."
+    )
+    return Grid(caption, ["Group", *(_short(metric) for metric in found)], rows)
+
+
+def _pooled_cell(metric: str, found: Pooled | None) -> Cell:
+    if found is None:
+        return Cell(UNDEFINED)
+    style = style_of(metric)
+    ends = style.interval(found.low, found.high)
+    return Cell(f"{style(found.value)} [{style(found.raw)}]", f"{ends}; worst {found.worst:.0%}")
 
 
 def _plain(value: float) -> str:

@@ -33,7 +33,8 @@ class Permuted:
         counts: Of the groups, by label and decision, (S, 2, 2).
         of_full: The label of each class, (Z,).
         patients: Patients to permute; None if images are, or if nothing can be.
-        straddle: Whether patients are in several groups, so that neither they nor images can be permuted.
+        straddle: Whether patients are in several groups or images have weights, so that nothing can be
+            permuted.
         settings: Of the audit.
     """
 
@@ -67,7 +68,9 @@ class Permuted:
         """
         group, cell, patient = cells
         gathered, straddle = None, False
-        if patient is not None:
+        if settings.weighted:  # images that count differently cannot be exchanged
+            straddle = True
+        elif patient is not None:
             straddle = not group_is_constant(group, patient)
             if not straddle:
                 shape = (counts.shape[0], counts.shape[1], counts.shape[2])
@@ -142,7 +145,7 @@ class Permuted:
     def rows(self, counts: Floats) -> Floats:
         """Tables (N, S, Z, D) in which the groups of images with the same class are permuted."""
         rng = np.random.default_rng(self.settings.seed)
-        return conditional_tables(counts, self._draws(counts), rng)
+        return conditional_tables(np.rint(counts), self._draws(counts), rng)
 
     def _draws(self, counts: Floats) -> int:
         return max(199, min(self.settings.n_permutations, _MOST_NUMBERS // counts.size))

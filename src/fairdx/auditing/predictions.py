@@ -11,17 +11,19 @@ from fairdx.auditing.columns import (
     GroupColumn,
     LabelRules,
     Truth,
-    complete,
     parse_group,
     read_groups,
     read_label,
+    read_patients,
     read_scores,
+    read_weights,
 )
 from fairdx.auditing.matched import same_images, split_models, unique
 from fairdx.auditing.repeats import check_repeats, checked_columns
 from fairdx.auditing.source import Source, open_source
-from fairdx.auditing.table import MISSING_WORDS, Table, read_table, require, select
+from fairdx.auditing.table import Table, read_table, require, select
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS
 from fairdx.metrics.inputs import Codes, Floats
 from fairdx.metrics.matching import order_of_scores
 
@@ -44,6 +46,8 @@ class Predictions:
         positive_class: Name of the positive class of a truth of two classes; None for several.
         models: Scores of further models for the same images, by the name of the model.
         notes: What a reader of the audit should know about the table.
+        weight: What each image counts, shape (n,), or None.
+        first: The model whose scores `y_score` holds, where a table has several.
     """
 
     y_true: "Codes | pd.DataFrame"
@@ -55,6 +59,8 @@ class Predictions:
     positive_class: str | None
     notes: tuple[str, ...]
     models: dict[str, Floats] = field(default_factory=dict)
+    weight: Floats | None = None
+    first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Columns:
             written `CLASS=COLUMN`. Columns of findings whose names say nothing belong to them in their order.
         groups: Sensitive attributes, as `fairdx.auditing.columns.parse_group` reads them.
         patient: Column of the patient.
+        weight: Column that says what each image counts.
         covariates: Columns to standardise effects over, like `groups`.
         identifier: Column that names the image; it must then be unique.
         compare_to: Column of a second score; or a second table with the same score columns, whose rows are
@@ -83,13 +90,14 @@ class Columns:
     score: Sequence[str]
     groups: Sequence[str]
     patient: str | None = None
+    weight: str | None = None
     covariates: Sequence[str] = ()
     identifier: str | None = None
     compare_to: str | Path | None = None
     model: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     labels: LabelRules = field(default_factory=LabelRules)
-    missing: Sequence[str] = MISSING_WORDS
+    missing: Sequence[str] = BY_PROGRAMS
 
 
 def read_predictions(path: str | Path, **columns: Any) -> Predictions:
@@ -131,8 +139,9 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
     if source.remark:
         notes.append(source.remark)
     others: dict[str, Table] = {}
+    first = None
     if layout.model is not None:
-        table, others = split_models(table, layout.model, layout.base, asked.identifier)
+        first, table, others = split_models(table, layout.model, layout.base, asked.identifier)
     if asked.identifier is not None:
         unique(table, asked.identifier)
     notes += check_repeats(table, layout.needed(asked), asked.identifier)
@@ -144,7 +153,7 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
         truth.y_true,
         _matrix(table, truth.scores),
         {g.column: read_groups(table, g, notes) for g in layout.groups},
-        None if asked.patient is None else complete(table, asked.patient, "patient"),
+        None if asked.patient is None else read_patients(table, asked.patient, notes),
         {c.column: read_groups(table, c, notes) for c in layout.covariates},
         second,
         truth.positive,
@@ -153,6 +162,8 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
             name: _matrix(same_images(table, rows, str(asked.identifier), asked.label, notes), truth.scores)
             for name, rows in others.items()
         },
+        None if asked.weight is None else read_weights(table, asked.weight),
+        first,
     )
 
 
@@ -185,10 +196,17 @@ class _Layout:
         ):
             if twice := [c for i, c in enumerate(given) if c in given[:i]]:
                 raise InputError(f"the {kind} column {twice[0]!r} is given twice; give each once.")
+        used = {**dict.fromkeys(scores, "score"), **{g.column: "group" for g in groups}}
+        for column in asked.label:
+            if column in used:
+                raise InputError(
+                    f"{column!r} is given as the label and as a {used[column]}; a {used[column]} is no truth."
+                )
         return cls(scores, groups, covariates, second, model, base)
 
     def needed(self, asked: Columns) -> list[str]:
-        single = [c for c in (asked.patient, asked.identifier, self.second, self.model) if c is not None]
+        named = (asked.patient, asked.identifier, self.second, self.model, asked.weight)
+        single = [c for c in named if c is not None]
         attributes = [g.column for g in (*self.groups, *self.covariates)]
         return [*asked.label, *self.scores, *attributes, *single, *asked.where]
 

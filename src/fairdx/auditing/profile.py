@@ -7,7 +7,8 @@ from scipy.special import expit
 
 from fairdx.metrics.counts import by_label
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.reliability import CALIBRATION_BINS, fit_calibration, logit
+from fairdx.metrics.precision import precision_from_histogram
+from fairdx.metrics.reliability import TEN, Bins, fit_calibration, logit
 from fairdx.metrics.scores import INFORMATION_BINS, auc_from_histogram, equal_frequency, score_table
 
 EXPLORER_THRESHOLDS = 100
@@ -77,8 +78,17 @@ class Grid:
         return len(self.edges) + 1
 
     @classmethod
-    def of(cls, scores: Floats, threshold: float, truth: Truth) -> "Grid":
-        """Make bins for scores in [0, 1], the threshold and the bins for I(S; score | Y) being edges.
+    def of(
+        cls,
+        scores: Floats,
+        threshold: float,
+        truth: Truth,
+        weight: Floats | None = None,
+        bins: Bins = TEN,
+    ) -> "Grid":
+        """Make bins for scores in [0, 1].
+
+        The threshold, and the bins of calibration and for I(S; score | Y), are edges.
 
         Every other edge is the shortest number that parts the same images, so that what is printed of it
         selects them too.
@@ -95,13 +105,14 @@ class Grid:
         before = np.concatenate([[-1.0], values])[chosen]
         shortest = _shortest(before, values[chosen])
         parted = [shortest[np.searchsorted(chosen, s)] for s in starts]
-        edges = np.unique(np.append(shortest, threshold))
+        edges = np.unique(np.concatenate([shortest, [threshold], bins.edges]))
         place = np.searchsorted(edges, scores, side="right").astype(np.int64)
         cut = int(np.searchsorted(edges, threshold))
         lower = np.concatenate([[-1.0], edges])
-        counts = np.bincount(place, minlength=len(lower))
-        sums = np.bincount(place, weights=scores, minlength=len(lower))
-        mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.append(edges, edges[-1]))
+        counts = np.bincount(place, weights=weight, minlength=len(lower))
+        weighted = scores if weight is None else scores * weight
+        sums = np.bincount(place, weights=weighted, minlength=len(lower))
+        mean = np.where(counts > 0, sums / np.where(counts > 0, counts, 1), np.append(edges, edges[-1]))
         return cls(
             edges,
             place,
@@ -149,10 +160,11 @@ class Profile:
         counts: By label and decision, (B, S, 2, 2).
         classes: By class and decision, (B, S, Z, 2).
         auc: (B, S).
+        precision: Average precision, (B, S).
         brier: (B, S).
         slope: Calibration slope, (B, S).
         intercept: Calibration intercept, (B, S).
-        residual: By the group's calibration bins, (positives - scores) / images of the group, (B, S, 10).
+        residual: By the group's calibration bins, (positives - scores) / images of the group, (B, S, bins).
         in_the_large: Share with Y=1 less mean score, (B, S).
         score_table: By class and information bin, (B, S, Z, 10).
         selected: By class, decided positive at each explored threshold, (B, S, Z, G); fewer replicates.
@@ -161,6 +173,7 @@ class Profile:
     counts: Floats
     classes: Floats
     auc: Floats
+    precision: Floats
     brier: Floats
     slope: Floats
     intercept: Floats
@@ -188,83 +201,101 @@ class Profiler:
     Attributes:
         grid: Bins of the score.
         of_full: The label of each class, (Z,).
-        squared_error: Mean (score - Y)^2 in each cell, (S, 2, K).
         calibration_bins: Calibration bin of each score bin within each group, (S, K).
         calibration: Fitted slope, its intercept, and the intercept at slope 1 of each group, (S, 3).
+        sums: What each image adds to the sums that a profile is made of, by label and bin, (S, 2, K, L): to
+            the squared error, to those of `_Sums`, and to the residual of each calibration bin.
     """
 
     grid: Grid
     of_full: Ints
-    squared_error: Floats
     calibration_bins: Ints
     calibration: Floats
+    sums: Floats
 
     @classmethod
-    def of(cls, classes: Floats, squared_error: Floats, grid: Grid, of_full: Ints) -> "Profiler":
+    def of(
+        cls, classes: Floats, squared_error: Floats, grid: Grid, of_full: Ints, bins: Bins = TEN
+    ) -> "Profiler":
         """Fit to the histogram of the sample, (S, Z, K); `squared_error` holds sums of (score - Y)^2."""
         x, histogram = logit(grid.mean_score), by_label(classes, of_full)
-        fitted = [fit_calibration(x, h[1], h[0]) for h in histogram]
+        fitted = np.array([fit_calibration(x, h[1], h[0]) for h in histogram])
+        own = np.stack([bins.place(h.sum(0), grid.mean_score) for h in histogram])
+        mean = np.divide(squared_error, histogram, out=np.zeros_like(histogram), where=histogram > 0)
+        label = np.arange(2)[:, None]
+        residual = (label - grid.mean_score)[..., None] * np.eye(int(own.max()) + 1)[own][:, None]
         return cls(
             grid,
             of_full,
-            squared_error / np.maximum(histogram, 1),
-            np.stack([equal_frequency(h.sum(0), CALIBRATION_BINS) for h in histogram]),
-            np.array(fitted),
+            own,
+            fitted,
+            np.concatenate([mean[..., None], _newton(x, fitted), residual], axis=-1),
         )
 
-    def profile(self, classes: Floats, explore: bool = True) -> Profile:
-        """Profile histograms of shape (B, S, Z, K)."""
+    def profile(self, classes: Floats, explore: bool = True, decided: Floats | None = None) -> Profile:
+        """Profile histograms of shape (B, S, Z, K).
+
+        Args:
+            classes: The histograms.
+            explore: Whether thresholds are explored.
+            decided: Tables by class and decision, (B, S, Z, 2), where groups have thresholds of their own.
+        """
         histogram = by_label(classes, self.of_full)
-        above = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]  # images in this bin and above
         images = histogram.sum((-1, -2))
-        selected, total = above[..., self.grid.cut], above[..., 0]
-        decided = np.stack([total - selected, selected], axis=-1)
-        residual = self._residual(histogram) / np.maximum(images, 1)[..., None]
-        slope, intercept = self._calibration(histogram)
-        thresholds = self.grid.explored + 1 if explore else self.grid.explored[:0]
+        some = np.where(images > 0, images, 1)
+        flat = histogram.reshape(*histogram.shape[:2], -1).swapaxes(0, 1)
+        sums = np.matmul(flat, self.sums.reshape(len(self.sums), -1, self.sums.shape[-1])).swapaxes(0, 1)
+        residual = sums[..., 1 + _N_SUMS :] / some[..., None]
+        slope, intercept = self._calibration(sums[..., 1 : 1 + _N_SUMS])
+        if decided is None:
+            selected = classes[..., self.grid.cut :].sum(-1)
+            decided = np.stack([classes.sum(-1) - selected, selected], axis=-1)
         return Profile(
             counts=by_label(decided, self.of_full),
             classes=decided,
             auc=auc_from_histogram(histogram),
-            brier=(histogram * self.squared_error).sum((-1, -2)) / np.maximum(images, 1),
+            precision=precision_from_histogram(histogram),
+            brier=sums[..., 0] / some,
             slope=slope,
             intercept=intercept,
             residual=residual,
             in_the_large=np.where(images > 0, residual.sum(-1), np.nan),
             score_table=score_table(classes, self.grid.information),
-            selected=above[..., thresholds],
+            selected=self._explored(classes) if explore else classes[..., :0],
         )
 
-    def _residual(self, histogram: Floats) -> Floats:
-        """Positives less scores by the calibration bins of each group, (B, S, 10)."""
-        by_bin = histogram[..., 1, :] - histogram.sum(-2) * self.grid.mean_score
-        member = np.eye(CALIBRATION_BINS)[self.calibration_bins]
-        residual: Floats = np.matmul(by_bin.swapaxes(0, 1), member).swapaxes(0, 1)
-        return residual
+    def _explored(self, classes: Floats) -> Floats:
+        """Images decided positive at each explored threshold, (B, S, Z, G)."""
+        above: Floats = np.cumsum(classes[..., ::-1], axis=-1)[..., ::-1]
+        return above[..., self.grid.explored + 1]
 
-    def _calibration(self, histogram: Floats) -> tuple[Floats, Floats]:
+    def _calibration(self, sums: Floats) -> tuple[Floats, Floats]:
         """One Newton step from the fit to the sample: exact there, second-order close for replicates."""
-        x = logit(self.grid.mean_score)
-        positive, total = histogram[..., 1, :], histogram.sum(-2)
+        off, weight, r0, r1, h00, h01, h11 = np.moveaxis(sums, -1, 0)
         slopes, _, intercepts = self.calibration.T
-        p = expit(intercepts[:, None] + x)
-        expected = np.einsum("bsk,sk->bs", total, p)
-        variance = np.einsum("bsk,sk->bs", total, p * (1 - p))
         with np.errstate(divide="ignore", invalid="ignore"):
-            moved: Floats = intercepts + (positive.sum(-1) - expected) / variance
-            return self._slope_step(x, positive, total, slopes), moved
+            moved: Floats = intercepts + off / weight
+            slope: Floats = slopes + (h00 * r1 - h01 * r0) / (h00 * h11 - h01**2)
+        return slope, moved
 
-    def _slope_step(self, x: Floats, positive: Floats, total: Floats, slopes: Floats) -> Floats:
-        """Slope after one step in the two parameters of the regression."""
-        p = expit(self.calibration[:, 1, None] + slopes[:, None] * x)
 
-        def summed(weights: Floats) -> Floats:
-            total_weight: Floats = np.einsum("bsk,sk->bs", total, weights)
-            return total_weight
+_N_SUMS = 7
 
-        r0 = positive.sum(-1) - summed(p)
-        r1 = positive @ x - summed(p * x)
-        variance = p * (1 - p)
-        h00, h01, h11 = summed(variance), summed(variance * x), summed(variance * x * x)
-        step: Floats = (h00 * r1 - h01 * r0) / (h00 * h11 - h01**2)
-        return slopes + step
+
+def _newton(x: Floats, fitted: Floats) -> Floats:
+    """What an image of each label and bin adds to the sums of a Newton step, (S, 2, K, 7).
+
+    Args:
+        x: Logit of the score of each bin, (K,).
+        fitted: Slope, its intercept, and the intercept at slope 1 of each group, (S, 3).
+
+    Returns:
+        Of the regression at slope 1 the score and the information; of the other both scores (of intercept and
+        slope) and the three entries of the information.
+    """
+    slopes, with_slope, intercepts = fitted.T[..., None]
+    label = np.arange(2)[:, None]
+    one, two = expit(intercepts + x)[:, None], expit(with_slope + slopes * x)[:, None]
+    spread = np.broadcast_to(two * (1 - two), (len(fitted), 2, len(x)))
+    parts = [label - one, one * (1 - one), label - two, (label - two) * x, spread, spread * x, spread * x * x]
+    return np.stack(np.broadcast_arrays(*parts), axis=-1)

@@ -1,7 +1,7 @@
 """The profiles of one attribute, of the sample and of its replicates, and what intervals need besides."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fairdx.inference.uncertainty import Estimate, few_patients_factor, jackknif
 from fairdx.metrics.counts import design_effect
 from fairdx.metrics.inputs import Floats, Ints
 
+_AREA_WEIGHT = 5.0  # of the variance of a share against that of the replicates, in images of the fewer
 _FEW = 10.0
 """Images of the rarer outcome, with fewer of which a group's own design effect says little."""
 
@@ -25,18 +26,20 @@ class Discrimination:
     Attributes:
         auc: Exact, nan where a label does not occur.
         variance: DeLong's, or Obuchowski's with patients; 0 where it cannot be estimated.
-        positives: Patients with Y=1.
-        negatives: Patients with Y=0.
+        positives: Effective number of patients with Y=1.
+        negatives: Effective number of patients with Y=0.
+        precision: Average precision, nan without Y=1.
     """
 
     auc: Floats
     variance: Floats
     positives: Floats
     negatives: Floats
+    precision: Floats
 
     def groups(self, keep: Ints) -> "Discrimination":
         """The same for some of the groups."""
-        return Discrimination(self.auc[keep], self.variance[keep], self.positives[keep], self.negatives[keep])
+        return Discrimination(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Groups:
         patients: Effective number of patients of each, (S,).
         by_label: Effective number of patients of each with each label, (S, 2).
         settings: Of the audit.
+        held: Images of each with each label, (S, 2).
+        weights: The sums of their weights, (S, 2).
     """
 
     names: tuple[str, ...]
@@ -56,20 +61,43 @@ class Groups:
     patients: Floats
     by_label: Floats
     settings: Settings
+    held: Floats
+    weights: Floats
 
     @classmethod
     def of(
-        cls, names: tuple[str, ...], group: Ints, label: Ints, patient: Ints | None, settings: Settings
+        cls,
+        names: tuple[str, ...],
+        group: Ints,
+        label: Ints,
+        patient: Ints | None,
+        settings: Settings,
+        weight: Floats | None = None,
     ) -> "Groups":
-        """Count images and patients; `group` and `label` (0 or 1) are those of each image, (n,)."""
-        n = len(names)
+        """Count images and patients; `group`, `label` (0 or 1) and `weight` are those of each image, (n,)."""
+        n, cell = len(names), group * 2 + label
         return cls(
             names,
             np.bincount(group, minlength=n),
-            effective_patients(group, patient, n),
-            effective_patients(group * 2 + label, patient, 2 * n).reshape(n, 2),
+            effective_patients(group, patient, n, weight),
+            effective_patients(cell, patient, 2 * n, weight).reshape(n, 2),
             settings,
+            np.bincount(cell, minlength=2 * n).reshape(n, 2).astype(float),
+            np.bincount(cell, weights=weight, minlength=2 * n).reshape(n, 2).astype(float),
         )
+
+    def rows(self, counts: Floats) -> Floats:
+        """Images in the cells of tables (..., S, Z, D), whose numbers are sums of weights.
+
+        Within a group, and a label where there are two, they are shared out like the weights.
+        """
+        if not self.settings.weighted:
+            return counts
+        held, weights = self.held, self.weights
+        if counts.shape[-2] != 2:
+            held, weights = held.sum(1, keepdims=True), weights.sum(1, keepdims=True)
+        scaled: Floats = counts * (held / np.where(weights > 0, weights, 1.0))[..., None]
+        return scaled
 
     @property
     def widen(self) -> Floats:
@@ -80,7 +108,7 @@ class Groups:
         """The same for some of the groups."""
         names = tuple(self.names[s] for s in chosen)
         parts = self.images[chosen], self.patients[chosen], self.by_label[chosen]
-        return Groups(names, *parts, self.settings)
+        return Groups(names, *parts, self.settings, self.held[chosen], self.weights[chosen])
 
     def shares(self, value: Floats, replicates: Floats, images: Floats, label: Ints | None = None) -> Shares:
         """Rates of groups with score intervals.
@@ -88,18 +116,21 @@ class Groups:
         Args:
             value: Shape (..., S, R).
             replicates: Shape (B, ..., S, R).
-            images: Behind each rate, shape (..., S, R).
+            images: Behind each rate, shape (..., S, R); with weights, from `rows`.
             label: The label that all images behind each rate have, -1 for both, shape (R,); both if None.
 
         Returns:
             With independent images their numbers decide; with patients the effective numbers, by the
             variance of the replicates of the group.
         """
-        if not self.settings.clustered:
+        if not self.settings.dependent:
             return Shares(value, images, np.ones((1, 1)))
         which = np.full(value.shape[-1], -1) if label is None else label
-        patients = np.where(which < 0, self.patients[:, None], self.by_label[:, np.maximum(which, 0)])
-        effect = _design_effects(value, replicates, images, patients)
+        place = np.maximum(which, 0)
+        patients = np.where(which < 0, self.patients[:, None], self.by_label[:, place])
+        held = np.where(which < 0, self.held.sum(1, keepdims=True), self.held[:, place])
+        most = np.maximum(held / np.maximum(patients, 1.0), 1.0)
+        effect = _design_effects(value, replicates, images, most)
         widen = few_patients_factor(patients, self.settings.level)
         return Shares(value, images / effect, widen)
 
@@ -119,6 +150,7 @@ class Resampled:
         score_multiplicity: Shape (U,).
         discrimination: AUCs.
         calibration_error: Of each group, debiased, (S,).
+        threshold: Operating point; nan where groups have their own.
     """
 
     who: Groups
@@ -130,6 +162,7 @@ class Resampled:
     score_multiplicity: Floats
     discrimination: Discrimination
     calibration_error: Floats
+    threshold: float
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -154,12 +187,12 @@ class Resampled:
     @property
     def design_effect(self) -> float:
         """Of the table of classes and decisions; 1 without patients."""
-        return design_effect(self.kinds, self.multiplicity) if self.settings.clustered else 1.0
+        return design_effect(self.kinds, self.multiplicity) if self.settings.dependent else 1.0
 
     @property
     def score_design_effect(self) -> float:
         """Of the table of classes and score bins; 1 without patients."""
-        return design_effect(self.score_kinds, self.score_multiplicity) if self.settings.clustered else 1.0
+        return design_effect(self.score_kinds, self.score_multiplicity) if self.settings.dependent else 1.0
 
     def keep(self, chosen: Ints) -> "Resampled":
         """The same for some of the groups."""
@@ -176,13 +209,35 @@ class Resampled:
 
     def areas(self) -> Areas:
         """AUCs of groups with score intervals, of shape (S, 1)."""
+        own = self.discrimination
+        auc, positives, negatives, variance = (
+            x[:, None] for x in (own.auc, own.positives, own.negatives, own.variance)
+        )
+        return Areas(auc, positives, negatives, variance, self._few_patients())
+
+    def precisions(self) -> Shares:
+        """Average precisions of groups as shares of an effective number of images, shape (S, 1).
+
+        That number is the one of which a share varies like the replicates do; with few images with Y=1 it is
+        held near theirs, as for areas under ROC curves.
+        """
+        own, value = self.discrimination, self.discrimination.precision
+        repeated = self.replicates.precision
+        variance = np.var(np.where(np.isfinite(repeated), repeated, value), axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            model = value * (1 - value) / own.positives
+            added = _AREA_WEIGHT / np.minimum(own.positives, own.negatives) * model
+            size = own.positives * (model + added) / (variance + added)
+        size = np.where(np.isfinite(size) & (size > 0), size, own.positives)
+        return Shares(value[:, None], size[:, None], self._few_patients())
+
+    def _few_patients(self) -> Floats:
+        """Factor for few patients with one of the labels, (S, 1)."""
         from scipy.special import ndtri, stdtrit
 
         own, tail = self.discrimination, (1 + self.settings.level) / 2
         fewer = np.maximum(np.minimum(own.positives, own.negatives), 2.0)
-        widen = stdtrit(fewer - 1, tail) / ndtri(tail)
-        columns = (x[:, None] for x in (own.auc, own.positives, own.negatives, own.variance, widen))
-        return Areas(*columns)
+        return np.asarray(stdtrit(fewer - 1, tail) / ndtri(tail))[:, None]
 
     def signed(
         self, value: float, replicates: Floats, n: int, s: int, statistic: Callable[[Floats], Floats] | None
@@ -196,16 +251,15 @@ class Resampled:
         return signed_estimate(value, replicates, n, level, widen, acceleration)
 
 
-def _design_effects(value: Floats, replicates: Floats, images: Floats, patients: Floats) -> Floats:
+def _design_effects(value: Floats, replicates: Floats, images: Floats, most: Floats) -> Floats:
     """How much more each rate varies than with independent images, (..., S, R).
 
-    At least 1, and at most what patients whose images all agree would give. A rate near 0 or 1 has too few
-    images of the rarer outcome to tell: there the other groups' is taken if it is larger.
+    At least 1, and at most `most`, what patients whose images all agree would give, (S, R). A rate near 0 or
+    1 has too few images of the rarer outcome to tell: there the other groups' is taken if it is larger.
     """
     independent = value * (1 - value)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.var(np.where(np.isfinite(replicates), replicates, value), axis=0) * images / independent
-        most = np.maximum(images / np.maximum(patients, 1.0), 1.0)
     rarer = images * np.minimum(value, 1 - value)
     known = (rarer >= _FEW) & np.isfinite(own)
     weight = np.where(known, rarer, 0.0)

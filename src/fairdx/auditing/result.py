@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fairdx.auditing.result_curves import Curves, Explorer
+from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate, Number
 from fairdx.metrics.definitions import METRICS
+from fairdx.metrics.reliability import TEN, Bins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,8 @@ class Attribute:
         reference: The group s- that effects compare with.
         excluded: Groups left out of gaps, effects and tests because they are too small.
         intersection: Whether it is made of several attributes.
+        effective: With weights, the effective number of images by group (Kish: of patients where these are
+            given); else empty.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Attribute:
     reference: str
     excluded: list[str]
     intersection: bool
+    effective: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,71 +133,6 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Curves:
-    """What figures of one group (or of all images) need.
-
-    Attributes:
-        roc_fpr: False-positive rates of the ROC curve, ascending from 0 to 1.
-        roc_tpr: True-positive rates at the same points.
-        calibration_score: Mean score in each calibration bin.
-        calibration_observed: Share with Y=1 in each bin, nan in empty bins.
-        calibration_low: Lower end of its Wilson interval.
-        calibration_high: Upper end of its Wilson interval.
-        calibration_count: Images in each bin.
-        histogram_edges: Edges of the score histogram, 41 from 0 to 1.
-        histogram_negative: Images with Y=0 between edges.
-        histogram_positive: Images with Y=1 between edges.
-    """
-
-    roc_fpr: list[Number]
-    roc_tpr: list[Number]
-    calibration_score: list[Number]
-    calibration_observed: list[Number]
-    calibration_low: list[Number]
-    calibration_high: list[Number]
-    calibration_count: list[int]
-    histogram_edges: list[float]
-    histogram_negative: list[int]
-    histogram_positive: list[int]
-
-
-@dataclass(frozen=True)
-class Series:
-    """A value with its interval at each threshold of an explorer; lists of the same length."""
-
-    value: list[Number]
-    low: list[Number]
-    high: list[Number]
-
-
-@dataclass(frozen=True)
-class Explorer:
-    """Everything that moves with the operating point, for one attribute.
-
-    Attributes:
-        thresholds: Ascending; the decision is score >= threshold. The audit's own is among them.
-        negatives: Images with Y=0 by group.
-        positives: Images with Y=1 by group.
-        selected_negatives: By group, those with Y=0 decided positive at each threshold.
-        selected_positives: By group, those with Y=1 decided positive at each threshold.
-        gaps: Gaps and information by metric, over the groups not excluded.
-        effects: {group: {effect: series}} against the reference.
-        rates: {group: {rate: series}} for selection_rate, tpr, fpr, ppv, npv and accuracy.
-        n_replicates: Bootstrap replicates behind these intervals (fewer than in the audit).
-    """
-
-    thresholds: list[float]
-    negatives: dict[str, int]
-    positives: dict[str, int]
-    selected_negatives: dict[str, list[int]]
-    selected_positives: dict[str, list[int]]
-    gaps: dict[str, Series]
-    effects: dict[str, dict[str, Series]]
-    rates: dict[str, dict[str, Series]]
-    n_replicates: int
-
-
-@dataclass(frozen=True)
 class Change:
     """A second table of predictions against the first, on the same images.
 
@@ -228,6 +169,10 @@ class Settings:
         min_group_size: Groups with fewer images are reported but not compared.
         clustered: Whether patients were given and resampled.
         covariates: Standardised over in the adjusted effects.
+        thresholds: Operating points of their own: by finding or class, by `ATTRIBUTE:GROUP`, by model.
+        weighted: Whether images have weights.
+        calibration_bins: Bins of the score for calibration, at most.
+        calibration_binning: "quantile" (equally many images of a group in each) or "uniform" (equally wide).
     """
 
     threshold: float | None
@@ -239,6 +184,20 @@ class Settings:
     min_group_size: int
     clustered: bool
     covariates: list[str]
+    thresholds: dict[str, float] = field(default_factory=dict)
+    weighted: bool = False
+    calibration_bins: int = TEN.number
+    calibration_binning: str = TEN.kind
+
+    @property
+    def dependent(self) -> bool:
+        """Whether images are no independent draws that count 1 each."""
+        return self.clustered or self.weighted
+
+    @property
+    def bins(self) -> Bins:
+        """Of the score, for calibration."""
+        return Bins(self.calibration_bins, self.calibration_binning)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -263,6 +222,10 @@ class AuditResult:
         modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
             the ones to quote of the group with the largest effect.
+        pooled: {attribute: {metric: {group: figure}}} after partial pooling, of attributes with three groups
+            or more; groups too small to compare are among them.
+        missing_bounds: {attribute: {metric: [low, high]}} between which a gap of these images lies, whatever
+            the groups of those without one are; of attributes with missing values.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
         tests: All tests, with corrected p-values.
@@ -274,6 +237,8 @@ class AuditResult:
         models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
+        n_effective: With weights, the effective number of images (Kish), or of patients where these are
+            given; null without.
     """
 
     schema_version: str
@@ -292,6 +257,8 @@ class AuditResult:
     adjusted_effects: dict[str, dict[str, dict[str, Estimate]]]
     modelled_effects: dict[str, dict[str, dict[str, Estimate]]]
     simultaneous_effects: dict[str, dict[str, dict[str, Estimate]]]
+    pooled: dict[str, dict[str, dict[str, Pooled]]]
+    missing_bounds: dict[str, dict[str, tuple[Number, Number]]]
     sensitivity: dict[str, dict[str, Sensitivity]]
     support: dict[str, dict[str, Support]]
     tests: list[Test]
@@ -302,6 +269,7 @@ class AuditResult:
     notes: list[Note]
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
+    n_effective: float | None = None
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from fairdx.auditing.draws import area_and_precision
 from fairdx.inference.resampling import collapse, replicate
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.metrics.scores import auc_by_group, auc_from_histogram
+from fairdx.metrics.scores import auc_from_histogram
 
 SCORE_BINS = 256
 """Bins of equal frequency in which the scores are resampled."""
@@ -47,13 +48,19 @@ class Together:
 
 
 def resample_together(
-    scored: Sequence[Scored], patient: Ints | None, *, n_replicates: int, seed: int
+    scored: Sequence[Scored],
+    patient: Ints | None,
+    weight: Floats | None = None,
+    *,
+    n_replicates: int,
+    seed: int,
 ) -> Together:
     """Resample patients once for all scores.
 
     Args:
         scored: The scores, of the same n images.
         patient: Patient codes, shape (n,); images are resampled if None.
+        weight: What each image counts, shape (n,); 1 if None.
         n_replicates: Bootstrap replicates, B.
         seed: Of the bootstrap.
 
@@ -61,7 +68,7 @@ def resample_together(
         What the scores are worth, and in every replicate.
     """
     binned = [_Binned.of(one) for one in scored]
-    units = collapse([one.cell for one in binned], [one.size for one in binned], patient)
+    units = collapse([one.cell for one in binned], [one.size for one in binned], patient, weight)
     ends = np.cumsum([0, *(one.size for one in binned)])
 
     def both(counts: Floats) -> Floats:
@@ -70,15 +77,15 @@ def resample_together(
 
     drawn = replicate(units, n_replicates, np.random.default_rng(seed))
     own, repeated = both(units.counts[None])[0], np.concatenate([both(counts) for counts in drawn])
-    auc = np.array([_area(one) for one in scored])
+    auc = np.array([_area(one, weight) for one in scored])
     repeated[..., 0] += auc - own[:, 0]  # what the bins cost: 1e-5 or so
     return Together(auc, own[:, 1], repeated[..., 0], repeated[..., 1])
 
 
-def _area(one: Scored) -> float:
+def _area(one: Scored, weight: Floats | None) -> float:
     known = one.label >= 0
-    label = one.label[known]
-    return float(auc_by_group(label, one.score[known], np.zeros_like(label), 1)[0])
+    counted = None if weight is None else weight[known]
+    return area_and_precision(one.label[known], one.score[known], counted)[0]
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,11 @@ def _open_text(name: str, data: pa.Buffer) -> Source:
     if not data.size or not data[:4096].to_pybytes().strip():
         raise InputError(f"{name}: the file is empty.")
     start = data[: 1 << 20].to_pybytes().decode("utf-8-sig", errors="ignore").lstrip()
-    separator = _separator(start)
+    said = re.match(r'"?sep=(.)"?\r?\n', start)  # what Excel writes and reads before the header
+    if said:
+        data = data[data[:100].to_pybytes().index(b"\n") + 1 :]
+        start = start[said.end() :]
+    separator = said[1] if said else _separator(start)
     header = next(csv.reader(io.StringIO(start, newline=""), delimiter=separator))
     place = {column.strip(): column for column in header}
 

@@ -1,7 +1,7 @@
 """What does not change between the audits of one call: who the images are of, and how they are compared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from fairdx.auditing.design import MISSING, Grouping, groupings
 from fairdx.auditing.result import Attribute, Settings
+from fairdx.auditing.threshold import Thresholds
 from fairdx.core.errors import InputError
-from fairdx.metrics.inputs import Codes, Ints
+from fairdx.inference.resampling import effective_patients
+from fairdx.metrics.inputs import Codes, Floats, Ints
 
 LEAST_PATIENTS = 2
 """A group of a single patient is not compared, however many images there are: nothing says how it varies."""
@@ -29,6 +31,9 @@ class Study:
         settings: Of the audit.
         attributes: What the groupings are made of.
         intersections: Whether they are crossed.
+        weight: What each image counts, (n,), 1 on average; None for 1.
+        thresholds: Operating points.
+        left_out: Intersections that are not audited because they have too many groups, and how many.
     """
 
     finest: Ints
@@ -39,6 +44,9 @@ class Study:
     settings: Settings
     attributes: dict[str, Codes]
     intersections: bool
+    weight: Floats | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -50,6 +58,8 @@ class Study:
         settings: Settings,
         *,
         intersections: bool = True,
+        weight: Floats | None = None,
+        thresholds: Thresholds | None = None,
     ) -> "Study":
         """Code the groups and check the references.
 
@@ -57,9 +67,41 @@ class Study:
             InputError: If an attribute has a single group or looks like an identifier, or there is no such
                 reference.
         """
-        finest, found = groupings(attributes, intersections=intersections)
+        finest, found, left_out = groupings(attributes, intersections=intersections)
         references = _references(reference, found)
-        return cls(finest, found, references, patient, covariates, settings, attributes, intersections)
+        if weight is not None and patient is None:
+            patient = np.arange(len(finest))
+        return cls(
+            finest,
+            found,
+            references,
+            patient,
+            covariates,
+            settings,
+            attributes,
+            intersections,
+            None if weight is None else weight / weight.mean(),
+            thresholds or Thresholds(settings.threshold or 0.0),
+            left_out,
+        )
+
+    def at(self, label: str) -> "Study":
+        """The same at the threshold of one class or finding."""
+        own = self.thresholds.for_label(label)
+        return replace(self, thresholds=own, settings=replace(self.settings, threshold=own.default))
+
+    def only(self, wanted: list[Grouping]) -> "Study":
+        """The same with some of the groupings, and no finer groups than they need."""
+        if len(wanted) == len(self.groupings):
+            return self
+        code = np.zeros(self.n, dtype=np.int64)
+        for grouping in wanted:
+            code = np.unique(
+                code * len(grouping.groups) + grouping.of_finest[self.finest], return_inverse=True
+            )[1]
+        first = np.unique(code, return_index=True)[1]
+        kept = [replace(g, of_finest=g.of_finest[self.finest[first]]) for g in wanted]
+        return replace(self, finest=code, groupings=kept)
 
     def take(self, rows: NDArray[np.bool_]) -> "Study":
         """The same for some of the images, (n,); groups and patients that none of them has are gone."""
@@ -68,7 +110,7 @@ class Study:
         attributes = {name: column.take(rows) for name, column in self.attributes.items()}
         covariates = self.covariates and {name: column.take(rows) for name, column in self.covariates.items()}
         patient = None if self.patient is None else np.unique(self.patient[rows], return_inverse=True)[1]
-        finest, found = groupings(attributes, intersections=self.intersections)
+        finest, found, left_out = groupings(attributes, intersections=self.intersections)
         groups = {grouping.name: grouping.groups for grouping in found}
         references = {name: g for name, g in self.references.items() if g in groups.get(name, ())}
         return replace(
@@ -79,6 +121,8 @@ class Study:
             patient=patient,
             covariates=covariates,
             attributes=attributes,
+            weight=None if self.weight is None else self.weight[rows] / self.weight[rows].mean(),
+            left_out=left_out,
         )
 
     def comparable(self, rows: NDArray[np.bool_]) -> bool:
@@ -95,6 +139,13 @@ class Study:
         """Number of patients; of images when none are given."""
         return self.n if self.patient is None else int(self.patient.max()) + 1
 
+    @property
+    def n_effective(self) -> float | None:
+        """Effective number of images, or of patients where they are given; None without weights."""
+        if self.weight is None:
+            return None
+        return float(effective_patients(np.zeros(self.n, dtype=np.int64), self.patient, 1, self.weight)[0])
+
     def describe(self, grouping: Grouping) -> Attribute:
         """Sizes of the groups, which of them are too small, and which is the reference.
 
@@ -107,7 +158,11 @@ class Study:
         group = grouping.of_finest[self.finest]
         size = np.bincount(group, minlength=len(grouping.groups))
         patients, least = size, 0
-        if self.patient is not None:
+        effective: dict[str, float] = {}
+        if self.weight is not None:
+            kish = effective_patients(group, self.patient, len(grouping.groups), self.weight)
+            effective = dict(zip(grouping.groups, kish.tolist(), strict=True))
+        if self.settings.clustered and self.patient is not None:
             pairs = np.unique(group * self.n_patients + self.patient)
             patients, least = np.bincount(pairs // self.n_patients, minlength=len(size)), LEAST_PATIENTS
         small = (size < self.settings.min_group_size) | (patients < least)
@@ -118,6 +173,7 @@ class Study:
             self._reference(grouping, size),
             [g for g, few in zip(grouping.groups, small, strict=True) if few],
             grouping.intersection,
+            effective,
         )
 
     def _reference(self, grouping: Grouping, size: Ints) -> str:

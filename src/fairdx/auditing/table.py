@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from fairdx.auditing.source import Source, as_text, open_source
 from fairdx.core.errors import InputError
+from fairdx.core.missing import BY_PROGRAMS, unknown_attribute, unknown_label
 from fairdx.metrics.inputs import Floats, Ints
 
-MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "None", "NULL", "null")
-"""Words that mean that a value is missing, unless others are named; a blank cell always is."""
+Kind = Literal["plain", "attribute", "label"]
+"""What a column holds: it decides which words mean missing (`fairdx.core.missing`)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Table:
         data: Those that were read.
         places: Place of each row in the file, from 0, shape (n,).
         decimal_comma: Whether 0,5 in it is a number.
-        missing: Words that mean missing.
+        missing: Words that mean missing in any column; in an attribute those that people write do too, unless
+            words were named.
     """
 
     name: str
@@ -69,8 +71,8 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def text(self, column: str) -> Text:
-        """A column as text."""
+    def text(self, column: str, kind: Kind = "plain") -> Text:
+        """A column as text; in attributes of a person and in labels "unknown" and the like are missing."""
         values = self.data.column(column)
         try:
             coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
@@ -83,28 +85,28 @@ class Table:
             whole = pa.concat_arrays(whole.chunks)
         names = [as_text(v) for v in whole.dictionary.to_pylist()]
         codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return self._without_missing(codes, names, ordered=whole.type.ordered)
+        absent = self._absent(names, kind)
+        return _without_missing(codes, names, [name in absent for name in names], ordered=whole.type.ordered)
 
-    def _without_missing(self, codes: Ints, names: list[str], *, ordered: bool) -> Text:
-        """Codes of the distinct names that occur and mean something."""
-        absent = [not name.strip() or name.strip() in self.missing for name in names]
-        occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
-        kept = list(dict.fromkeys(n for n, a, o in zip(names, absent, occurs, strict=True) if o and not a))
-        kept = kept if ordered else sorted(kept)
-        place = {name: k for k, name in enumerate(kept)}
-        recode = np.array([*(-1 if a else place.get(n, -1) for n, a in zip(names, absent, strict=True)), -1])
-        words = {n.strip() for n, a, o in zip(names, absent, occurs, strict=True) if a and o and n.strip()}
-        return Text(recode[codes], tuple(kept), ordered, tuple(sorted(words)))
+    def _absent(self, names: Sequence[str], kind: Kind) -> set[str]:
+        """The values that mean missing."""
+        absent = {name for name in names if not name.strip() or name.strip() in self.missing}
+        if kind == "plain" or self.missing != BY_PROGRAMS:
+            return absent
+        return absent | (unknown_attribute(names) if kind == "attribute" else unknown_label(names))
 
-    def numbers(self, column: str) -> Floats:
-        """A column as numbers, nan where it is missing; an error names what is no number."""
+    def numbers(self, column: str, kind: Kind = "plain") -> Floats:
+        """A column as numbers, nan where it is missing, as for `text`; an error names what is no number."""
         values = self.data.column(column)
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             return self._typed_numbers(values, column)
         values = pc.utf8_trim_whitespace(values)
-        values = pc.if_else(pc.is_in(values, pa.array(["", *self.missing])), None, values)
+        words = ["", *self.missing]
+        if kind != "plain":
+            words += self._absent([v for v in pc.unique(values).to_pylist() if v is not None], kind)
+        values = pc.if_else(pc.is_in(values, pa.array(words)), None, values)
         if self.decimal_comma:
             values = pc.replace_substring(values, ",", ".")
         try:
@@ -126,6 +128,14 @@ class Table:
                 f"{self.name}: column {column!r} holds {values.type}, which are no numbers."
             ) from None
 
+    def inexact(self, column: str) -> bool:
+        """Whether a column has floating-point numbers so large that whole numbers coincide in them."""
+        values = self.data.column(column)
+        if not pa.types.is_floating(values.type):
+            return False
+        largest = pc.max(pc.abs(values)).as_py()
+        return largest is not None and largest >= 2.0 ** (53 if values.type == pa.float64() else 24)
+
     def rows(self, bad: Any) -> str:
         """How many rows are bad and which is the first, as in a text editor: the header is row 1."""
         where = np.flatnonzero(np.asarray(bad, dtype=bool))
@@ -135,6 +145,17 @@ class Table:
         """Some of the rows, by place or by a mask."""
         chosen = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         return replace(self, data=self.data.take(pa.array(chosen)), places=self.places[chosen])
+
+
+def _without_missing(codes: Ints, names: list[str], absent: list[bool], *, ordered: bool) -> Text:
+    """Codes of the distinct names that occur and mean something."""
+    occurs = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
+    kept = list(dict.fromkeys(n for n, a, o in zip(names, absent, occurs, strict=True) if o and not a))
+    kept = kept if ordered else sorted(kept)
+    place = {name: k for k, name in enumerate(kept)}
+    recode = np.array([*(-1 if a else place.get(n, -1) for n, a in zip(names, absent, strict=True)), -1])
+    words = {n.strip() for n, a, o in zip(names, absent, occurs, strict=True) if a and o and n.strip()}
+    return Text(recode[codes], tuple(kept), ordered, tuple(sorted(words)))
 
 
 def _floats(values: Any) -> Floats:
@@ -153,7 +174,7 @@ def read_table(
     source: Source | str | Path,
     columns: Sequence[str] | None = None,
     *,
-    missing: Sequence[str] = MISSING_WORDS,
+    missing: Sequence[str] = BY_PROGRAMS,
 ) -> Table:
     """Read columns of a table.
 

@@ -55,7 +55,15 @@ class AuditRequest:
     ] = None
     patient: Annotated[str | None, _option("Column of the patient, for images that belong together.")] = None
     identifier: Annotated[str | None, _option("Column that names the image, once each.", "--id")] = None
-    threshold: Annotated[float, _option("Operating point: positive from this score on.", min=0, max=1)] = 0.5
+    weight: Annotated[str | None, _option("Column that says what each image counts.")] = None
+    threshold: Annotated[
+        Texts,
+        _option(
+            "Operating point: positive from this score on (0.5). A finding or class, a group (sex:F), a "
+            "model or the second score (compare) may have its own; may be repeated.",
+            metavar="[NAME=]NUMBER",
+        ),
+    ] = ()
     where: Annotated[Texts, _option("Audit only these rows; may be repeated.", metavar="COLUMN=VALUE")] = ()
     covariate: Annotated[
         Texts, _option("Column to standardise the effects over, like --group; may be repeated.")
@@ -91,6 +99,9 @@ class AuditRequest:
             "--intersections/--no-intersections",
         ),
     ] = None
+    bins: Annotated[
+        str, _option("Of calibration: a number of bins of equal frequency, or one as in uniform:15.")
+    ] = "10"
     interval: Annotated[str, _option("Of rates and effects: percentile or bca.")] = "percentile"
     min_group_size: Annotated[int, _option("Smaller groups are reported but not compared.", min=1)] = 30
     replicates: Annotated[int, _option("Bootstrap replicates.", min=20)] = 2000
@@ -170,20 +181,21 @@ def audit_file(request: AuditRequest) -> list[str]:
 def _read(request: AuditRequest) -> "Predictions":
     from fairdx.auditing.columns import LabelRules
     from fairdx.auditing.predictions import Columns, read_columns
-    from fairdx.auditing.table import MISSING_WORDS
+    from fairdx.core.missing import BY_PROGRAMS
 
     columns = Columns(
         label=request.label,
         score=request.score,
         groups=request.group,
         patient=request.patient,
+        weight=request.weight,
         covariates=request.covariate,
         identifier=request.identifier,
         compare_to=request.compare,
         model=request.model,
         where=_assignments("--where", request.where),
         labels=LabelRules(request.positive, request.uncertain, request.unlabelled),  # type: ignore[arg-type]
-        missing=request.missing or MISSING_WORDS,
+        missing=request.missing or BY_PROGRAMS,
     )
     return read_columns(request.predictions, columns)
 
@@ -200,15 +212,18 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
     from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
+    from fairdx.auditing.threshold import Thresholds
 
     result = audit_models(
         table.y_true,
         table.y_score,
         table.models,
+        first=table.first,
         sensitive_features=table.sensitive_features,
         patients=table.patients,
+        sample_weight=table.weight,
         positive_class=table.positive_class,
-        threshold=request.threshold,
+        threshold=Thresholds.parse(request.threshold),
         reference=_references(request, list(table.sensitive_features)),
         covariates=table.covariates or None,
         compare_to=table.compare_to,
@@ -216,6 +231,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         n_replicates=request.replicates,
         interval=request.interval,
         seed=request.seed,
+        calibration_bins=request.bins,
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fairdx.auditing.findings import headline
@@ -11,7 +12,15 @@ from fairdx.core.console import PlainConsole, plain
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 
-_RATES = ("prevalence", "auroc", "selection_rate", "tpr", "fpr", "accuracy")
+_RATES = (
+    "prevalence",
+    "auroc",
+    "average_precision",
+    "selection_rate",
+    "tpr",
+    "fpr",
+    "net_benefit",
+)
 
 
 def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> None:
@@ -44,12 +53,17 @@ def _rates(result: AuditResult) -> Table:
     several = bool(result.per_label)
     parts = result.per_label or {"": result}
     first = next(iter(parts.values()))
-    shown = [m for m in _RATES if m in first.overall]
+    groups = next(iter(first.by_group.values())).values()
+    wanted = _RATES[:6] if several else _RATES  # what fits into 80 signs
+    shown = [m for m in wanted if m in first.overall and all(m in found for found in groups)]
+    shown = shown or ["accuracy"]  # of very many classes
     head = ["class" if result.task == "multiclass" else "finding"] if several else []
-    table = Table(*head, "attribute", "group", "images", *(METRICS[m].abbreviation for m in shown))
+    table = Table(*head, "attribute", "group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("images", *(METRICS[m].abbreviation for m in shown)):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, one in parts.items():
         lead = [plain(label)] if several else []
-        table.add_row(*lead, "all images", "", f"{one.n_images:,}", *_values(one.overall, shown))
+        table.add_row(*lead, "all", "", f"{one.n_images:,}", *_values(one.overall, shown))
         for name, about in one.attributes.items():
             if about.intersection:
                 continue

@@ -46,7 +46,8 @@ class Reporter:
 
         from fairdx.core.console import PlainConsole
 
-        self._unit, self._done, self._first, self._shown = unit, done, done, False
+        self._unit, self._first, self._shown = unit, done, False
+        self._done: float = done
         self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -70,7 +71,7 @@ class Reporter:
         if self._shown:  # a bar that was never shown would still leave an empty line
             self._progress.stop()
 
-    def advance(self, amount: int = 1) -> None:
+    def advance(self, amount: float = 1) -> None:
         """Move the bar on.
 
         Args:
@@ -96,6 +97,7 @@ class Reporter:
         self._progress.update(self._task, scores=" ".join(scores))
 
 
+_SHARE: ContextVar[float] = ContextVar("share", default=1.0)
 _LISTENER: ContextVar[Reporter | None] = ContextVar("listener", default=None)
 
 
@@ -114,8 +116,18 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def advanced(amount: int) -> None:
+@contextmanager
+def portion(share: float) -> Iterator[None]:
+    """Let work inside the `with` block, which counts as it always does, be only a share of what it counts."""
+    token = _SHARE.set(_SHARE.get() * share)
+    try:
+        yield
+    finally:
+        _SHARE.reset(token)
+
+
+def advanced(amount: float) -> None:
     """Say that some work is done, to whoever watches it."""
     reporter = _LISTENER.get()
     if reporter is not None:
-        reporter.advance(amount)
+        reporter.advance(amount * _SHARE.get())

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
+from fairdx.core.missing import unknown_attribute
 from fairdx.data.checks import nearest
 
 if TYPE_CHECKING:
@@ -20,43 +21,6 @@ if TYPE_CHECKING:
 
 OLDEST: Final = 120
 """Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
-MISSING: Final = (
-    "-1",
-    "-1.0",
-    "?",
-    "-",
-    "--",
-    "'--",
-    "n/a",
-    "na",
-    "nan",
-    "none",
-    "null",
-    "unk",
-    "unknown",
-    "unspecified",
-    "not specified",
-    "not reported",
-    "not recorded",
-    "not available",
-    "not stated",
-    "undisclosed",
-    "missing",
-    "declined",
-    "refused",
-    "prefer not to say",
-    "prefer not to answer",
-    "<na>",
-    "nat",
-    "#n/a",
-    "#ref!",
-    "#value!",
-    "#div/0!",
-    "#name?",
-    "#null!",
-    "#num!",
-)
-"""Words that say that an attribute is not known, in lower case; no groups, unless they are named as such."""
 MOST_GROUPS: Final = 50
 """A column of more words than this is no sensitive attribute, but a name."""
 MOST_NUMBERS: Final = 20
@@ -227,14 +191,14 @@ def without_missing(
 
     Args:
         values: The cells of an attribute.
-        more: Further such words, besides `MISSING`; upper and lower case are the same.
+        more: Further such words, besides those of `fairdx.core.missing`; upper and lower case are the same.
         named: Words that are groups because somebody named them, whatever they say.
 
     Returns:
         The values, null where they are such a word, and how many these were.
     """
-    words = {*MISSING, *(word.strip().casefold() for word in more)}
-    missing = values.str.strip().str.casefold().isin(words) & ~values.isin(list(named))
+    words = unknown_attribute(map(str, values.dropna().unique()), more, codes=True)
+    missing = values.isin(words - set(named))
     return values.mask(missing), int(missing.sum())
 
 

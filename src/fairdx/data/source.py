@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fairdx.core.errors import InputError
-from fairdx.data.cells import MISSING, each_value_a_group, first_alike, look_of, without_missing
+from fairdx.core.missing import unknown_attribute
+from fairdx.data.cells import each_value_a_group, first_alike, look_of, without_missing
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-
-_NOBODY: Final = frozenset(MISSING)
 
 RESERVED: Final = ("image", "path", "patient", "split")
 """Columns that are the same in every source."""
@@ -148,7 +147,7 @@ def _check_patients(source: Source) -> None:
     """Refuse patients who are nobody, and one patient under two names, who could be in two splits."""
     names = [str(name) for name in source.table["patient"].unique()]
     looks = [look_of(name) for name in names]
-    for name in (name for name, look in zip(names, looks, strict=True) if look in _NOBODY):
+    for name in sorted(unknown_attribute(names, codes=True)):
         image = source.table.loc[source.table["patient"].astype(str) == name, "image"].iloc[0]
         raise InputError(
             f"{source.name}: image {image!r} has the patient {name!r}, which names nobody: leave such rows "

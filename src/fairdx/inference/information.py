@@ -138,7 +138,8 @@ class Information:
 
 
 def _length(root: Floats) -> Floats:
-    lengths: Floats = np.sqrt((root**2).sum((-1, -2, -3)))
+    flat = root.reshape(*root.shape[:-3], -1)
+    lengths: Floats = np.sqrt(np.einsum("...k,...k->...", flat, flat))
     return lengths
 
 

@@ -9,6 +9,7 @@ from fairdx.inference.uncertainty import Interval, Length
 from fairdx.metrics.inputs import Floats
 
 _STEPS = 16  # bisections: ends to 2e-5 of the range searched
+_LAGRANGE_STEPS, _EDGE = 50, 1e-9
 _UNDEFINED_SHARE = 0.05  # of replicates, more than which leave no interval
 
 
@@ -31,6 +32,8 @@ def length_change(
     length: Length,
     level: float,
     widen: Floats | float = 1.0,
+    *,
+    squared: bool = False,
 ) -> LengthChange:
     """Estimate how much a length changed, from paired replicates.
 
@@ -45,6 +48,7 @@ def length_change(
         length: The seminorm, mapping (..., *v.shape) to (...).
         level: Nominal coverage.
         widen: From `fairdx.inference.uncertainty.few_patients_factor`.
+        squared: Whether the change is that of the squared length, |v2|^2 - |v1|^2.
 
     Returns:
         The interval and the p-value.
@@ -62,12 +66,13 @@ def length_change(
         v / size if size > 0 else s[0] / max(float(length(s[0])), 1e-300)
         for v, size, s in zip(vectors, lengths, spread, strict=True)
     ]
-    observed, tail = lengths[1] - lengths[0], (1 - level) / 2
+    power, nearest = (2, _nearest_squared) if squared else (1, _nearest)
+    observed, tail = lengths[1] ** power - lengths[0] ** power, (1 - level) / 2
 
     def changes(true: float) -> Floats:
-        first, second = _nearest(lengths[0], lengths[1], true)
-        moved: Floats = length(second * directions[1] + spread[1]) - length(first * directions[0] + spread[0])
-        return moved
+        first, second = nearest(lengths[0], lengths[1], true)
+        one, two = length(first * directions[0] + spread[0]), length(second * directions[1] + spread[1])
+        return two**power - one**power
 
     def share(true: float, side: int) -> float:
         """Share of changes at least (side 1) or at most (side -1) as large as the observed one."""
@@ -75,7 +80,7 @@ def length_change(
 
     extreme = min(share(0.0, 1), share(0.0, -1)) * len(spread[0])
     p_value = min(1.0, 2 * (1 + extreme) / (1 + len(spread[0])))
-    reach = 2 * sum(longest)
+    reach = (max(lengths) + 2 * sum(longest)) ** 2 if squared else 2 * sum(longest)
     low, high = (
         _last(lambda d, side=side: share(d, side) >= tail, observed, observed - side * reach)  # type: ignore[misc]
         for side in (1, -1)
@@ -98,3 +103,19 @@ def _nearest(first: float, second: float, change: float) -> tuple[float, float]:
     if min(moved) >= 0:
         return moved
     return max(-change, 0.0), max(change, 0.0)
+
+
+def _nearest_squared(first: float, second: float, change: float) -> tuple[float, float]:
+    """The lengths nearest to two given ones whose squares differ by `change`.
+
+    By Lagrange's rule they are first / (1 + t) and second / (1 - t), whose difference grows with t.
+    """
+    low, high = -1 + _EDGE, 1 - _EDGE
+    for _ in range(_LAGRANGE_STEPS):
+        t = (low + high) / 2
+        below = (second / (1 - t)) ** 2 - (first / (1 + t)) ** 2 < change
+        low, high = (t, high) if below else (low, t)
+    one, other = first / (1 + low), second / (1 - low)
+    if other**2 - one**2 < change:  # one of the given lengths is 0
+        return one, float(np.sqrt(one**2 + change))
+    return float(np.sqrt(max(other**2 - change, 0.0))), other

@@ -52,7 +52,7 @@ def what_can_be_seen(unfairness: float, groups: int, classes: int, images: int) 
     """
     chance = within_chance(groups, classes, images)
     text = (
-        f"on {images:,} images that the model had not learnt, its ADF is {1e3 * unfairness:.1f}e-3 nats; "
+        f"on the {images:,} images that it is judged on, the model's ADF is {1e3 * unfairness:.1f}e-3 nats; "
         f"chance alone shows {1e3 * chance:.1f}e-3"
     )
     if 0 < unfairness <= chance:

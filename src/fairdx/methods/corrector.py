@@ -52,22 +52,22 @@ class CorrectorConfig(MethodConfig):
 
     budget: float = Field(0.01, ge=0, le=1)
     """What the correction may cost in AUROC within groups, out of fold, as a fraction."""
-    weights: tuple[float, ...] = Field((2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0), min_length=1)
+    weights: tuple[float, ...] = Field((3.0, 6.0, 12.0, 25.0, 50.0, 100.0), min_length=1)
     """Weights of the gap that are tried, in this order, each from where the last one came to. One alone is
     taken whatever it costs."""
     fidelity: float = Field(0.3, ge=0)
     """Weight of the squared change of the log-odds, in units of their variance."""
     width: int = Field(16, ge=1)
     """Hidden units."""
-    steps: int = Field(80, ge=1)
+    steps: int = Field(60, ge=1)
     """Steps at each weight."""
     learning_rate: float = Field(1e-2, gt=0)
     """Of Adam."""
     realise: bool = False
     """Whether the corrected score becomes a mask on the image, by steps along the frozen model's gradient."""
-    realise_steps: int = Field(2, ge=1)
-    """Such steps; each costs a pass forward and one back."""
-    realise_levels: int = Field(3, ge=1, le=255)
+    realise_steps: int = Field(3, ge=1)
+    """Such steps; the first costs a pass forward and one back, each other a pass forward."""
+    realise_levels: int = Field(1, ge=1, le=255)
     """Largest change of a value of the image, in grey levels of 255."""
 
 
@@ -127,14 +127,15 @@ class Corrector(ClosedForm):
         if not forced and before.unfairness <= within_chance(self.spec.groups, 2, len(odds)):
             return {**record, "note": _said(f"{found}: the model is left alone")}
         seen, penalty = self._guess(pool, odds)
+        if forced:
+            self._learn(self.config.weights[0], seen, odds, images)
+            return {**record, "weight": self.config.weights[0], "penalty": penalty}
         scores = self._out_of_fold(seen, odds, images)
         best = self._choose(scores, before, odds, images)
         if best is None:
             cost = f"no correction that costs at most {self.config.budget:g} of AUC within groups"
             return {**record, "note": _said(f"{found}; {cost} surely lowers it: the model is left alone")}
-        for weight in self._path(self.residual, seen, odds, images):
-            if weight == best.weight:
-                break
+        self._learn(best.weight, seen, odds, images)
         return {
             **record,
             "weight": best.weight,
@@ -142,6 +143,12 @@ class Corrector(ClosedForm):
             "after/within_group_auroc": best.auroc,
             "after/unfairness": best.unfairness,
         }
+
+    def _learn(self, until: float, seen: Tensor, odds: Array, images: Features) -> None:
+        """Trains the network on all images, along the weights up to one of them."""
+        for weight in self._path(self.residual, seen, odds, images):
+            if weight == until:
+                break
 
     def _guess(self, pool: out_of_fold.Pool, odds: Array) -> tuple[Tensor, float]:
         """Fits the guess of the cells; returns what the network sees of the pool, and the penalty."""
@@ -195,8 +202,6 @@ class Corrector(ClosedForm):
     ) -> Judged | None:
         """The weight that leaves the least ADF within the budget; None where no gain is sure."""
         tried = [_judged(weight, score, images) for weight, score in scores.items()]
-        if len(tried) == 1:
-            return tried[0]
         within = [one for one in tried if one.auroc >= before.auroc - self.config.budget]
         best = min(within, key=lambda one: one.unfairness, default=None)
         return best if best is not None and _sure(scores[best.weight], odds, images) else None

@@ -116,19 +116,35 @@ def mutual_information(counts: Floats) -> Floats:
         sum over (s, y, d) of p(s,y,d) log[p(s,y,d) p(y) / (p(s,y) p(y,d))], shape (...), at least 0; nan
         for an empty table.
     """
-    expected = independent(counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(counts > 0, counts * np.log(counts / expected), 0.0)
-    return np.maximum(ratio(terms.sum((-1, -2, -3)), counts.sum((-1, -2, -3))), 0.0)
+    return _plug_in(counts, independent(counts))
+
+
+def _plug_in(counts: Floats, expected: Floats) -> Floats:
+    terms = np.divide(counts, expected, out=np.ones_like(counts), where=counts > 0)
+    np.log(terms, out=terms)
+    terms *= counts
+    return np.maximum(ratio(_all_cells(terms), _all_cells(counts)), 0.0)
 
 
 def independent(counts: Floats) -> Floats:
     """Expected counts if the decision did not depend on the group given the label: n(s,y) n(y,d) / n(y)."""
-    by_group = counts.sum(-1, keepdims=True)
+    by_group = _added(counts)[..., None]
     by_decision = counts.sum(-3, keepdims=True)
     both = by_group.sum(-3, keepdims=True)
     expected: Floats = by_group * by_decision / np.where(both > 0, both, 1.0)  # 0 where the label is absent
     return expected
+
+
+def _added(counts: Floats) -> Floats:
+    """Sum over the last axis; over two decisions without NumPy's slow way of adding pairs."""
+    added: Floats = counts[..., 0] + counts[..., 1] if counts.shape[-1] == 2 else counts.sum(-1)
+    return added
+
+
+def _all_cells(counts: Floats) -> Floats:
+    """Sum over groups, labels and decisions."""
+    total: Floats = counts.reshape(*counts.shape[:-3], -1).sum(-1)
+    return total
 
 
 def degrees_of_freedom(counts: Floats) -> Floats:
@@ -170,15 +186,15 @@ def information_root(counts: Floats) -> Floats:
     Returns:
         h of the same shape.
     """
-    total = counts.sum((-1, -2, -3), keepdims=True)
+    total = _all_cells(counts)[..., None, None, None]
     expected = independent(counts)
-    scale = np.sqrt(2.0 * expected * total)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.where(expected > 0, (counts - expected) / scale, 0.0)
-        length = (root**2).sum((-1, -2, -3), keepdims=True)
-        information = mutual_information(counts)[..., None, None, None]
-        stretched: Floats = np.where(length > 0, root * np.sqrt(information / length), root)
-    return stretched
+    root = counts - expected
+    np.divide(root, np.sqrt(2.0 * expected * total), out=root, where=expected > 0)  # elsewhere it is 0
+    flat = root.reshape(*root.shape[:-3], -1)
+    length = np.einsum("...k,...k->...", flat, flat)
+    information = np.divide(_plug_in(counts, expected), length, out=np.ones_like(length), where=length > 0)
+    root *= np.sqrt(information)[..., None, None, None]
+    return root
 
 
 def design_effect(unit_counts: Floats, multiplicity: Floats) -> float:

@@ -49,6 +49,10 @@ def _gap(name: str, title: str, short: str, text: str) -> Metric:
     return Metric(name, title, short, "gap", 0.0, 0.0, 1.0, False, "", text)
 
 
+def _ratio(name: str, title: str, short: str, text: str) -> Metric:
+    return Metric(name, title, short, "gap", 1.0, 0.0, 1.0, True, "", text)
+
+
 def _information(name: str, title: str, short: str, text: str) -> Metric:
     return Metric(name, title, short, "information", 0.0, 0.0, _INF, False, "nats", text)
 
@@ -77,6 +81,15 @@ METRICS: dict[str, Metric] = {
             True,
             "Probability that a random image with Y=1 scores above one with Y=0, ties counting half; for "
             "several classes the mean over them, one against the rest.",
+        ),
+        _performance(
+            "average_precision",
+            "Area under the precision-recall curve",
+            "AP",
+            1.0,
+            True,
+            "Average precision: the mean over images with Y=1 of the share with Y=1 among all that score at "
+            "least as high. A useless score has the prevalence.",
         ),
         _performance("brier_score", "Brier score", "Brier", 0.0, False, "Mean of (score - Y)^2."),
         Metric(
@@ -111,6 +124,19 @@ METRICS: dict[str, Metric] = {
             False,
             "Mean over ten bins of equal frequency of |share with Y=1 - mean score|.",
         ),
+        Metric(
+            "net_benefit",
+            "Net benefit",
+            "NB",
+            "performance",
+            None,
+            -_INF,
+            1.0,
+            True,
+            "",
+            "TP / n - FP / n x t / (1 - t) at the threshold t (Vickers and Elkin 2006); 0 is to treat "
+            "nobody, and the prevalence is the most there is.",
+        ),
         _gap(
             "demographic_parity_difference",
             "Demographic parity difference",
@@ -142,6 +168,13 @@ METRICS: dict[str, Metric] = {
             "auroc_gap", "AUC gap", "ΔAUC", "Largest difference between two groups in their AUC within group."
         ),
         _gap(
+            "average_precision_gap",
+            "Average precision gap",
+            "ΔAP",
+            "Largest difference between two groups in their average precision; part of it is that of their "
+            "prevalences.",
+        ),
+        _gap(
             "calibration_gap",
             "Calibration gap",
             "Δcal",
@@ -158,6 +191,24 @@ METRICS: dict[str, Metric] = {
             True,
             "",
             "AUC / (1 + sum over groups of |AUC of the group - AUC|), FairVision.",
+        ),
+        _ratio(
+            "demographic_parity_ratio",
+            "Demographic parity ratio",
+            "DP ratio",
+            "Smallest ratio of two groups' P(Ŷ=1): below 0.8 the four-fifths rule of hiring is broken.",
+        ),
+        _ratio(
+            "equal_opportunity_ratio",
+            "Equal opportunity ratio",
+            "EO ratio",
+            "Smallest ratio of two groups' true-positive rates.",
+        ),
+        _ratio(
+            "equalized_odds_ratio",
+            "Equalized odds ratio",
+            "EOdds ratio",
+            "The smaller of the smallest ratios of true-positive and of false-positive rates.",
         ),
         _information(
             "approximate_diagnosis_fairness",

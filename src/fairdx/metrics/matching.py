@@ -1,9 +1,34 @@
 """Which column of scores belongs to which label, by their names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fairdx.core.errors import InputError
+
+
+def same_order(columns: Mapping[str, Any]) -> None:
+    """Check that columns of pandas have their rows in the same order, by their indices.
+
+    Rows belong together by their place. An index that holds the same labels in another order says that they
+    do not; indices with other labels say nothing.
+
+    Args:
+        columns: By name; what has no index is passed over.
+
+    Raises:
+        InputError: Two have the same labels in different order.
+    """
+    indices = {n: c.index for n, c in columns.items() if hasattr(getattr(c, "index", None), "is_unique")}
+    first = next(iter(indices), None)
+    for name, index in indices.items():
+        if first is None or not index.is_unique or len(index) != len(indices[first]):
+            continue
+        if not index.equals(indices[first]) and set(index) == set(indices[first]):
+            raise InputError(
+                f"{first} and {name} have the same index in another order, but rows are taken by place; "
+                f"align them, as in {name}.loc[{first}.index]."
+            )
 
 
 def belongs(label: str, column: str) -> bool:

@@ -1,13 +1,69 @@
 """Calibration of P(Y=1): slope, intercept and expected calibration error."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import Floats, Ints, same_length, to_scores, to_weights
 from fairdx.metrics.scores import binary_truth, equal_frequency, score_histogram
 
-CALIBRATION_BINS = 10
-"""Bins of equal frequency for the expected calibration error and the calibration plot."""
+
+@dataclass(frozen=True)
+class Bins:
+    """Bins of the score for the expected calibration error and the calibration plot.
+
+    Attributes:
+        number: How many, at most.
+        kind: "quantile": each holds equally many images of a group; "uniform": each is equally wide.
+    """
+
+    number: int = 10
+    kind: Literal["quantile", "uniform"] = "quantile"
+
+    @classmethod
+    def of(cls, given: "int | str | Bins") -> "Bins":
+        """Read `15`, `quantile:15` or `uniform:15`.
+
+        Raises:
+            InputError: It is none of these.
+        """
+        if isinstance(given, Bins):
+            return given
+        kind, separator, number = str(given).rpartition(":")
+        known = kind in ("quantile", "uniform") or not separator
+        if not (known and number.strip().isdigit() and 2 <= int(number) <= MOST_BINS):
+            raise InputError(
+                f"calibration bins are {given!r}; give a number from 2 to {MOST_BINS}, or one as in "
+                "quantile:15 or uniform:15."
+            )
+        return cls(int(number), kind or "quantile")  # type: ignore[arg-type]
+
+    @property
+    def edges(self) -> Floats:
+        """Scores at which a bin begins, but for the first; none if they depend on the images."""
+        return np.arange(1, self.number) / self.number if self.kind == "uniform" else np.empty(0)
+
+    def place(self, counts: Floats, scores: Floats) -> Ints:
+        """The bin of each of ascending scores, from 0 without holes.
+
+        Args:
+            counts: Weight of each score, shape (K,).
+            scores: Shape (K,).
+        """
+        if self.kind == "quantile":
+            return equal_frequency(counts, self.number)
+        found = np.searchsorted(self.edges, scores, side="right")
+        return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+MOST_BINS = 100
+"""More bins of calibration than this hold too few images to say anything."""
+
+TEN = Bins()
+"""Ten bins of equal frequency."""
 
 _SCORE_MARGIN = 1e-6  # logit of a score of exactly 0 or 1 is infinite; pull it in this far
 
@@ -72,7 +128,11 @@ def _regression(x: Floats, positive: Floats, total: Floats) -> tuple[float, floa
 
 
 def calibration(
-    y_true: ArrayLike, y_score: ArrayLike, *, sample_weight: ArrayLike | None = None
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    bins: int | str | Bins = TEN,
 ) -> dict[str, float]:
     """Calibration of P(Y=1): slope, intercept and expected calibration error (Van Calster et al. 2019).
 
@@ -80,6 +140,7 @@ def calibration(
         y_true: Labels of two classes, shape (n,).
         y_score: P(Y=1), shape (n,), in [0, 1].
         sample_weight: Weights, shape (n,).
+        bins: Of the error: a number, or one as in "uniform:15".
 
     Returns:
         calibration_slope (ideal 1), calibration_intercept (ideal 0, at slope 1), and
@@ -91,12 +152,14 @@ def calibration(
     return {
         "calibration_slope": slope,
         "calibration_intercept": intercept,
-        "expected_calibration_error": expected_calibration_error(truth, scores, weight),
+        "expected_calibration_error": expected_calibration_error(truth, scores, weight, Bins.of(bins)),
     }
 
 
-def expected_calibration_error(label: Ints, scores: Floats, weight: Floats | None = None) -> float:
-    """Mean over ten bins of equal frequency of |share with Y=1 - mean score|, less what chance adds to it.
+def expected_calibration_error(
+    label: Ints, scores: Floats, weight: Floats | None = None, bins: Bins = TEN
+) -> float:
+    """Mean over bins of |share with Y=1 - mean score|, less what chance adds to it.
 
     The plain mean is far above 0 for a calibrated score: 0.056 with 250 images. What chance adds to a bin is
     E|d + e| - |d| for a normal error e of the bin's binomial variance v, at d^2 = max(observed^2 - v, 0).
@@ -105,6 +168,7 @@ def expected_calibration_error(label: Ints, scores: Floats, weight: Floats | Non
         label: 0 or 1, shape (n,).
         scores: P(Y=1), shape (n,).
         weight: Shape (n,), or None.
+        bins: Of the score.
 
     Returns:
         The error, at least 0; nan without images.
@@ -117,10 +181,10 @@ def expected_calibration_error(label: Ints, scores: Floats, weight: Floats | Non
     values, place = np.unique(scores, return_inverse=True)
     shape = (1, 2, len(values))
     histogram = score_histogram(np.zeros_like(label), label, place, shape, weight)[0]
-    bins = equal_frequency(histogram.sum(0), CALIBRATION_BINS)
-    table = calibration_table(histogram, values, bins)
+    own = bins.place(histogram.sum(0), values)
+    table = calibration_table(histogram, values, own)
     residual = np.abs(table["residual"])
-    chance = np.bincount(bins[place], weights=weight**2 * scores * (1 - scores), minlength=len(residual))
+    chance = np.bincount(own[place], weights=weight**2 * scores * (1 - scores), minlength=len(residual))
     true, error = np.sqrt(np.maximum(residual**2 - chance, 0.0)), np.sqrt(np.maximum(chance, 1e-300))
     z = true / error
     added = 2 * error * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) - 2 * true * ndtr(-z)

@@ -59,8 +59,8 @@ def auc_from_histogram(histogram: Floats) -> Floats:
         Shape (...); nan where a label does not occur.
     """
     negative, positive = histogram[..., 0, :], histogram[..., 1, :]
-    below = np.cumsum(negative, axis=-1) - negative / 2
-    wins = (positive * below).sum(-1)
+    wins = np.einsum("...k,...k->...", positive, np.cumsum(negative, axis=-1))
+    wins -= np.einsum("...k,...k->...", positive, negative) / 2
     return tables.ratio(wins, negative.sum(-1) * positive.sum(-1))
 
 
@@ -272,8 +272,10 @@ def information_bins(histogram: Floats) -> Ints:
 
 def score_table(histogram: Floats, bins: Ints) -> Floats:
     """Counts by group, label and information bin: (..., S, 2, K) to (..., S, 2, B)."""
-    members = np.eye(int(bins.max()) + 1)[bins]
-    return np.stack([histogram[..., y, :] @ members[y] for y in range(len(bins))], axis=-2)
+    members, shape = np.eye(int(bins.max()) + 1)[bins], histogram.shape
+    flat = histogram.reshape(-1, *shape[-2:])
+    tables_of = np.stack([flat[:, y] @ members[y] for y in range(len(bins))], axis=-2)
+    return tables_of.reshape(*shape[:-1], -1)
 
 
 def score_mutual_information(y_true: ArrayLike, y_score: ArrayLike, *, sensitive_features: Any) -> float:

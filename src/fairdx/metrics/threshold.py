@@ -36,24 +36,26 @@ def youden_threshold(y_true: ArrayLike, y_score: ArrayLike) -> float:
     return float((ranked[best] + below) / 2)
 
 
-def at_precision(y_score: Floats, threshold: float) -> Floats:
-    """Returns the scores ready to be compared with a threshold in the precision that they were given in.
+def at_precision(y_score: Floats, *thresholds: float) -> Floats:
+    """Returns the scores ready to be compared with thresholds in the precision that they were given in.
 
     A score of 0.7 in single precision is 0.699999988, which is below 0.7, although both say 0.7. Where all
-    scores are numbers of a lower precision, those equal to the threshold in that precision become equal to
+    scores are numbers of a lower precision, those equal to a threshold in that precision become equal to
     it; all others lie on the same side of both.
 
     Args:
         y_score: Scores as float64, whatever they were given in, any shape.
-        threshold: The threshold.
+        *thresholds: One or more.
 
     Example:
         >>> at_precision(np.float32([0.7]).astype(float), 0.7) >= 0.7
         array([ True])
     """
     for precision in (np.float16, np.float32):
-        rounded = float(precision(threshold))
-        there = rounded != threshold and (y_score == rounded).any()
-        if there and (y_score == y_score.astype(precision)).all():
-            return np.where(y_score == rounded, threshold, y_score)
+        rounded = {t: float(precision(t)) for t in thresholds}
+        moved = {t: r for t, r in rounded.items() if r != t and (y_score == r).any()}
+        if moved and (y_score == y_score.astype(precision)).all():
+            for threshold, near in moved.items():
+                y_score = np.where(y_score == near, threshold, y_score)
+            return y_score
     return y_score

@@ -1,6 +1,7 @@
 """How numbers are written on pages: one style per metric, the same in Python and in the page's script."""
 
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 
 from fairdx.metrics.definitions import METRICS
@@ -35,7 +36,7 @@ class Style:
         """Write a number without its unit."""
         if value is None or not isfinite(value):
             return UNDEFINED
-        text = f"{abs(value) * self.scale:.{self.digits}f}"
+        text = _fixed(abs(shortened(value)) * self.scale, self.digits)
         zero = float(text) == 0
         sign = MINUS if value < 0 and not zero else "+" if self.signed and not zero else ""
         return sign + text
@@ -52,6 +53,16 @@ class Style:
         return text if text == UNDEFINED else f"{text}{self.unit}"
 
 
+def shortened(value: float) -> float:
+    """Seven significant digits, as the page's script gets them: far more than is shown."""
+    return float(f"{value:.7g}")
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Digits after the point, ties away from zero, as JavaScript's `toFixed` writes them."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+
+
 PERCENT = Style(100, 1, unit="\u202f%")
 POINTS = Style(100, 1, unit=" points")
 SIGNED_POINTS = Style(100, 1, signed=True, unit=" points")
@@ -60,12 +71,18 @@ NATS = Style(1, 5, unit=" nats")
 
 _OTHERS = {
     "auroc": DECIMAL,
+    "average_precision": DECIMAL,
     "brier_score": DECIMAL,
+    "net_benefit": DECIMAL,
     "expected_calibration_error": DECIMAL,
     "calibration_slope": Style(digits=2),
     "calibration_intercept": Style(digits=2, signed=True),
     "auroc_gap": DECIMAL,
+    "average_precision_gap": DECIMAL,
     "equity_scaled_auroc": DECIMAL,
+    "demographic_parity_ratio": DECIMAL,
+    "equal_opportunity_ratio": DECIMAL,
+    "equalized_odds_ratio": DECIMAL,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
@@ -127,6 +128,7 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
         return _obtained(model, key, history, current, place)
     given = load_given(config, classes=spec.classes, size=spec.size, network=network)
     given.to(current.fabric.device).requires_grad_(False)
+    given.to(memory_format=torch.channels_last)  # as `load_model` has it, for the same digits
     if config.kind == "onnx":
         _check_conversion(config, given, current)
     contract = config.contract.model_dump(mode="json")

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.base import Batch
-from fairdx.inference.visibility import learnt_by_heart, within_chance
+from fairdx.inference.visibility import learnt_by_heart, what_can_be_seen, within_chance
 from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng
@@ -200,12 +200,27 @@ class Fit:
             ranking = scores[:, 1] if scores.shape[1] == 2 else scores
             if len(self.history) == 0 and self._by_heart(task.label[indices], ranking, count):
                 self._judge_on(self.validation)
-            judged = len(self.judged)
+            judged = self.images_judged
             record[JUDGED] = unfairness(
                 task.label[indices][:judged], ranking[:judged], task.group[indices][:judged]
             )
             record[JUDGED_IMAGES] = judged
+            if len(self.history) == 0 and record[JUDGED] <= self.chance:
+                record["note"] = self._too_little(record[JUDGED])
         return record
+
+    def _too_little(self, found: float) -> str:
+        """Says, before anything is trained, that the images cannot show whether it helps."""
+        task = self.images.task
+        sizes = len(task.group_names), len(task.class_names), self.images_judged
+        note = f"{what_can_be_seen(found, *sizes)}: they cannot show whether anything makes it fairer"
+        logger.warning("stage `%s`: %s", self.stage.name, note)
+        return note
+
+    @property
+    def images_judged(self) -> int:
+        """How many images the fairness of an epoch is judged on."""
+        return 0 if self.judged is None else len(self.judged)
 
     @staticmethod
     def _by_heart(label: NDArray[np.int64], ranking: NDArray[np.float64], count: int) -> bool:
