@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     dataset = prepare(Phantom(PHANTOM).source(), options.out / "phantom", wait=True)
-    print("| Model | AUC | after | ADF corrected, 1e-3 | after | true DE, 1e-2 | after | times | frozen hash |")
+    print("| Model | AUC | then | corrected ADF, 1e-3 | then | true DE, 1e-2 | then | times | frozen hash |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for place, name in enumerate(MODELS):
         if name in options.only:
