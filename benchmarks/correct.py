@@ -153,8 +153,8 @@ def built(name: str, held: Held, seed: int = 0, **settings: Any) -> Method:
     return method.build(method.config_class(**settings), held.spec, held.model, seed=seed)
 
 
-def scores_of(method: Method, known: Features, new: Features) -> tuple[Array, Array]:
-    """P(Y = 1) by a method that was fitted to some images: of these, and of others."""
+def scores_of(method: Method, known: Features, new: Features) -> tuple[Array, float]:
+    """P(Y = 1) of new images by a method that was fitted to others, and where it decides, by those."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for stage in method.stages():
@@ -165,7 +165,9 @@ def scores_of(method: Method, known: Features, new: Features) -> tuple[Array, Ar
         rule = method.adjust(found[0], known.label, known.group, seed=0)
     if rule is not None:
         found = [rule(p, f.group) for p, f in zip(found, (known, new), strict=True)]
-    return found[0][:, 1], found[1][:, 1]
+        if rule.threshold is not None:
+            return found[1][:, 1], rule.threshold
+    return found[1][:, 1], youden_threshold(known.label, found[0][:, 1])
 
 
 def _probabilities(method: Method, features: Features) -> Array:
@@ -185,8 +187,7 @@ def line(method: Method, features: Features, fold: NDArray[np.int64], groups: in
     score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
     for number in range(FOLDS):
         rows = fold == number
-        known, new = scores_of(method, part(features, ~rows), part(features, rows))
-        threshold = youden_threshold(features.label[~rows], known)
+        new, threshold = scores_of(method, part(features, ~rows), part(features, rows))
         score[rows], decision[rows] = shifted(new, threshold), new >= threshold
     assert features.patient is not None
     return Scored.of(
@@ -231,8 +232,7 @@ def masks(held: Held, features: Features, count: int) -> str:
     rows[rng.permutation(len(rows))[:count]] = True
     rows = np.isin(features.patient, features.patient[rows]) if features.patient is not None else rows
     method = built("corrector", held, realise=True)
-    known, _ = scores_of(method, part(features, ~rows), part(features, rows))
-    threshold = youden_threshold(features.label[~rows], known)
+    _, threshold = scores_of(method, part(features, ~rows), part(features, rows))
     image = held.images.batch(held.indices[rows], torch.device("cpu")).image
     fair, wanted = method.fair, _probabilities(method, part(features, rows))[:, 1]
     took, passed, masked = [], [], []
@@ -282,7 +282,7 @@ def curve(features: Features, held: Held, counts: list[int]) -> Iterator[str]:
         rows[order[:count]] = True
         found, start = [], time.process_time()
         for seed in range(3):
-            _, score = scores_of(built("corrector", held, seed=seed), part(features, rows), new)
+            score, _ = scores_of(built("corrector", held, seed=seed), part(features, rows), new)
             given = {"sensitive_features": new.group}
             found.append(
                 [

@@ -344,7 +344,7 @@ def test_the_guide_says_what_its_commands_print(tmp_path, monkeypatch, capsys):
     gate = re.findall(r'--fail-if "(.*?)"', guide)
     conditions = [part for condition in gate for part in ("--fail-if", condition)]
     monkeypatch.setattr(sys, "argv", ["fairdx", *command.replace("\\\n", " ").split(), *conditions])
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="3"):
         cli.main()
     told = capsys.readouterr()
     printed = " ".join(told.out.split())
@@ -429,7 +429,7 @@ def test_standard_input_and_output(run, path, monkeypatch):
 def test_quiet_prints_only_what_failed(run, path):
     assert run(path, "--quiet") == (0, "", "")
     status, out, err = run(path, "--quiet", "--fail-if", "auc<0.999")
-    assert (status, out) == (1, "")
+    assert (status, out) == (3, "")
     assert err.startswith("auc<0.999: ")
 
 

@@ -20,12 +20,15 @@ import fairdx as fairdx_package
 from fairdx.core.cells import as_text
 from fairdx.core.console import PlainConsole
 from fairdx.core.errors import InputError
+from fairdx.core.files import write_sealed
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.data.source import Source, exclude
 from fairdx.models.networks import Encoder
+from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.runs.files import check_free
 from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
+from fairdx.runs.trained import StageFolders
 from fairdx.study.settings import load_study
 from fairdx.study.tables import csv_text
 
@@ -127,7 +130,8 @@ def test_a_missing_package_names_the_extra(tmp_path):
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "[a]\n" + "b." * 5000 + "c = 1\n[a.b"])
 def test_settings_that_are_nested_too_deeply_are_bad_input(tmp_path, text):
     (tmp_path / "run.toml").write_text(text)
-    assert "run.toml is not a TOML file" in one_sentence(fairdx("run", tmp_path / "run.toml"), 2)
+    with pytest.raises(InputError, match=r"run\.toml is not a TOML file"):
+        load_settings(tmp_path / "run.toml")
 
 
 @pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "-x"])
@@ -163,6 +167,28 @@ def test_one_group_in_training_is_said(tmp_path, caplog):
         run(settings_of(root), tmp_path / "run")
     run(settings_of(root, "method.name=vanilla"), tmp_path / "vanilla")
     assert "has no training image of sex female" in caplog.text
+
+
+def test_a_run_checks_its_data_before_it_trains(tmp_path):
+    root = prepare(source(), tmp_path / "set").root
+    data = bytearray((root / "images.npy").read_bytes())
+    data[-1] ^= 1
+    (root / "images.npy").write_bytes(data)
+    with pytest.raises(InputError, match=rf"{root} is not what was prepared"):
+        run(settings_of(root), tmp_path / "run")
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_damaged_stage_is_not_trained_again_by_who_only_looks(tmp_path):
+    stage = tmp_path / "pretrain-0"
+    stage.mkdir()
+    write_sealed(stage / "best.safetensors", b"weights")
+    write_sealed(stage / "history.json", b"[]")
+    place = StageFolders(tmp_path, resume=True, shared=False, finished=True)
+    held = place.hold("pretrain-0", make_fabric(TrainerSettings(device="cpu")))
+    with pytest.raises(InputError, match=r"history\.json is damaged: it holds no records"), held:
+        pass
+    assert (stage / "history.json").read_bytes() == b"[]"
 
 
 def test_a_folder_is_held_by_one_run(prepared, tmp_path):

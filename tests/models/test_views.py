@@ -91,7 +91,7 @@ def test_the_mask_brings_the_frozen_model_to_the_corrected_score_on_grey_levels(
     model = Curved().eval().requires_grad_(False)
     torch.manual_seed(1)
     image = torch.randint(0, 256, (6, 3, 32, 32)) / GREY
-    fair = FairModel(model, correction=shift(size), realisation=Realisation(steps=2, levels=12))
+    fair = FairModel(model, correction=shift(size), realisation=Realisation(steps=3, levels=12))
     with torch.inference_mode():
         masked = fair.masked(image)
         odds, after = (logit[:, 1] - logit[:, 0] for logit in (model(image).logit, fair(image)))

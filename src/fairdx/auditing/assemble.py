@@ -12,7 +12,8 @@ from fairdx.auditing.draws import MOST_EXPLORED, Draws
 from fairdx.auditing.explorer import curves, explorer
 from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.profile import Truth, score_bins
-from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Curves, Explorer, Settings
+from fairdx.auditing.result import SCHEMA_VERSION, AuditResult, Change, Settings
+from fairdx.auditing.result_curves import Curves, Explorer
 from fairdx.auditing.study import Study
 from fairdx.core.progress import advanced, portion
 from fairdx.inference.uncertainty import Estimate

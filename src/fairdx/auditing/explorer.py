@@ -13,7 +13,7 @@ from fairdx.auditing.gaps import compared_shares
 from fairdx.auditing.groups import rate_ends
 from fairdx.auditing.profile import Profiler
 from fairdx.auditing.resampled import Groups, Resampled
-from fairdx.auditing.result import Curves, Explorer, Series
+from fairdx.auditing.result_curves import Curves, Explorer, Series
 from fairdx.inference.information import Information
 from fairdx.inference.score_intervals import critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate

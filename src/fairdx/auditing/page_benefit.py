@@ -3,7 +3,8 @@
 import numpy as np
 
 from fairdx.auditing.page_figures import shown_groups
-from fairdx.auditing.result import AuditResult, Explorer
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Explorer
 from fairdx.metrics.benefit import benefit_of_everybody
 from fairdx.metrics.inputs import Floats
 from fairdx.report.figures import Figure, Table

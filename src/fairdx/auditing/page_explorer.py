@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from fairdx.auditing.page_figures import shown_groups
 from fairdx.auditing.page_tables import described
-from fairdx.auditing.result import AuditResult, Explorer, Series
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Explorer, Series
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
 from fairdx.report.numbers import Style, shortened, style_of, unit_of

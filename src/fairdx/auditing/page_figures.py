@@ -6,7 +6,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from fairdx.auditing.result import AuditResult, Curves
+from fairdx.auditing.result import AuditResult
+from fairdx.auditing.result_curves import Curves
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import (

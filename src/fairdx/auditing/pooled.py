@@ -24,7 +24,8 @@ def pooled_figures(data: Resampled) -> dict[str, dict[str, Pooled]]:
         return {}
     level, found = data.settings.level, {}
     counts, replicates = data.sample.counts[0], data.replicates.counts
-    values, repeated, images = binary_rates(counts), binary_rates(replicates), denominators(counts)
+    values, repeated = binary_rates(counts), binary_rates(replicates)
+    images = denominators(data.who.rows(counts))
     for name in POOLED_RATES:
         label = np.array([LABEL_OF_RATE.get(name, -1)])
         value, drawn, behind = (x[..., None] for x in (values[name], repeated[name], images[name]))

@@ -210,10 +210,10 @@ class Resampled:
     def areas(self) -> Areas:
         """AUCs of groups with score intervals, of shape (S, 1)."""
         own = self.discrimination
-        value, positives, negatives, variance = (
+        auc, positives, negatives, variance = (
             x[:, None] for x in (own.auc, own.positives, own.negatives, own.variance)
         )
-        return Areas(value, positives, negatives, variance, self._few_patients())
+        return Areas(auc, positives, negatives, variance, self._few_patients())
 
     def precisions(self) -> Shares:
         """Average precisions of groups as shares of an effective number of images, shape (S, 1).

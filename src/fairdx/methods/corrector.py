@@ -65,9 +65,9 @@ class CorrectorConfig(MethodConfig):
     """Of Adam."""
     realise: bool = False
     """Whether the corrected score becomes a mask on the image, by steps along the frozen model's gradient."""
-    realise_steps: int = Field(2, ge=1)
-    """Such steps; each costs a pass forward and one back."""
-    realise_levels: int = Field(3, ge=1, le=255)
+    realise_steps: int = Field(3, ge=1)
+    """Such steps; the first costs a pass forward and one back, each other a pass forward."""
+    realise_levels: int = Field(1, ge=1, le=255)
     """Largest change of a value of the image, in grey levels of 255."""
 
 

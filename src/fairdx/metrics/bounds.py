@@ -36,7 +36,7 @@ def gap_bounds(known: Floats, missing: Floats, compared: Compared) -> tuple[floa
     """
     sums = compared.images(known), compared.images(missing[None])
     rates = [np.nan_to_num(compared.rates(table)) for table in (known, missing[None])]
-    hits, hidden = (np.round(rate * size) for rate, size in zip(rates, sums, strict=True))
+    hits, hidden = (rate * size for rate, size in zip(rates, sums, strict=True))
     misses, hidden_misses = sums[0] - hits, sums[1] - hidden
     with np.errstate(divide="ignore", invalid="ignore"):
         most = (hits + hidden) / (hits + hidden + misses)
