@@ -43,9 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("cells", nargs="*", help="names of cells; all of them unless given")
     parser.add_argument("--draws", type=int, default=1000, help="simulated data sets for each cell")
+    parser.add_argument("--replicates", type=int, default=400, help="bootstrap replicates of each audit")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures" / "coverage.csv")
     options = parser.parse_args()
     module = load_cells()
+    module.OPTIONS["n_replicates"] = options.replicates
     every = module.cells()
     for name in options.cells or every:
         rows = read(options.out)

@@ -1,6 +1,7 @@
 """Random tables with given margins, drawn until enough of them reach what was observed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,19 +26,25 @@ def with_margins(table: Floats, n_draws: int, rng: np.random.Generator) -> Float
         drawn[:] = table
         return drawn
     inner = table[np.ix_(rows, columns)].astype(np.int64)
-    if inner.sum() <= inner.size:  # as patients that are all different: shuffling them one by one is faster
-        found: Floats = _shuffled(inner, n_draws, rng)
-    elif len(columns) == 2:  # one says all, and NumPy draws it in a time that does not grow with counts
-        first = rng.multivariate_hypergeometric(inner.sum(1), inner[:, 0].sum(), n_draws, method="marginals")
-        found = np.stack([first, inner.sum(1) - first], axis=-1).astype(float)
-    elif inner.size <= _SMALL:
-        found = _dealt(inner, n_draws, rng).astype(float)
+    drawn[np.ix_(np.arange(n_draws), rows, columns)] = _inner(inner, n_draws, rng)
+    return drawn
+
+
+def _inner(table: Ints, n_draws: int, rng: np.random.Generator) -> Floats:
+    """Random tables with the margins of one that has no empty row or column."""
+    found: Any
+    if table.sum() <= table.size:  # as patients that are all different: shuffling them one by one is faster
+        found = _shuffled(table, n_draws, rng)
+    elif table.shape[1] == 2:  # one column says all, in a time that does not grow with counts
+        first = rng.multivariate_hypergeometric(table.sum(1), table[:, 0].sum(), n_draws, method="marginals")
+        found = np.stack([first, table.sum(1) - first], axis=-1)
+    elif table.size <= _SMALL:
+        found = _dealt(table, n_draws, rng)
     else:
         from scipy.stats import random_table
 
-        found = random_table(inner.sum(1), inner.sum(0), seed=rng).rvs(n_draws).astype(float)
-    drawn[np.ix_(np.arange(n_draws), rows, columns)] = found.reshape(n_draws, *inner.shape)
-    return drawn
+        found = random_table(table.sum(1), table.sum(0), seed=rng).rvs(n_draws)
+    return np.asarray(found, dtype=float).reshape(n_draws, *table.shape)
 
 
 def _dealt(table: Ints, n_draws: int, rng: np.random.Generator) -> Ints:
