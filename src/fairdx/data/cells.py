@@ -202,6 +202,25 @@ def without_missing(
     return values.mask(missing), int(missing.sum())
 
 
+def look_of(word: str) -> str:
+    """What a person sees of a word: without case, width, kinds of blanks, and signs that are not seen.
+
+    Args:
+        word: Any text.
+
+    Returns:
+        The same for words that a person would take for one.
+
+    Example:
+        >>> look_of(" Not\u00a0Said ") == look_of("not said")
+        True
+    """
+    if not word.isascii():
+        known = unicodedata.normalize("NFKC", word)
+        word = "".join(c for c in known if unicodedata.category(c) != "Cf")
+    return " ".join(word.casefold().split())
+
+
 def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
     """Find two words that a person would take for one.
 
@@ -209,7 +228,7 @@ def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
         words: Different words.
 
     Returns:
-        The first two that are the same but for case, width, kinds of blanks and signs that are not seen.
+        The first two that look the same.
 
     Example:
         >>> first_alike(["Male", "female", "male"])
@@ -217,11 +236,7 @@ def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
     """
     seen: dict[str, str] = {}
     for word in words:
-        shown = word
-        if not word.isascii():
-            known = unicodedata.normalize("NFKC", word)
-            shown = "".join(c for c in known if unicodedata.category(c) != "Cf")
-        before = seen.setdefault(" ".join(shown.casefold().split()), word)
+        before = seen.setdefault(look_of(word), word)
         if before != word:
             return before, word
     return None

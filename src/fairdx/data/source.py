@@ -15,7 +15,7 @@ import pandas as pd
 
 from fairdx.core.errors import InputError
 from fairdx.core.missing import unknown_attribute
-from fairdx.data.cells import each_value_a_group, first_alike, without_missing
+from fairdx.data.cells import each_value_a_group, first_alike, look_of, without_missing
 from fairdx.data.checks import nearest
 from fairdx.data.split import SPLITS
 
@@ -145,47 +145,51 @@ def check_source(source: Source) -> None:
 
 def _check_patients(source: Source) -> None:
     """Refuse patients who are nobody, and one patient under two names, who could be in two splits."""
-    table = source.table.assign(patient=source.table["patient"].astype(str))
-    names = table["patient"].drop_duplicates()
-    nobody = names[names.isin(unknown_attribute(map(str, names), codes=True))]
-    if len(nobody):
-        row = table[table["patient"] == nobody.iloc[0]].iloc[0]
+    names = [str(name) for name in source.table["patient"].unique()]
+    looks = [look_of(name) for name in names]
+    for name in sorted(unknown_attribute(names, codes=True)):
+        image = source.table.loc[source.table["patient"].astype(str) == name, "image"].iloc[0]
         raise InputError(
-            f"{source.name}: image {row['image']!r} has the patient {row['patient']!r}, which names nobody: "
-            "leave such rows out, or name each patient"
+            f"{source.name}: image {image!r} has the patient {name!r}, which names nobody: leave such rows "
+            "out, or name each patient"
         )
-    number = names.str.extract(r"^\s*0*(\d+)(?:\.0*)?\s*$")[0]
-    again = number.notna() & number.duplicated(keep=False)
-    if again.any():
-        one = names[number == number[again].iloc[0]]
-        raise InputError(
-            f"{source.name}: the patients {one.iloc[0]!r} and {one.iloc[1]!r} are one number: write it in "
-            "one way, or the two could be in different splits"
-        )
-    alike = first_alike(names)
-    if alike:
+    numbers: dict[str, str] = {}
+    for name in (name for name, look in zip(names, looks, strict=True) if look[:1].isdigit()):
+        before = numbers.setdefault(_number(name), name)
+        if before != name:
+            raise InputError(
+                f"{source.name}: the patients {before!r} and {name!r} are one number: write it in one way, "
+                "or the two could be in different splits"
+            )
+    if len(set(looks)) < len(looks):
         log.warning(
             "%s: the patients %r and %r differ in case or unseen signs alone, and are taken for two",
             source.name,
-            *alike,
+            *first_alike(names) or ("", ""),
         )
+
+
+def _number(name: str) -> str:
+    """A whole number in one form, however it is written; other names as they are."""
+    text = name.strip()
+    whole, _, rest = text.partition(".")
+    return whole.lstrip("0") or "0" if whole.isdecimal() and not rest.strip("0") else name
 
 
 def _check_files(source: Source) -> None:
     """Refuse one file under two names: it would count twice, perhaps in two splits."""
     if "path" not in source.table or source.render is not None:
         return
-    paths = source.table["path"].astype(str)
-    plain = pd.Series([_plain_path(path) for path in paths], index=paths.index, dtype=object)
-    twice = plain.duplicated()
-    if twice.any():
-        first, second = paths[plain == plain[twice].iloc[0]].iloc[:2]
-        raise InputError(f"{source.name}: {first!r} and {second!r} are one file: list each image once")
-
-
-def _plain_path(path: str) -> str:
-    """A path without the detours that lead to the same file."""
-    return os.path.normpath(path) if "./" in path or "//" in path else path
+    paths = [str(path) for path in source.table["path"].tolist()]
+    text = "\n".join(paths)
+    plain = [os.path.normpath(path) for path in paths] if "./" in text or "//" in text else paths
+    if len(set(plain)) < len(plain):
+        seen: dict[str, str] = {}
+        for path, file in zip(paths, plain, strict=True):
+            if file in seen:
+                first = seen[file]
+                raise InputError(f"{source.name}: {first!r} and {path!r} are one file: list each image once")
+            seen[file] = path
 
 
 def _check_names(source: Source) -> None:
