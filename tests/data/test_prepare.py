@@ -78,6 +78,7 @@ def test_rows_and_images_belong_together(root, tmp_path):
         "bits": 16,
         "window": None,
         "frame": None,
+        "lenient": False,
     }
     assert meta.exclusions == {"lateral view": 2}
     assert dataset.table.groupby("patient")["split"].nunique().max() == 1
