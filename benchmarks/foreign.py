@@ -183,11 +183,12 @@ def line(name: str, dataset: PreparedDataset, folder: Path, seed: int) -> str:
     results = run(build_settings(values, where=name), folder / "run", resume=True)
     before, after = results["methods"]["vanilla"], results["methods"]["fair_diagnosis"]
     held = load_model(folder / "run").card.frozen.weights_sha256[:8]
-    adf = [figures["approximate_diagnosis_fairness"]["value"] for figures in (before, after)]
+    # Bias-corrected: a fair model has a plug-in ADF of 1/n, 0.3e-3 here, which would hide how far it fell.
+    adf = [figures["approximate_diagnosis_fairness_corrected"]["value"] for figures in (before, after)]
     cells = [f"{figures['auroc']['value']:.4f}" for figures in (before, after)]
     cells += [f"{1e3 * value:.2f}" for value in adf]
     cells += [f"{100 * figures['true_direct_effect']['value']:.1f}" for figures in (before, after)]
-    return f"| {name} | {' | '.join(cells)} | {adf[0] / adf[1]:.1f} | {held} |"
+    return f"| {name} | {' | '.join(cells)} | {adf[0] / max(adf[1], 1e-9):.1f} | {held} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     dataset = prepare(Phantom(PHANTOM).source(), options.out / "phantom", wait=True)
-    print("| Model | AUC | after | ADF, 1e-3 | after | true DE, 1e-2 | after | times | frozen hash |")
+    print("| Model | AUC | then | corrected ADF, 1e-3 | then | true DE, 1e-2 | then | times | frozen hash |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for place, name in enumerate(MODELS):
         if name in options.only:

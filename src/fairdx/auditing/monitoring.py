@@ -69,13 +69,13 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     Raises:
         InputError: If a column does not fit, or holds what it must not.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> month, sex, truth = rng.integers(1, 7, 3000), rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
         >>> score = np.clip(0.3 * truth + 0.05 * sex + 0.5 * rng.random(3000), 0, 1)
         >>> found = monitor(truth, score, sensitive_features={"sex": sex}, looks=month)
-        >>> [low > 0 for low in found.gaps["sex"]["demographic_parity_difference"].low]
-        [False, True, True, True, True, True]
+        >>> sum(low > 0 for low in found.gaps["sex"]["demographic_parity_difference"].low)  # of six looks
+        5
     """
     attributes, look = to_attributes(sensitive_features), to_codes(looks, "looks")
     scores = at_precision(to_scores(plain(y_score)), threshold)

@@ -52,14 +52,16 @@ class CorrectorConfig(MethodConfig):
 
     budget: float = Field(0.01, ge=0, le=1)
     """What the correction may cost in AUROC within groups, out of fold, as a fraction."""
-    weights: tuple[float, ...] = Field((3.0, 6.0, 12.0, 25.0, 50.0, 100.0), min_length=1)
+    weights: tuple[float, ...] = Field(
+        (0.5, 0.8, 1.3, 2.0, 3.3, 5.0, 8.0, 13.0, 20.0, 33.0, 50.0, 80.0), min_length=1
+    )
     """Weights of the gap that are tried, in this order, each from where the last one came to. One alone is
     taken whatever it costs."""
     fidelity: float = Field(0.3, ge=0)
     """Weight of the squared change of the log-odds, in units of their variance."""
     width: int = Field(16, ge=1)
     """Hidden units."""
-    steps: int = Field(60, ge=1)
+    steps: int = Field(30, ge=1)
     """Steps at each weight."""
     learning_rate: float = Field(1e-2, gt=0)
     """Of Adam."""
