@@ -91,9 +91,10 @@ def _run(settings: Any, out: Path, resume: bool) -> None:
     page = write_run_report(out)
     console = PlainConsole(wrap=True)
     console.print(summary_table(results))
-    console.print(plain("Open ") + plain(str(page), "bold") + plain(" for the whole report."))
+    last = PlainConsole()  # a path that is broken over two lines cannot be copied
+    last.print(plain("Open ") + plain(str(page), "bold") + plain(" for the whole report."))
     if (out / MODEL).exists():
-        console.print(plain("The model to deploy: ") + plain(str(out / MODEL), "bold"))
+        last.print(plain("The model to deploy: ") + plain(str(out / MODEL), "bold"))
 
 
 @app.command()

@@ -52,7 +52,7 @@ def test_a_list_from_the_standard_input(tmp_path, model, write_grey, fairdx):
     [
         (("MODEL", "--out", "s.csv"), "nothing to score"),
         (("MODEL", "none.png", "--out", "s.csv"), "none.png does not exist"),
-        (("MODEL", "empty", "--out", "s.csv"), "there is no PNG, JPEG or DICOM"),
+        (("MODEL", "empty", "--out", "s.csv"), "there is no image file"),
         (("none", "a.png", "--out", "s.csv"), "none holds no model"),
         (("MODEL", "a.png", "--out", "empty"), "empty is a folder"),
         (("MODEL", "a.png", "--out", "s.csv", "--part", "3"), "not of the form K/N"),

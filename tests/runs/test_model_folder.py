@@ -283,7 +283,7 @@ def test_a_method_that_retrains_refuses_what_cannot_be_trained(small_phantom, tm
         warnings.simplefilter("ignore")
         torch.export.save(program, path)
     values = {**QUICK, "data": {"root": str(small_phantom.root)}, "model": {"source": str(path)}}
-    values["method"] = {"name": "reweighting"}
+    values["method"] = {"name": "reweighting", "batch_size": 16}
     with pytest.raises(
         InputError, match="cannot be trained; take one that leaves it as it is: concept_erasure"
     ):

@@ -75,7 +75,7 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         >>> score = np.clip(0.3 * truth + 0.05 * sex + 0.5 * rng.random(3000), 0, 1)
         >>> found = monitor(truth, score, sensitive_features={"sex": sex}, looks=month)
         >>> sum(low > 0 for low in found.gaps["sex"]["demographic_parity_difference"].low)  # of six looks
-        5
+        3
     """
     attributes, look = to_attributes(sensitive_features), to_codes(looks, "looks")
     scores = at_precision(to_scores(plain(y_score)), threshold)

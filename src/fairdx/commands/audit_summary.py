@@ -45,7 +45,7 @@ def print_summary(result: AuditResult, page: Path | None, *, stderr: bool) -> No
         console.print(plain(f"{name}: {headline(model)}"))
         console.print(_changes(model))
     if page is not None and str(page) != "-":
-        console.print(plain(f"Open {page} for the whole audit."))
+        PlainConsole(stderr=stderr).print(plain(f"Open {page} for the whole audit."))
 
 
 def _rates(result: AuditResult) -> Table:

@@ -132,7 +132,7 @@ class Lines:
 
 
 def write_within(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame | None:
-    """Writes `within.csv` and `within.md` for the lines of a study whose runs are all done.
+    """Writes `within.csv` and `within.md` for the lines of a study whose runs all lie in its folder, done.
 
     Args:
         plan: All runs.
@@ -162,7 +162,7 @@ def _lines(plan: Sequence[PlannedRun], folder: Path) -> Lines | None:
     done = {
         key: each
         for key, each in runs.items()
-        if all((folder / "runs" / run.key / RESULTS).exists() for run in each)
+        if all((folder / "runs" / run.key / name).exists() for run in each for name in (RESULTS, PREDICTIONS))
     }
     if not done:
         return None
