@@ -28,6 +28,8 @@ _MOST_IMAGES = 50_000  # from which the covariance is taken
 _MOST_NUMBERS = 4_000_000  # drawn at once
 _BINS = 64  # of the score, for the AUC
 _INFORMATION_BINS = 10
+_MOST_CELLS = 100  # of a table whose information is tested; how larger ones go with other tests stays unknown
+_MOST_SUMS = 600  # of all tests: their covariance is a matrix of so many rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Shown:
     def columns(self) -> dict[str, Floats]:
         """What each image adds to each statistic, by metric: (n, R), of mean 0; 0 for images left out."""
         full, decision = self.full[self.rows], self.decision[self.rows]
-        found = {"approximate_diagnosis_fairness": _information(full, decision)}
+        found = {}
+        if len(np.unique(full * (int(decision.max()) + 1) + decision)) <= _MOST_CELLS:
+            found["approximate_diagnosis_fairness"] = _information(full, decision)
         if self.label is not None and self.scores is not None:
             found |= _of_label(self.label[self.rows], full, decision, self.scores[self.rows])
         spread = {name: np.zeros((len(self.rows), part.shape[1])) for name, part in found.items()}
@@ -155,6 +159,8 @@ class _Sums:
             made = {} if one is None or not (one.rows & some).any() else one.take(some).columns()
             own = {}
             for metric, part in made.items():
+                if start + part.shape[1] > _MOST_SUMS:
+                    continue
                 if study.weight is not None:
                     part = part * study.weight[some, None]  # noqa: PLW2901
                 own[metric] = slice(start, start + part.shape[1])
