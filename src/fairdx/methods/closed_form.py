@@ -78,3 +78,17 @@ def require_embedding(method: str, model: DiagnosisModel) -> int:
             "`model.contract.embedding`"
         )
     return model.features
+
+
+def require_one_score(method: str, spec: Spec) -> None:
+    """Refuses a label of more than two classes.
+
+    Args:
+        method: Name of the method, for the message.
+        spec: What the data look like.
+
+    Raises:
+        InputError: There are more.
+    """
+    if spec.classes != 2:
+        raise InputError(f"method `{method}` moves one score, and the label has {spec.classes} classes")

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from fairdx.core.errors import InputError
 from fairdx.inference.visibility import what_can_be_seen, within_chance
 from fairdx.methods import out_of_fold
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
-from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.closed_form import ClosedForm, require_embedding, require_one_score
 from fairdx.metrics.pairs import within_group_auroc
 from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
 from fairdx.models.corrections import Residual
@@ -106,8 +105,7 @@ class Corrector(ClosedForm):
     config: CorrectorConfig
 
     def __init__(self, config: CorrectorConfig, spec: Spec, model: DiagnosisModel) -> None:
-        if spec.classes != 2:
-            raise InputError(f"method `corrector` moves one score, and the label has {spec.classes} classes")
+        require_one_score(self.name, spec)
         features = require_embedding(self.name, model)
         self.residual = Residual(features, 2 * spec.groups + 1, config.width)
         super().__init__(config, spec, model, self.residual)

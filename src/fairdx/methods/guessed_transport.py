@@ -5,9 +5,8 @@ from typing import final
 import torch
 from pydantic import Field
 
-from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
-from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.closed_form import ClosedForm, require_embedding, require_one_score
 from fairdx.methods.group_posterior import fit_posterior
 from fairdx.methods.out_of_fold import unseen
 from fairdx.methods.transport_maps import KNOTS, transport_maps
@@ -43,10 +42,7 @@ class GuessedTransport(ClosedForm):
     config: GuessedTransportConfig
 
     def __init__(self, config: GuessedTransportConfig, spec: Spec, model: DiagnosisModel) -> None:
-        if spec.classes != 2:
-            raise InputError(
-                f"method `guessed_transport` moves one score, and the label has {spec.classes} classes"
-            )
+        require_one_score(self.name, spec)
         self.transport = Transport(require_embedding(self.name, model), spec.groups, KNOTS)
         super().__init__(config, spec, model, self.transport)
 

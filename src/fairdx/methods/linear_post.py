@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.optimize import minimize
 
-from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
-from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.closed_form import ClosedForm, require_embedding, require_one_score
 from fairdx.methods.group_posterior import linear_posterior, probabilities
 from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import LinearRule
@@ -52,10 +51,7 @@ class LinearPost(ClosedForm):
     config: LinearPostConfig
 
     def __init__(self, config: LinearPostConfig, spec: Spec, model: DiagnosisModel) -> None:
-        if spec.classes != 2:
-            raise InputError(
-                f"method `linear_post` moves one score, and the label has {spec.classes} classes"
-            )
+        require_one_score(self.name, spec)
         self.rule = LinearRule(require_embedding(self.name, model), spec.groups)
         super().__init__(config, spec, model, self.rule)
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
-from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.closed_form import ClosedForm, require_embedding, require_one_score
 from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Residual
 from fairdx.models.diagnosis import DiagnosisModel
@@ -58,10 +57,7 @@ class ResidualHead(ClosedForm):
     config: ResidualHeadConfig
 
     def __init__(self, config: ResidualHeadConfig, spec: Spec, model: DiagnosisModel) -> None:
-        if spec.classes != 2:
-            raise InputError(
-                f"method `residual_head` moves one score, and the label has {spec.classes} classes"
-            )
+        require_one_score(self.name, spec)
         self.residual = Residual(require_embedding(self.name, model), HIDDEN, HIDDEN)
         super().__init__(config, spec, model, self.residual)
 
