@@ -3,8 +3,8 @@
 `benchmarks/monitoring.py` counts over many streams, the tests over a few.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from scipy.stats import norm
@@ -89,34 +89,40 @@ STREAMS = {
 }
 
 
-def held(stream: Stream, draws: int, report: Callable[[int], object] = lambda _: None) -> dict[str, float]:
-    """Share of streams in which an interval holds the truth at every look, by metric.
+def outcomes(name: str, number: int) -> dict[str, bool]:
+    """Of one stream: whether an interval holds the truth at every look, by metric.
 
-    Also `direct_effect`, `total_effect` (of the last group), and `single EO`: intervals of single periods.
+    Also `direct_effect`, `total_effect` (of the last group), and, where a period has enough images for one,
+    `single EO`: intervals of single periods.
     """
-    rng = np.random.default_rng(len(stream.name))
-    truth, found = stream.truth, dict.fromkeys([*stream.truth, "single EO"], 0)
-    for number in range(draws):
-        y, score, group, look, patient = stream.draw(rng)
-        result = monitor(
-            y,
-            score,
-            sensitive_features={"group": group.astype(str)},
-            looks=look,
-            patients=patient if stream.returning > 1 else None,
-            reference="0",
-        )
-        last = str(len(stream.shares) - 1)
-        courses = {**result.gaps["group"], **result.effects["group"].get(last, {})}
-        for metric, value in truth.items():
-            course = courses.get(metric)
-            found[metric] += course is None or _holds(course.low, course.high, value)
-        single = courses["equal_opportunity_difference"]
-        found["single EO"] += _holds(
-            single.period_low, single.period_high, truth["equal_opportunity_difference"]
-        )
-        report(number)
-    return {name: count / draws for name, count in found.items()}
+    stream = STREAMS[name]
+    y, score, group, look, patient = stream.draw(np.random.default_rng([crc32(name.encode()), number]))
+    result = monitor(
+        y,
+        score,
+        sensitive_features={"group": group.astype(str)},
+        looks=look,
+        patients=patient if stream.returning > 1 else None,
+        reference="0",
+    )
+    last = str(len(stream.shares) - 1)
+    courses = {**result.gaps["group"], **result.effects["group"][last]}
+    truth = stream.truth
+    found = {}
+    for metric, value in truth.items():
+        course = courses[metric]
+        found[metric] = bool(np.isfinite(course.high[-1])) and _holds(course.low, course.high, value)
+    single = courses["equal_opportunity_difference"]
+    if np.isfinite(single.period_high).any():
+        opportunity = truth["equal_opportunity_difference"]
+        found["single EO"] = _holds(single.period_low, single.period_high, opportunity)
+    return found
+
+
+def held(name: str, draws: int) -> dict[str, float]:
+    """Shares of streams by figure of `outcomes`."""
+    every = [outcomes(name, number) for number in range(draws)]
+    return {m: float(np.mean([one[m] for one in every if m in one])) for m in set().union(*every)}
 
 
 def _holds(low: list[float], high: list[float], value: float) -> bool:

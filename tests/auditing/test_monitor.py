@@ -120,14 +120,14 @@ def test_groups_join_when_they_are_large_enough():
 @pytest.mark.parametrize("name", ["two groups", "patients come back, a difference"])
 def test_every_interval_holds_at_every_look_in_a_quick_look(name):
     """Of 25 streams fewer than 21 hold once in 1,500 looks at a course that truly holds in 0.95."""
-    held = STREAMS.held(STREAMS.STREAMS[name], 25)
+    held = STREAMS.held(name, 25)
     assert min(held.values()) >= 21 / 25, held
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", list(STREAMS.STREAMS))
 def test_every_interval_holds_at_every_look(name):
-    held = STREAMS.held(STREAMS.STREAMS[name], 1000)
+    held = STREAMS.held(name, 1000)
     assert min(held.values()) >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 1000), held
 
 
