@@ -12,7 +12,7 @@ from fairdx.metrics.reliability import TEN, Bins
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -58,6 +58,22 @@ class Gap:
     highest: str | None
     detectable: Number
     left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CaseMix:
+    """Figures of groups as they would be if all had one mix of the covariates.
+
+    Attributes:
+        by_group: {group: {metric: estimate}}: "tpr", standardised over the covariates of all images with Y=1,
+            and "auroc", within values of the covariates (Janes and Pepe 2009), with the same mix.
+        gaps: {metric: gap} between the groups, "equal_opportunity_difference" and "auroc_gap".
+        left_out: {metric: {group: images}} whose covariates some other group lacks.
+    """
+
+    by_group: dict[str, dict[str, Estimate]]
+    gaps: dict[str, Gap]
+    left_out: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -228,6 +244,8 @@ class AuditResult:
             the groups of those without one are; of attributes with missing values.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
+        case_mix: {attribute: figures with one mix of the covariates}; empty without covariates, and without
+            intersections.
         tests: All tests, with corrected p-values.
         curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
             {"all": curves}. Binary tasks only.
@@ -270,6 +288,7 @@ class AuditResult:
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
     n_effective: float | None = None
+    case_mix: dict[str, CaseMix] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.
@@ -287,6 +306,7 @@ class AuditResult:
                 for group, found in source.get(attribute, {}).items():
                     rows += [_row(attribute, group, m, e, suffix) for m, e in found.items()]
             rows += [_row(attribute, "", m, gap.estimate) for m, gap in self.gaps.get(attribute, {}).items()]
+            rows += _case_mix_rows(attribute, self.case_mix.get(attribute))
         return pd.DataFrame(rows)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -316,6 +336,14 @@ def json_schema() -> dict[str, Any]:
 
     schema = TypeAdapter(AuditResult).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "version": SCHEMA_VERSION, **schema}
+
+
+def _case_mix_rows(attribute: str, found: CaseMix | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    rows = [(group, m, e) for group, own in found.by_group.items() for m, e in own.items()]
+    rows += [("", metric, gap.estimate) for metric, gap in found.gaps.items()]
+    return [_row(attribute, group, metric, e, "_case_mix") for group, metric, e in rows]
 
 
 def _row(attribute: str, group: str, metric: str, estimate: Estimate, suffix: str = "") -> dict[str, Any]:
