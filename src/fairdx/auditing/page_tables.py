@@ -183,6 +183,37 @@ def _left_out(images: int) -> str:
     return f"without {integer(images)} images whose covariates some group lacks" if images else ""
 
 
+def labels_table(result: AuditResult, name: str) -> Grid:
+    """What images without a label may do to the gaps between the groups of an attribute."""
+    rows = []
+    for metric, found in result.labels_missing[name].gaps.items():
+        style = style_of(metric)
+        rows.append(
+            Row(
+                *described(metric),
+                [
+                    Cell(style(result.gaps[name][metric].estimate.value)),
+                    Cell(style(found.at_random)),
+                    Cell(style.interval(found.low, found.high)),
+                    Cell("never" if isnan(found.turning) else f"{found.turning:.0%}"),
+                ],
+            )
+        )
+    caption = (
+        "Images that have a score but no label. As the others: they have each label as often as the "
+        "labelled images of their group with the same decision. Turns around: the share of them whose labels "
+        "would have to be the worst ones for the gap. Chance comes on top of all of this."
+    )
+    head = [
+        "Difference between groups",
+        "Labelled only",
+        "As the others",
+        "Whatever they are",
+        "Turns around",
+    ]
+    return Grid(caption, head, rows)
+
+
 def sensitivity_table(result: AuditResult, name: str) -> Grid:
     """What it would take to explain the direct effects of an attribute away."""
     rows = [

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairdx.auditing.result_curves import Curves, Explorer
+from fairdx.core.schema import Number
 from fairdx.inference.pooling import Pooled
-from fairdx.inference.uncertainty import Estimate, Number
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.bounds import LabelBounds
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.reliability import TEN, Bins
 
@@ -74,6 +76,19 @@ class CaseMix:
     by_group: dict[str, dict[str, Estimate]]
     gaps: dict[str, Gap]
     left_out: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class LabelsMissing:
+    """What images that have a score, but no label, may do to the gaps between groups.
+
+    Attributes:
+        images: Number of these by group.
+        gaps: {metric: bounds}.
+    """
+
+    images: dict[str, int]
+    gaps: dict[str, LabelBounds]
 
 
 @dataclass(frozen=True)
@@ -242,6 +257,7 @@ class AuditResult:
             or more; groups too small to compare are among them.
         missing_bounds: {attribute: {metric: [low, high]}} between which a gap of these images lies, whatever
             the groups of those without one are; of attributes with missing values.
+        labels_missing: {attribute: bounds of its gaps}, whatever the labels of images without one are.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
         case_mix: {attribute: figures with one mix of the covariates}; empty without covariates, and without
@@ -289,6 +305,7 @@ class AuditResult:
     models: dict[str, "AuditResult"] = field(default_factory=dict)
     n_effective: float | None = None
     case_mix: dict[str, CaseMix] = field(default_factory=dict)
+    labels_missing: dict[str, LabelsMissing] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

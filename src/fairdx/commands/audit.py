@@ -212,6 +212,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
     from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
+    from fairdx.auditing.selection import Unlabelled, with_unlabelled
     from fairdx.auditing.threshold import Thresholds
 
     result = audit_models(
@@ -235,6 +236,9 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,
     )
+    if table.unlabelled is not None:
+        scores, groups = table.unlabelled
+        result = with_unlabelled(result, Unlabelled.of(scores, groups, Thresholds.parse(request.threshold)))
     order = {"finding": 0, "caution": 1, "limit": 2}
     notes = [*(Note("caution", None, text) for text in table.notes), *result.notes]
     return replace(result, notes=sorted(notes, key=lambda note: order[note.kind]))
