@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +34,11 @@ from fairdx.training.optimization import Learner, WeightAverage, learning, sched
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
 3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
-judge no epoch."""
+judge no epoch. 6: an encoder with step sizes of its own learns (it did not)."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
@@ -110,7 +111,12 @@ class Fit:
 
     def _learner(self, player: Player) -> Learner:
         parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
-        groups = parameters if player.rates is None else player.rates()
+        groups: Any = parameters
+        if player.rates is not None:
+            with learning(player.modules, self.stage.modules):  # timm leaves frozen parameters out
+                groups = player.rates()
+            grouped = {id(parameter) for group in groups for parameter in group["params"]}
+            assert grouped == {id(parameter) for parameter in parameters}, "a step size for every parameter"
         optimizer = AdamW(groups, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
         factor = schedule_factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
         return Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
