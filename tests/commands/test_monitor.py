@@ -63,7 +63,7 @@ def test_the_gate_has_a_status_of_its_own(run, frame, tmp_path):
     assert err.startswith("eo_low>0.01: equal_opportunity_difference_low of sex is 0.")
     assert "dp>0.9" not in err
     assert run(*given, "--fail-if", "eo_low>0.9")[0] == 0
-    status, _, err = run(*given, "--fail-if", "adf>0.1")
+    status, _, err = run(*given, "--fail-if", "ece>0.1")
     assert (status, "is not monitored; there is demographic_parity_difference" in err) == (2, True)
 
 
@@ -94,3 +94,10 @@ def test_periods_and_files_are_checked(run, frame, tmp_path):
     status, out, _ = run(path, *NAMED, "--time", "when", "--by", "quarter", "--json", "-")
     assert status == 0
     assert [look["name"] for look in json.loads(out)["looks"]] == ["2025Q1", "2025Q2"]
+
+
+def test_weights_are_refused_in_a_sentence(run, frame, tmp_path):
+    path = tmp_path / "all.csv"
+    frame.to_csv(path, index=False)
+    status, _, err = run(path, *NAMED, "--time", "when", "--weight", "score")
+    assert (status, "takes no weights" in err) == (2, True)
