@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, Literal, cast
@@ -116,3 +117,39 @@ def isolated_rng(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         yield
+
+
+GPUS: Final = "CUDA_VISIBLE_DEVICES"
+
+
+def share(place: int, size: int) -> dict[str, str]:
+    """What one of `size` processes gets of the machine, as environment variables.
+
+    Args:
+        place: Which one, from 0.
+        size: How many there are.
+
+    Returns:
+        An equal share of the threads that this process uses, and where there are GPUs, one of them in turn.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // size))}
+    count = torch.cuda.device_count()
+    if count == 0:
+        return threads
+    visible = os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",")
+    return threads | {GPUS: visible[place % count]}
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, new processes see these variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
