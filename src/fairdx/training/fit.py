@@ -145,8 +145,14 @@ class Fit:
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
+        features = self._features(self.train), self._features(self.validation)
+        modules = self.stage.modules.values()
+        for module in modules:
+            module.cpu()  # where the features are
         with isolated_rng(derive_seed(self.seed, self.stage.name)):
-            record = self.stage.solve(self._features(self.train), self._features(self.validation))
+            record = self.stage.solve(*features)
+        for module in modules:
+            module.to(self.fabric.device)
         return dict(record or {})
 
     def _features(self, indices: NDArray[np.int64]) -> Features:
