@@ -8,9 +8,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from fairdx import __version__
-from fairdx.commands.interrupts import NOTHING, heed_sigterm, interruptible, say_stopped, unsaid
+from fairdx.commands.interrupts import NOTHING, interruptible, say_stopped, unsaid
 from fairdx.core.console import PlainConsole, plain, printable
 from fairdx.core.errors import InputError, room_in
+from fairdx.core.signals import heed
 
 app = typer.Typer(
     help="Find and remove the direct effect of a sensitive attribute on image-based diagnoses.",
@@ -139,7 +140,7 @@ def inspect(
 
 def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
-    heed_sigterm()
+    heed()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

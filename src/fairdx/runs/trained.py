@@ -225,7 +225,7 @@ def _data_key(current: RunData) -> str:
     given = settings.data
     if given.fold is not None:
         data += (given.fold, given.folds, given.fold_seed, given.fold_validation)
-    return hash_of(*data, settings.seed, settings.trainer.model_dump(mode="json"))
+    return hash_of(*data, settings.seed, settings.trainer.decisive)
 
 
 def hash_of(*parts: Any) -> str:
