@@ -7,7 +7,7 @@ not.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +33,7 @@ from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
 from fairdx.training.choice import JUDGED, JUDGED_IMAGES, Record, better, unfairness, validation_scores
+from fairdx.training.observers import Observer
 from fairdx.training.optimization import Learner, WeightAverage, learning, schedule_factor
 from fairdx.training.pauses import Pauses, Position
 
@@ -289,7 +290,7 @@ class Fit:
             self.stage.modules[name].load_state_dict(dict(state))
 
 
-def fit(
+def fit(  # noqa: PLR0913 - each is one fact of the training, and all but two are keywords
     stage: Stage,
     images: TaskImages,
     *,
@@ -299,6 +300,7 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     seen: SeenBefore | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[Record]:
     """Trains a stage and leaves the best epoch's weights in its modules, frozen and in eval mode.
 
@@ -312,6 +314,7 @@ def fit(
         folder: Where to keep checkpoints. A finished stage found there is loaded instead of trained.
         resume: Whether to go on from an unfinished stage found there, at the step after the last one saved.
         seen: What `stage.features` makes of images, where that is known already.
+        observers: Who hears what is found; told in the first process.
 
     Returns:
         A record for the state before training (epoch 0) and for each epoch.
@@ -324,7 +327,10 @@ def fit(
     """
     run = Fit(stage, images, fabric, settings, seed, seen)
     checkpoint = None if folder is None else Checkpoint(folder, run)
+    hearing = observers if fabric.is_global_zero else ()
     if checkpoint is not None and checkpoint.load_finished():
+        for one in hearing:
+            one.ended(run.history)
         return run.history
     if checkpoint is not None and resume and checkpoint.load_last():
         if run.history[0].get(JUDGED_IMAGES) == len(run.validation):
@@ -332,18 +338,22 @@ def fit(
     else:
         run.history.append({"stage": stage.name, "epoch": 0, **run.validate()})
         run.judge(0, run.history[0])
+    for one in hearing:
+        one.begun(run.history)
     with common_statistics(stage.modules.values()):
-        _train(run, checkpoint)
+        _train(run, checkpoint, hearing)
     for record in run.history:
         record["kept"] = record is run.best
     run.best_weights = fabric.broadcast(run.best_weights)
     run.load_weights(run.best_weights)
     if checkpoint is not None and fabric.is_global_zero:
         checkpoint.save_finished()
+    for one in hearing:
+        one.ended(run.history)
     return run.history
 
 
-def _train(run: Fit, checkpoint: Checkpoint | None) -> None:
+def _train(run: Fit, checkpoint: Checkpoint | None, observers: Sequence[Observer]) -> None:
     """Trains the epochs that are left."""
     stage, first = run.stage, run.fabric.is_global_zero
     total, done = stage.epochs * run.steps, (len(run.history) - 1) * run.steps + run.position.step
@@ -368,5 +378,7 @@ def _train(run: Fit, checkpoint: Checkpoint | None) -> None:
                 run.judge(epoch, record)
             run.history.append(record)
             bar.describe(record)
+            for one in observers:
+                one.recorded(record)
             if pauses is not None:
                 pauses.after_epoch()
