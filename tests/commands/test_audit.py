@@ -107,6 +107,27 @@ def test_the_page_is_written(run, path, tmp_path):
     assert "A title of mine" in result.to_html(title="A title of mine")
 
 
+def test_a_suppressed_audit_tells_no_count_of_rows(run, path, frame, tmp_path):
+    frame["race"] = frame["race"].where(frame["patient"] > 3, "rare")
+    frame["y"] = frame["y"].astype(object).where(frame["image"] != "i7", None)
+    frame.to_csv(path, index=False)
+    written = ["--json", tmp_path / "a.json", "--out", tmp_path / "a.html"]
+    more = ["--group", "race", "--patient", "patient", "--compare", "fair", "--suppress", "5"]
+    status, out, _ = run(path, *more, *written)
+    assert status == 0
+    texts = [out, *(file.read_text(encoding="utf-8") for file in (written[1], written[3]))]
+    assert not any("1 of 300" in text for text in texts)
+    found = read_json(tmp_path / "a.json")
+    notes = " ".join(note["text"] for note in found["notes"])
+    assert "Some rows have no label in y and are left out." in notes
+    assert "rare" not in found["attributes"]["race"]["groups"]
+    assert [set(parts) for parts in found["withheld"]["joined"]["race"].values()] in (
+        [{"rare", "A"}],
+        [{"rare", "B"}],
+    ) or "race" in found["withheld"]["attributes"]
+    assert run(path, "--suppress", "1")[0] == 2
+
+
 def test_where_keeps_rows_and_says_how_many(run, path, frame, tmp_path):
     _, out, _ = run(path, "--where", "split=test", "--where", "race=A", "--json", tmp_path / "a.json")
     kept = int(((frame["split"] == "test") & (frame["race"] == "A")).sum())

@@ -86,7 +86,7 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     notes += _four_fifths(result, name)
     if result.effects[name]:
         notes.append(_effect(result, name, _most_affected(result, name)))
-    notes.append(_discrimination(result, name))
+    notes.append(discrimination(result, name))
     notes.append(_power(result, name))
     if result.explorer and name not in result.explorer:
         text = f"{name}: no other thresholds are explored, as it has {len(about.groups)} groups."
@@ -274,7 +274,8 @@ def _effect(result: AuditResult, name: str, group: str) -> Note:
     )
 
 
-def _discrimination(result: AuditResult, name: str) -> Note:
+def discrimination(result: AuditResult, name: str) -> Note:
+    """Which group has the lowest AUC, which the highest, and how sure the gap is."""
     gap = result.gaps[name]["auroc_gap"]
     if gap.lowest is None:
         return _note("limit", name, f"{name}: AUCs cannot be compared, since one is undefined.")

@@ -304,8 +304,15 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
         ),
         ("Smallest group compared", f"{settings.min_group_size} images"),
         ("Covariates", ", ".join(settings.covariates) or "none"),
+        *_withheld(result),
         ("Seed", str(settings.seed)),
         ("Version", f"fairdx {result.fairdx_version}, schema {result.schema_version}"),
         ("Created", result.created),
     ]
     return found
+
+
+def _withheld(result: AuditResult) -> list[tuple[str, str]]:
+    if result.withheld is None:
+        return []
+    return [("Withheld", f"counts of 1 to {result.withheld.least - 1}; {result.withheld.cells:,} cells")]
