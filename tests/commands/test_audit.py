@@ -128,6 +128,17 @@ def test_a_suppressed_audit_tells_no_count_of_rows(run, path, frame, tmp_path):
     assert run(path, "--suppress", "1")[0] == 2
 
 
+def test_the_summary_is_the_same_from_the_json(run, path, tmp_path, monkeypatch):
+    at_once, later, figures = tmp_path / "s.html", tmp_path / "later.html", tmp_path / "a.json"
+    assert run(path, "--summary", at_once, "--json", figures)[0] == 0
+    monkeypatch.setattr(sys, "argv", ["fairdx", "summary", str(figures), "--out", str(later)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    assert later.read_text(encoding="utf-8") == at_once.read_text(encoding="utf-8")
+    assert run(path, "--summary", figures, "--json", figures)[0] == 2
+
+
 def test_where_keeps_rows_and_says_how_many(run, path, frame, tmp_path):
     _, out, _ = run(path, "--where", "split=test", "--where", "race=A", "--json", tmp_path / "a.json")
     kept = int(((frame["split"] == "test") & (frame["race"] == "A")).sum())

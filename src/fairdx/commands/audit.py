@@ -119,6 +119,9 @@ class AuditRequest:
     json: Annotated[Path | None, _option("Write all figures (JSON) to this file; - for standard output.")] = (
         None
     )
+    summary: Annotated[
+        Path | None, _option("Write two pages for a committee (HTML, prints on A4) to this file.")
+    ] = None
     fail_if: Annotated[
         Texts, _option("Exit with 3 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
     ] = ()
@@ -174,13 +177,13 @@ def audit_file(request: AuditRequest) -> list[str]:
 
     conditions = [parse_condition(text) for text in request.fail_if]
     inputs = [text for text in (request.predictions, request.compare) if text is not None and text != "-"]
-    check_outputs({"--json": request.json, "--out": request.out}, inputs)
+    check_outputs({"--json": request.json, "--out": request.out, "--summary": request.summary}, inputs)
     table = _read(request)
     with reporting(_reporter(request, table)):
         result = _audit(request, table)
     _write(request, result)
     if not request.quiet:
-        aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
+        aside = STANDARD_OUTPUT in map(str, (request.json, request.out, request.summary))
         print_summary(result, request.out, stderr=aside)
     for message in [text for condition in conditions for text in condition.not_judged(result)]:
         sys.stderr.write(f"{printable(message)}\n")
@@ -283,3 +286,7 @@ def _write(request: AuditRequest, result: "AuditResult") -> None:
 
         command = shlex.join(["fairdx", *sys.argv[1:]])
         write_output(request.out, render_audit(result, command=command))
+    if request.summary is not None:
+        from fairdx.auditing.summary import render_summary
+
+        write_output(request.summary, render_summary(result))
