@@ -159,7 +159,7 @@ def main() -> None:
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
-            from fairdx.commands.summary import add_summary
+            from fairdx.commands.summary import add_checklist, add_summary
             from fairdx.commands.utility import add_utility
 
             add_check_model(app)
@@ -171,6 +171,7 @@ def main() -> None:
             add_prepare(app)
             add_studies(app)
             add_summary(app)
+            add_checklist(app)
             add_utility(app)
         with room_in(None):
             app(arguments)

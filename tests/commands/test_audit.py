@@ -139,6 +139,25 @@ def test_the_summary_is_the_same_from_the_json(run, path, tmp_path, monkeypatch)
     assert run(path, "--summary", figures, "--json", figures)[0] == 2
 
 
+def test_checklists_are_filled_from_the_json(run, path, tmp_path, monkeypatch, capsys):
+    run(path, "--json", tmp_path / "a.json")
+    for arguments, status in (
+        (["--out", str(tmp_path / "c.md")], 0),
+        (["--form", "stard"], 2),
+    ):
+        monkeypatch.setattr(sys, "argv", ["fairdx", "checklist", str(tmp_path / "a.json"), *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == status
+    assert "there is stard-ai, tripod-ai, claim" in capsys.readouterr().err
+    text = (tmp_path / "c.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        "# STARD-AI (2025)",
+        "# TRIPOD+AI (2024)",
+        "# CLAIM, 2024 update",
+    ]
+
+
 def test_where_keeps_rows_and_says_how_many(run, path, frame, tmp_path):
     _, out, _ = run(path, "--where", "split=test", "--where", "race=A", "--json", tmp_path / "a.json")
     kept = int(((frame["split"] == "test") & (frame["race"] == "A")).sum())
