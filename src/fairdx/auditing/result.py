@@ -12,7 +12,7 @@ from fairdx.metrics.reliability import TEN, Bins
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -201,6 +201,29 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """What an audit does not show, so that no count of a few people can be read from it.
+
+    Attributes:
+        least: Fewest people (images, where no patients are given) that a count other than 0 stands for.
+        cells: Cells of a group, a label and a decision with fewer that were found.
+        joined: {attribute: {name of a joined group: the groups in it}}.
+        attributes: Attributes of which nothing is shown.
+        decisions: Attributes of which only figures that rest on scores alone are shown.
+        overall: Whether this is so of all images as well.
+        intersections: Whether intersections are left out.
+    """
+
+    least: int
+    cells: int
+    joined: dict[str, dict[str, list[str]]]
+    attributes: list[str]
+    decisions: list[str]
+    overall: bool
+    intersections: bool
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """All that `fairdx.audit` found; fractions are in [0, 1], information is in nats.
 
@@ -239,6 +262,7 @@ class AuditResult:
         notes: Findings, cautions and limits in words.
         n_effective: With weights, the effective number of images (Kish), or of patients where these are
             given; null without.
+        withheld: What is not shown for the sake of small cells; null where everything is.
     """
 
     schema_version: str
@@ -270,6 +294,7 @@ class AuditResult:
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
     n_effective: float | None = None
+    withheld: Withheld | None = None
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.

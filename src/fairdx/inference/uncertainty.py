@@ -12,16 +12,21 @@ is the widening that makes up for it (Hesterberg 2015, "expanded percentile inte
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import Floats
 
-Number = Annotated[float, WithJsonSchema({"type": ["number", "null"]})]
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: nan if value is None else value),
+    WithJsonSchema({"type": ["number", "null"]}),
+]
 """A float that is nan where it is not defined; JSON has no nan, so it is null there."""
 
 Length = Callable[[Floats], Floats]
