@@ -132,7 +132,12 @@ class Asked:
 
 @torch.no_grad()
 def answer(
-    subject: Subject, asked: Asked, advance: Callable[[int], None], probe: Probe | None = None
+    subject: Subject,
+    asked: Asked,
+    advance: Callable[[int], None],
+    *,
+    probe: Probe | None = None,
+    look: Callable[[Ints, Tensor, Tensor], None] | None = None,
 ) -> Answers:
     """Diagnoses the images, and fits the probe.
 
@@ -141,12 +146,16 @@ def answer(
         asked: The images.
         advance: Told how many images are done.
         probe: One that is fitted already, with the folds of these images.
+        look: Shown the row numbers of each batch, its images, and what the model is shown instead.
     """
     parts: list[tuple[Tensor, Tensor]] = []
     sees = "embedding"
     for rows in asked.rows():
         image, _ = asked.batch(rows)
-        found = subject.behind.diagnose(subject.fair.masked(image))
+        masked = subject.fair.masked(image)
+        if look is not None:
+            look(rows, image, masked)
+        found = subject.behind.diagnose(masked)
         sees = "logit" if found.embedding is None else "embedding"
         seen = found.logit if found.embedding is None else found.embedding
         parts.append((found.logit.float().cpu(), seen.float().cpu()))
