@@ -79,7 +79,9 @@ def explain(
     Raises:
         InputError: A model or the images cannot be used.
     """
-    steps = len(subjects) * 2 * (len(asked.indices) + min(settings.second_opinion, len(asked.indices)))
+    count = len(asked.indices)
+    dealt = min(settings.dealt_images, count) if settings.deals else 0
+    steps = len(subjects) * (2 * count + 2 * min(settings.second_opinion, count) + dealt)
     others = 0 if phantom is None else (len(phantom.settings.groups) - 1) * settings.counterfactuals
     regions = (
         None if phantom is None else phantom.regions(asked.indices, finding=asked.images.task.label_name)

@@ -21,6 +21,7 @@ from fairdx.explain.result import WHOLE, Counterfactual, Deleted, MaskFound, Mod
 from fairdx.explain.settings import ExplainSettings
 from fairdx.explain.subject import (
     DIAGNOSIS,
+    LOT,
     Answers,
     Asked,
     Maps,
@@ -87,13 +88,16 @@ class Looking:
         """Returns everything that there is to find."""
         asked = self.asked
         masks = _Masks(self.regions) if self.subject.fair.changes_image else None
-        answers = answer(self.subject, asked, self.advance, look=None if masks is None else masks.add)
+        look = None if masks is None else masks.add
+        answers = answer(self.subject, asked, self.advance, deals=self.settings.deals, look=look)
         evidence, left_out = self._evidence(answers)
         way = GRAD_CAM if GRAD_CAM in evidence else OCCLUSION
         found = ModelFound(
             opinions={name: one.opinion for name, one in evidence.items()},
             deletion=self._deletion(answers, evidence[way].maps[DIAGNOSIS].values),
-            group_auroc=conditional_auroc(answers.group_logit, asked.label, asked.group),
+            group_auroc=conditional_auroc(
+                answers.group_logit, asked.label, asked.group, asked.patients, level=self.settings.level
+            ),
             probe_sees=answers.probe_sees,
             counterfactual={name: self._counterfactual(name, one) for name, one in self.pairs.items()},
             sensitivity=self._sensitivity(answers) if self.phantom is None else {},
@@ -115,7 +119,8 @@ class Looking:
                 smallest=settings.smallest_side,
                 advance=self.advance,
             )
-            evidence[GRAD_CAM] = assess(maps, asked, regions, level=settings.level)
+            lots = self._lots(answers, maps[DIAGNOSIS].layer)
+            evidence[GRAD_CAM] = assess(maps, asked, regions, level=settings.level, lots=lots)
         except InputError as error:
             if settings.layer is not None:
                 raise
@@ -123,14 +128,42 @@ class Looking:
             self.advance(len(asked.indices))
         few = first_of(asked, settings.second_opinion)
         covered = occlusion_maps(
-            self.subject, few, answers, cells=settings.occlusion_cells, advance=self.advance
+            self.subject,
+            few,
+            answers,
+            cells=settings.occlusion_cells,
+            advance=self.advance,
+            deals=len(answers.dealt),
         )
+        lots = [
+            (covered.pop(f"{LOT}{i}"), lot.group[: len(few.indices)]) for i, lot in enumerate(answers.dealt)
+        ]
         part = None
         if regions is not None:
             count = len(few.indices)
             part = Regions(regions.lesion[:count], regions.trait[:count], regions.rest[:count])
-        evidence[OCCLUSION] = assess(covered, few, part, level=settings.level)
+        evidence[OCCLUSION] = assess(covered, few, part, level=settings.level, lots=lots)
         return evidence, tuple(left_out)
+
+    def _lots(self, answers: Answers, layer: str) -> list[tuple[Maps, Ints]]:
+        """Grad-CAM of groups that were dealt by lot, of the first images."""
+        if not answers.dealt:
+            return []
+        few = first_of(self.asked, self.settings.dealt_images)
+        names = [f"{LOT}{i}" for i in range(len(answers.dealt))]
+        maps = gradient_maps(
+            self.subject,
+            few,
+            answers,
+            layer=_name_of(layer),
+            smallest=2,
+            advance=self.advance,
+            names=names,
+        )
+        return [
+            (maps[name], lot.group[: len(few.indices)])
+            for name, lot in zip(names, answers.dealt, strict=True)
+        ]
 
     def _deletion(self, answers: Answers, maps: Floats) -> Deleted:
         asked = first_of(self.asked, min(len(maps), self.settings.second_opinion))
@@ -277,8 +310,13 @@ def look_again(looked: Looked, asked: Asked, rows: Ints) -> dict[str, Maps]:
     if GRAD_CAM not in looked.evidence:
         cells = looked.evidence[OCCLUSION].maps[DIAGNOSIS].values.shape[1]
         return occlusion_maps(looked.subject, own, answers, cells=cells, advance=_silent)
-    layer = looked.evidence[GRAD_CAM].maps[DIAGNOSIS].layer.partition(",")[0]
+    layer = _name_of(looked.evidence[GRAD_CAM].maps[DIAGNOSIS].layer)
     return gradient_maps(looked.subject, own, answers, layer=layer, smallest=2, advance=_silent)
+
+
+def _name_of(layer: str) -> str:
+    """Name of a layer that was described in words."""
+    return layer.partition(",")[0]
 
 
 def _silent(amount: int) -> None:

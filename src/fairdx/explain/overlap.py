@@ -162,6 +162,53 @@ class Overlap:
     beyond: Estimate
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """Overlap beyond the shuffled pairs, with the true groups and with groups that were dealt by lot.
+
+    Both maps of an image are made of the same activations. So they may overlap more, or less, than those of
+    different images whatever is asked of the second. What the group itself adds is how far the true groups
+    are from dealt ones.
+
+    Attributes:
+        own: With the true groups.
+        mean: With dealt ones, on average.
+        low: 2.5th percentile with dealt ones.
+        high: 97.5th percentile.
+        p: Two-sided p-value of a permutation test: where images say nothing of the group, the true groups
+            are one deal among others.
+        deals: How often groups were dealt.
+        images: On how many images.
+    """
+
+    own: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    deals: int
+    images: int
+
+
+def among_dealt(own: float, dealt: Floats, images: int) -> Dealt:
+    """Places the true groups among dealt ones.
+
+    Args:
+        own: Overlap beyond the shuffled pairs with the true groups.
+        dealt: The same with dealt groups, shape (deals,).
+        images: On how many images.
+    """
+    known = dealt[np.isfinite(dealt)]
+    if not np.isfinite(own) or len(known) == 0:
+        nan = float("nan")
+        return Dealt(own, nan, nan, nan, nan, len(known), images)
+    tail = min(1 + (known >= own).sum(), 1 + (known <= own).sum()) / (1 + len(known))
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Dealt(
+        own, float(known.mean()), float(low), float(high), float(min(1.0, 2 * tail)), len(known), images
+    )
+
+
 def summarise(beyond: Beyond, patients: Ints, rows: NDArray[np.bool_], *, level: float = 0.95) -> Overlap:
     """Means over some of the images, with intervals over patients.
 
