@@ -16,7 +16,7 @@ from fairdx.explain.overlap import (
     top_cells,
     top_iou,
 )
-from fairdx.explain.probe import conditional_auroc, dealt_groups, fit_probes, logistic
+from fairdx.explain.probe import conditional_auroc, fit_probes
 from fairdx.inference.clustered import clustered_mean
 
 
