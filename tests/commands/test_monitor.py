@@ -64,7 +64,7 @@ def test_the_gate_has_a_status_of_its_own(run, frame, tmp_path):
     assert err.startswith("eo_low>0.01: equal_opportunity_difference_low of sex is 0.")
     assert "dp>0.9" not in err
     assert run(*given, "--fail-if", "eo_low>0.9")[0] == 0
-    status, _, err = run(*given, "--fail-if", "adf>0.1")
+    status, _, err = run(*given, "--fail-if", "ece>0.1")
     assert (status, "is not monitored; there is demographic_parity_difference" in err) == (2, True)
 
 
@@ -111,3 +111,10 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_is_kept(frame, tmp_path, f
     with full_disk(written.parent):
         monitor_files(request)
     assert written.read_text() == "what was there"
+
+
+def test_weights_are_refused_in_a_sentence(run, frame, tmp_path):
+    path = tmp_path / "all.csv"
+    frame.to_csv(path, index=False)
+    status, _, err = run(path, *NAMED, "--time", "when", "--weight", "score")
+    assert (status, "takes no weights" in err) == (2, True)

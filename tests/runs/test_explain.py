@@ -1,6 +1,7 @@
 """`fairdx explain` on a run small enough for a test, through the same functions as the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fairdx.inference.uncertainty import Estimate
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.store import load_model
 from fairdx.runs.explain import ExplainRequest, explain_folder, rows_of
-from fairdx.runs.figure4 import lines_of, load_figure4, table_of
+from fairdx.runs.figure4 import figure4, lines_of, load_figure4, table_of
 from fairdx.runs.reopen import reopen
 from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
@@ -33,6 +34,7 @@ TINY = (
     "evaluation.true_effect_patients=0",
     "trainer.precision=fp32",
 )
+FIGURE4 = Path(__file__).parents[2] / "configs" / "figure4_explain.toml"
 PHANTOM = PhantomSettings(size=32, train=128, validation=64, test=80, conspicuity=0.6)
 CLOSE = ExplainSettings(images=60, second_opinion=20, occlusion_cells=4, counterfactuals=12, shown=1)
 
@@ -161,9 +163,24 @@ def test_seeds_are_put_together(explained):
     assert name in table_of(lines, [0, 1, 2])
 
 
-def test_the_shipped_file_of_figure_4():
-    from pathlib import Path
+def test_several_processes_go_on_with_what_is_there(explained, finished, tmp_path):
+    settings = load_figure4(FIGURE4, ("figure4.seeds=[4, 7, 8]", "explain.images=60"))
+    for seed in (4, 7):  # finished seeds: nothing is left to be done for them
+        (tmp_path / f"seed_{seed}").mkdir()
+        for name in ("results.json", "overlap.json"):
+            (tmp_path / f"seed_{seed}" / name).write_bytes((finished / name).read_bytes())
+    (tmp_path / "seed_8").mkdir()
+    (tmp_path / "seed_8" / "results.json").write_text("{}")  # and this one cannot be explained
+    with pytest.raises(InputError, match="seed_8 holds no model"):
+        figure4(settings, tmp_path, processes=2)
+    (tmp_path / "seed_8" / "overlap.json").write_bytes((finished / "overlap.json").read_bytes())
+    lines = figure4(settings, tmp_path, processes=2)
+    assert [len(line.values) for line in lines] == [3] * len(lines)
+    assert (tmp_path / "figure4.md").read_text() == table_of(lines, [4, 7, 8])
+    assert (tmp_path / "seed_7" / "log.txt").exists()
 
-    settings = load_figure4(Path("configs/figure4_explain.toml"), ("figure4.seeds=[3]",))
+
+def test_the_shipped_file_of_figure_4():
+    settings = load_figure4(FIGURE4, ("figure4.seeds=[3]",))
     assert settings.figure4.seeds == (3,)
     assert settings.explain.images == 2000

@@ -60,9 +60,9 @@ def _rows(explained: Explained, rows: Ints, origin: Sequence[str]) -> list[Row]:
     decisions = [_decisions(looked.subject, image) for looked in explained.looked]
     fair = explained.looked[-1].subject.fair
     with torch.no_grad():
-        change = (fair.masked(image).float() - image).mean(1).double().cpu().numpy()
+        change = (fair.masked(image).float() - image).mean(1).cpu().double().numpy()
     scale = float(np.quantile(np.abs(change), 0.999)) if fair.changes_image else 0.0
-    plain = image.double().cpu().numpy()
+    plain = image.cpu().double().numpy()
     made: list[Row] = []
     for i, row in enumerate(rows):
         said = " / ".join(task.class_names[decided[i]] for decided in decisions)

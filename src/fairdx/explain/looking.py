@@ -154,7 +154,7 @@ class Looking:
     def _scores(self, images: NDArray[np.uint8]) -> Floats:
         with torch.inference_mode():
             score = self.subject.fair(to_unit_range(images, self.asked.device)).float().softmax(1)[:, 1]
-        return np.asarray(score.double().cpu().numpy())
+        return np.asarray(score.cpu().double().numpy())
 
     def _pairs(self) -> dict[str, Pairs]:
         """Counterfactual scores; of a finding with two classes."""

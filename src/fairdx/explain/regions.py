@@ -94,7 +94,7 @@ def deletion(
         falls = []
         for chosen in (maps[rows], maps[partner[rows]]):
             where = torch.from_numpy(top_pixels(chosen, size)).to(images.device)[:, None]
-            falls.append((before - score(torch.where(where, smooth, images), rows)).double().cpu().numpy())
+            falls.append((before - score(torch.where(where, smooth, images), rows)).cpu().double().numpy())
     return falls[0], falls[1]
 
 

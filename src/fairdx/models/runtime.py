@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, Literal, cast
@@ -12,7 +14,7 @@ from typing import Any, Final, Literal, cast
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fairdx.core.config import Config
 
@@ -35,6 +37,9 @@ class TrainerSettings(Config):
     """Training images are mirrored left to right at random."""
     turn: bool = False
     """Training images are turned by quarters at random; for skin and tissue, which have no upright."""
+    save_minutes: float = Field(10, ge=0)
+    """Minutes between two saves within a long epoch; 0 saves at its end only. A process that is asked to end
+    (Ctrl-C, SIGTERM) saves in any case."""
 
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
@@ -48,7 +53,17 @@ def make_fabric(settings: TrainerSettings) -> Fabric:
         strategy=strategy,
     )
     fabric.launch()
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    if not fabric.is_global_zero and environment and not environment.creates_processes_externally:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process with the one that started it: it would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def precision_of(settings: TrainerSettings) -> Literal["fp32", "bf16"]:
@@ -116,3 +131,53 @@ def isolated_rng(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         yield
+
+
+GPUS: Final = "CUDA_VISIBLE_DEVICES"
+
+
+def share(place: int, size: int) -> dict[str, str]:
+    """What one of `size` processes gets of the machine, as environment variables.
+
+    Args:
+        place: Which one, from 0.
+        size: How many there are.
+
+    Returns:
+        An equal share of the threads that this process uses, and where there are GPUs, one of them in turn.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // size))}
+    count = torch.cuda.device_count()
+    if count == 0:
+        return threads
+    visible = os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",")
+    return threads | {GPUS: visible[place % count]}
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, new processes see these variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Returns the states of the global generators that work on a device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        states[device.type] = getattr(torch, device.type).get_rng_state()
+    return states
+
+
+def restore_generators(states: Mapping[str, Tensor]) -> None:
+    """Puts the global generators into states that `generator_states` returned."""
+    for kind, state in states.items():
+        (torch if kind == "cpu" else getattr(torch, kind)).set_rng_state(state.cpu())
