@@ -69,7 +69,8 @@ def test_a_balanced_loss_weighs_each_class_the_same_over_the_training_images():
     label = torch.tensor([0] * 80 + [1] * 20)  # as often as in SPEC
     image = torch.rand(100, 3, 32, 32)
     with torch.no_grad():
-        found = stage.players[0].loss(Batch(image, label, label, label), None)["total"]
+        batch = Batch(image, label, label, label)
+        found = stage.players[0].loss(batch, stage.shared(batch))["total"]
         logit = model(image).logit
     wanted = (cross_entropy(logit[:80], label[:80]) + cross_entropy(logit[80:], label[80:])) / 2
     torch.testing.assert_close(found, wanted)

@@ -232,6 +232,29 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """What an audit does not show, so that no count of a few people can be read from it.
+
+    Attributes:
+        least: Fewest people (images, where no patients are given) that a count other than 0 stands for.
+        cells: Cells of a group, a label and a decision with fewer that were found.
+        joined: {attribute: {name of a joined group: the groups in it}}.
+        attributes: Attributes of which nothing is shown.
+        decisions: Attributes of which only figures that rest on scores alone are shown.
+        overall: Whether this is so of all images as well.
+        intersections: Whether intersections are left out.
+    """
+
+    least: int
+    cells: int
+    joined: dict[str, dict[str, list[str]]]
+    attributes: list[str]
+    decisions: list[str]
+    overall: bool
+    intersections: bool
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """All that `fairdx.audit` found; fractions are in [0, 1], information is in nats.
 
@@ -252,7 +275,7 @@ class AuditResult:
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
         modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
-            the ones to quote of the group with the largest effect.
+            those to quote of the largest.
         pooled: {attribute: {metric: {group: figure}}} after partial pooling, of attributes with three groups
             or more; groups too small to compare are among them.
         missing_bounds: {attribute: {metric: [low, high]}} between which a gap of these images lies, whatever
@@ -260,19 +283,17 @@ class AuditResult:
         labels_missing: {attribute: bounds of its gaps}, whatever the labels of images without one are.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
-        case_mix: {attribute: figures with one mix of the covariates}; empty without covariates, and without
-            intersections.
+        case_mix: {attribute: figures with one mix of the covariates}; no intersections.
         tests: All tests, with corrected p-values.
-        curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
-            {"all": curves}. Binary tasks only.
+        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
         models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
-        n_effective: With weights, the effective number of images (Kish), or of patients where these are
-            given; null without.
+        n_effective: With weights, the effective number of images (Kish), or of patients; null without.
+        withheld: What is not shown for the sake of small cells; null if nothing.
     """
 
     schema_version: str
@@ -304,6 +325,7 @@ class AuditResult:
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
     n_effective: float | None = None
+    withheld: Withheld | None = None
     case_mix: dict[str, CaseMix] = field(default_factory=dict)
     labels_missing: dict[str, LabelsMissing] = field(default_factory=dict)
 

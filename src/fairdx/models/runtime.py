@@ -41,11 +41,6 @@ class TrainerSettings(Config):
     """Minutes between two saves within a long epoch; 0 saves at its end only. A process that is asked to end
     (Ctrl-C, SIGTERM) saves in any case."""
 
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """What of them the weights depend on."""
-        return self.model_dump(mode="json", exclude={"save_minutes"})
-
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
     """Returns a launched Fabric for the settings."""

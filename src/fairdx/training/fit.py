@@ -7,10 +7,10 @@ not.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from fairdx.data.base import Batch
 from fairdx.inference.visibility import learnt_by_heart, what_can_be_seen, within_chance
 from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
+from fairdx.models.processes import common_statistics, whole_batch
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
 from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
 from fairdx.training.choice import JUDGED, JUDGED_IMAGES, Record, better, unfairness, validation_scores
+from fairdx.training.observers import Observer
 from fairdx.training.optimization import Learner, WeightAverage, learning, schedule_factor
 from fairdx.training.pauses import Pauses, Position
 
@@ -51,6 +53,7 @@ training images flatter most, stay with validation images (docs/experiments.md).
 model has learnt by heart are left out: on them it is fairer than on others."""
 
 
+Parts = TypeVar("Parts", bound=NamedTuple)
 SeenBefore = Callable[[NDArray[np.int64]], Seen]
 """Returns what a model makes of the images of some indices, without looking at them again."""
 
@@ -134,8 +137,10 @@ class Fit:
         """
         seed = derive_seed(self.seed, self.stage.name, number, self.fabric.global_rank)
         order = np.random.default_rng(derive_seed(self.seed, self.stage.name, number)).permutation(self.train)
-        mine = order[self.fabric.global_rank :: self.fabric.world_size]
         settings, size, position = self.settings, self.stage.batch_size, self.position
+        # A batch's parts lie one after the other, as one process would have them.
+        parts = order[: self.steps * self.fabric.world_size * size].reshape(self.steps, -1, size)
+        mine = parts[:, self.fabric.global_rank].ravel()
         with isolated_rng(seed):
             restore_generators(position.generators)
             for batch in self.images.batches(mine[position.step * size :], size, self.fabric.device):
@@ -186,6 +191,7 @@ class Fit:
             owner = last.player.modules if last.player.through_shared else ()
             with learning(owner, self.stage.modules), self.fabric.autocast():
                 shared = self.stage.shared(batch)
+            batch, shared = self._whole(batch), self._whole(shared)
             detached = type(shared)(*(None if tensor is None else tensor.detach() for tensor in shared))
         for learner in self.learners:
             player = learner.player
@@ -198,6 +204,16 @@ class Fit:
             terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
         self.average.update()
         return terms
+
+    def _whole(self, parts: Parts) -> Parts:
+        """The same of all processes; images are not sent around unless somebody looks at them."""
+        left = () if self.stage.looks_at_images else ("image",)
+        changes = {
+            name: whole_batch(tensor)
+            for name, tensor in parts._asdict().items()
+            if tensor is not None and name not in left
+        }
+        return parts._replace(**changes)
 
     def _check(self, sums: Losses, epoch: int, step: int) -> None:
         for name, value in sums.items():
@@ -274,7 +290,7 @@ class Fit:
             self.stage.modules[name].load_state_dict(dict(state))
 
 
-def fit(
+def fit(  # noqa: PLR0913 - each is one fact of the training, and all but two are keywords
     stage: Stage,
     images: TaskImages,
     *,
@@ -284,6 +300,7 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     seen: SeenBefore | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[Record]:
     """Trains a stage and leaves the best epoch's weights in its modules, frozen and in eval mode.
 
@@ -297,6 +314,7 @@ def fit(
         folder: Where to keep checkpoints. A finished stage found there is loaded instead of trained.
         resume: Whether to go on from an unfinished stage found there, at the step after the last one saved.
         seen: What `stage.features` makes of images, where that is known already.
+        observers: Who hears what is found; told in the first process.
 
     Returns:
         A record for the state before training (epoch 0) and for each epoch.
@@ -309,7 +327,10 @@ def fit(
     """
     run = Fit(stage, images, fabric, settings, seed, seen)
     checkpoint = None if folder is None else Checkpoint(folder, run)
+    hearing = observers if fabric.is_global_zero else ()
     if checkpoint is not None and checkpoint.load_finished():
+        for one in hearing:
+            one.ended(run.history)
         return run.history
     if checkpoint is not None and resume and checkpoint.load_last():
         if run.history[0].get(JUDGED_IMAGES) == len(run.validation):
@@ -317,18 +338,22 @@ def fit(
     else:
         run.history.append({"stage": stage.name, "epoch": 0, **run.validate()})
         run.judge(0, run.history[0])
-    _train(run, checkpoint)
+    for one in hearing:
+        one.begun(run.history)
+    with common_statistics(stage.modules.values()):
+        _train(run, checkpoint, hearing)
     for record in run.history:
         record["kept"] = record is run.best
-    # BatchNorm statistics are each process's own; from here on all have those of the first.
     run.best_weights = fabric.broadcast(run.best_weights)
     run.load_weights(run.best_weights)
     if checkpoint is not None and fabric.is_global_zero:
         checkpoint.save_finished()
+    for one in hearing:
+        one.ended(run.history)
     return run.history
 
 
-def _train(run: Fit, checkpoint: Checkpoint | None) -> None:
+def _train(run: Fit, checkpoint: Checkpoint | None, observers: Sequence[Observer]) -> None:
     """Trains the epochs that are left."""
     stage, first = run.stage, run.fabric.is_global_zero
     total, done = stage.epochs * run.steps, (len(run.history) - 1) * run.steps + run.position.step
@@ -353,5 +378,7 @@ def _train(run: Fit, checkpoint: Checkpoint | None) -> None:
                 run.judge(epoch, record)
             run.history.append(record)
             bar.describe(record)
+            for one in observers:
+                one.recorded(record)
             if pauses is not None:
                 pauses.after_epoch()
