@@ -380,6 +380,30 @@ def test_tables_that_need_care_are_audited_with_a_note(run, frame, tmp_path):
     assert "X (1), (missing) (1)" in told
 
 
+def test_rows_without_a_label_have_bounds(run, frame, tmp_path):
+    path, out = tmp_path / "some.csv", tmp_path / "audit.json"
+    labels = frame.y.astype(object).where(np.arange(len(frame)) >= 40, "")
+    scores = frame.p.astype(object).where(
+        np.arange(len(frame)) >= 10, ""
+    )  # of which ten have no score either
+    frame.assign(y=labels, p=scores).to_csv(path, index=False)
+    status, printed, _ = run(path, "--json", out)
+    found = read_json(out)["labels_missing"]["sex"]
+    assert status == 0
+    assert sum(found["images"].values()) == 30
+    assert "30 images have a score but no label" in words(printed)
+    result = auditing.audit(
+        frame.y.astype(float).where(np.arange(len(frame)) >= 40)[10:],
+        frame.p[10:],
+        sensitive_features={"sex": frame.sex[10:]},
+        n_replicates=50,
+        n_permutations=99,
+        explore=False,
+    )
+    bounds = result.labels_missing["sex"].gaps["equal_opportunity_difference"]
+    assert found["gaps"]["equal_opportunity_difference"]["high"] == pytest.approx(bounds.high)
+
+
 def test_the_index_of_a_parquet_file_is_a_column(frame, tmp_path):
     frame.set_index("image").to_parquet(tmp_path / "p.parquet")
     found = read_predictions(tmp_path / "p.parquet", label="y", score="p", groups="sex", identifier="image")

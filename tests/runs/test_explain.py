@@ -95,7 +95,7 @@ def test_figures_make_sense(explained):
         assert pair.images >= 60 - pair.empty_diagnosis - pair.empty_group
         assert len(pair.overlap) == 5  # all, and two groups by two labels
         assert sum(model.counterfactual["female"].histogram) == 12
-        assert 0 <= model.group_auroc <= 1
+        assert 0 <= model.group_auroc.low <= model.group_auroc.high <= 1
         assert (model.mask is None) == (name == "vanilla")
     fair = explained.explanation.models["fair_diagnosis"]
     assert set(fair.opinions["grad_cam"].pairs) == {"group", "adversary"}

@@ -5,6 +5,7 @@ from math import isnan
 import numpy as np
 
 from fairdx.auditing.design import MISSING
+from fairdx.auditing.findings_adjusted import case_mix_notes
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
@@ -87,6 +88,7 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     if result.effects[name]:
         notes.append(_effect(result, name, most_affected(result, name)))
     notes.append(discrimination(result, name))
+    notes += case_mix_notes(result, name)
     notes.append(_power(result, name))
     if result.explorer and name not in result.explorer:
         text = f"{name}: no other thresholds are explored, as it has {len(about.groups)} groups."

@@ -215,6 +215,10 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
         if draw:
             drawn.append(page_figures.paths(result, name))
         grids.append(page_tables.sensitivity_table(result, name))
+    if name in result.case_mix:
+        grids.append(page_tables.case_mix_table(result, name))
+    if name in result.labels_missing:
+        grids.append(page_tables.labels_table(result, name))
     if result.pooled.get(name):
         grids.append(page_tables.pooled_table(result, name))
     if draw and name in result.curves:

@@ -182,12 +182,14 @@ def _shown(result: AuditResult, withheld: Withheld) -> AuditResult:
     notes = [
         note
         for note in result.notes
-        if note.attribute not in hidden and not (note.attribute in unsure and "leave out" in note.text)
+        if note.attribute not in hidden
+        and not (note.attribute in unsure and "leave out" in note.text)
+        and "one mix of" not in note.text
     ]
     notes += [discrimination(result, a) for a in hidden if "auroc_gap" in result.gaps.get(a, {})]
     notes += [Note("limit", None, text) for text in in_words(withheld)]
     order = ("finding", "caution", "limit")
-    none: dict[str, Any] = {"curves": {}, "explorer": {}}
+    none: dict[str, Any] = {"curves": {}, "explorer": {}, "case_mix": {}, "labels_missing": {}}
     for name in (
         "effects",
         "adjusted_effects",
@@ -247,7 +249,8 @@ def in_words(withheld: Withheld) -> list[str]:
     told = [
         f"Small numbers are withheld: no count of 1 to {least - 1} people is shown here or follows from what "
         f"is shown. Cells of a group, a label and a decision with so few: {withheld.cells:,}. Curves, "
-        "histograms and other thresholds are withheld from every such page."
+        "histograms, other thresholds, figures with one mix of cases and bounds for missing labels are "
+        "withheld from every such page."
     ]
     for name, joined in withheld.joined.items():
         listed = "; ".join(f"{new} ({len(parts)} groups)" for new, parts in joined.items())

@@ -224,6 +224,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
     from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
+    from fairdx.auditing.selection import Unlabelled, with_unlabelled
     from fairdx.auditing.suppressed import audit_suppressed, without_counts
     from fairdx.auditing.threshold import Thresholds
 
@@ -253,6 +254,9 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,
     )
+    if table.unlabelled is not None and request.suppress is None:  # their numbers may be small
+        scores, groups = table.unlabelled
+        result = with_unlabelled(result, Unlabelled.of(scores, groups, Thresholds.parse(request.threshold)))
     order = {"finding": 0, "caution": 1, "limit": 2}
     notes = [*(Note("caution", None, text) for text in remarks), *result.notes]
     return replace(result, notes=sorted(notes, key=lambda note: order[note.kind]))

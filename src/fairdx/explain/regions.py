@@ -101,7 +101,9 @@ def deletion(
 def blurred(images: Tensor, reach: int) -> Tensor:
     """Images (N, C, H, W) averaged over squares of 2 * reach + 1 pixels, mirrored at the border."""
     reach = min(reach, images.shape[-1] - 1, images.shape[-2] - 1)
-    return avg_pool2d(pad(images, (reach,) * 4, mode="reflect"), 2 * reach + 1, stride=1)
+    side = 2 * reach + 1
+    across = avg_pool2d(pad(images, (reach,) * 4, mode="reflect"), (1, side), stride=1)
+    return avg_pool2d(across, (side, 1), stride=1)
 
 
 def partners(cells: Ints, patients: Ints, *, seed: int) -> Ints:
