@@ -101,7 +101,7 @@ def test_a_realised_mask_stays_on_its_device(monkeypatch):
     """Without the pass back, for which a GPU has to be there."""
     monkeypatch.setattr(realised, "_gradient", lambda model, image: (model(image), torch.empty_like(image)))
     method = built("corrector")
-    method.fair.realisation = Realisation(3, 1)
+    method.fair.realisation = Realisation(1, 1)
     with on_gpu(method.fair):
         assert method.fair.masked(batch().image).device.type == "cuda"
 

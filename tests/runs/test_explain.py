@@ -36,7 +36,9 @@ TINY = (
 )
 FIGURE4 = Path(__file__).parents[2] / "configs" / "figure4_explain.toml"
 PHANTOM = PhantomSettings(size=32, train=128, validation=64, test=80, conspicuity=0.6)
-CLOSE = ExplainSettings(images=60, second_opinion=20, occlusion_cells=4, counterfactuals=12, shown=1)
+CLOSE = ExplainSettings(
+    images=60, second_opinion=20, occlusion_cells=4, counterfactuals=12, shown=1, deals=5, dealt_images=40
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,21 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_figures(explained, finished, 
     assert {name: (finished / name).read_bytes() for name in names} == before
 
 
+def test_the_first_version_is_still_read(explained, tmp_path):
+    values = json.loads(explained.explanation.json())
+    values["schema_version"] = 1
+    for model in values["models"].values():
+        model["group_auroc"] = 0.7
+        for opinion in model["opinions"].values():
+            for pair in opinion["pairs"].values():
+                del pair["dealt"]
+    (tmp_path / "overlap.json").write_text(json.dumps(values))
+    model = read_explanation(tmp_path / "overlap.json").models["vanilla"]
+    assert model.group_auroc.value == 0.7
+    assert np.isnan(model.group_auroc.low)
+    assert model.opinions["grad_cam"].pairs["group"].dealt == {}
+
+
 def test_figures_make_sense(explained):
     for name, model in explained.explanation.models.items():
         assert set(model.opinions) == {"grad_cam", "occlusion"}
@@ -94,6 +111,14 @@ def test_figures_make_sense(explained):
         assert pair.images <= 60
         assert pair.images >= 60 - pair.empty_diagnosis - pair.empty_group
         assert len(pair.overlap) == 5  # all, and two groups by two labels
+        for opinion, count in (("grad_cam", 40), ("occlusion", 20)):
+            for dealt in model.opinions[opinion].pairs["group"].dealt.values():
+                assert (dealt.deals, dealt.images) == (5, count)
+                assert dealt.low <= dealt.mean <= dealt.high
+                assert 0 < dealt.p <= 1
+        assert all(
+            not pair.dealt for name, pair in model.opinions["grad_cam"].pairs.items() if name != "group"
+        )
         assert sum(model.counterfactual["female"].histogram) == 12
         assert 0 <= model.group_auroc.low <= model.group_auroc.high <= 1
         assert (model.mask is None) == (name == "vanilla")

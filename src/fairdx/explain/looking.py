@@ -86,6 +86,10 @@ class Looking:
 
     def look(self) -> Looked:
         """Returns everything that there is to find."""
+        with self.subject.as_found():
+            return self._look()
+
+    def _look(self) -> Looked:
         asked = self.asked
         masks = _Masks(self.regions) if self.subject.fair.changes_image else None
         look = None if masks is None else masks.add
@@ -287,7 +291,7 @@ def same_patients(
 
 
 def _scores(subject: Subject, device: torch.device, images: NDArray[np.uint8]) -> Floats:
-    with torch.inference_mode():
+    with torch.inference_mode(), subject.as_found():
         score = subject.fair(to_unit_range(images, device)).float().softmax(1)[:, 1]
     return np.asarray(score.cpu().double().numpy())
 

@@ -190,9 +190,19 @@ def read_explanation(path: Path) -> Explanation:
         values = json.loads(path.read_text(encoding="utf-8"))
         for part in ("models", "changes"):
             values[part] = _undefined(values[part])
+        if values.get("schema_version") == 1:
+            _from_1(values)
         return TypeAdapter(Explanation).validate_python(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not hold an explanation: {str(error).splitlines()[0]}") from error
+
+
+def _from_1(values: dict[str, Any]) -> None:
+    """The first version had an AUROC without an interval."""
+    nan = float("nan")
+    for model in values["models"].values():
+        area = model["group_auroc"]
+        model["group_auroc"] = asdict(Estimate(area, nan, nan, 0.95, "undefined", 0))
 
 
 def _undefined(value: Any) -> Any:

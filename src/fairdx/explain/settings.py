@@ -24,7 +24,7 @@ class ExplainSettings(Config):
     deals: int = Field(39, ge=0)
     """How often the groups are dealt again by lot, to see what overlap there is without any group; 0 leaves
     it out."""
-    dealt_images: int = Field(100, ge=20)
+    dealt_images: int = Field(64, ge=20)
     """Images of which Grad-CAM of dealt groups is made, the first of those above. Occlusion takes all that it
     covers: there it costs next to nothing."""
     counterfactuals: int = Field(500, ge=0)

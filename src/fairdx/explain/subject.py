@@ -1,6 +1,7 @@
 """A model that is looked at: what it is shown, what it answers, and what is asked of it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fairdx.explain.capture import as_found
 from fairdx.explain.layers import SpatialLayer, choose_layer
 from fairdx.explain.maps import grad_cam, occlusion
 from fairdx.explain.probe import Probe, dealt_groups, fit_probes
@@ -59,6 +61,10 @@ class Subject:
         known = label if self.discriminator.classes > 1 else torch.zeros_like(label)
         guess: Tensor = self.discriminator(image, diagnosis, known)
         return guess.float()
+
+    def as_found(self) -> AbstractContextManager[None]:
+        """Evaluates model and d_Y inside the `with` block and gives back their modes and the random state."""
+        return as_found(self.fair, *([] if self.discriminator is None else [self.discriminator]))
 
     @property
     def adversary_network(self) -> nn.Module | None:
@@ -178,16 +184,17 @@ def answer(
     """
     parts: list[tuple[Tensor, Tensor]] = []
     sees = "embedding"
-    for rows in asked.rows():
-        image, _ = asked.batch(rows)
-        masked = subject.fair.masked(image)
-        if look is not None:
-            look(rows, image, masked)
-        found = subject.behind.diagnose(masked)
-        sees = "logit" if found.embedding is None else "embedding"
-        seen = found.logit if found.embedding is None else found.embedding
-        parts.append((found.logit.float().cpu(), seen.float().cpu()))
-        advance(len(rows))
+    with subject.as_found():
+        for rows in asked.rows():
+            image, _ = asked.batch(rows)
+            masked = subject.fair.masked(image)
+            if look is not None:
+                look(rows, image, masked)
+            found = subject.behind.diagnose(masked)
+            sees = "logit" if found.embedding is None else "embedding"
+            seen = found.logit if found.embedding is None else found.embedding
+            parts.append((found.logit.float().cpu(), seen.float().cpu()))
+            advance(len(rows))
     logit, seen = (torch.cat(column) for column in zip(*parts, strict=True))
     seen, dealt = seen.double(), []
     if probe is None:
@@ -275,12 +282,25 @@ def gradient_maps(
     Raises:
         InputError: No layer is spatial.
     """
+    with subject.as_found(), torch.no_grad():  # gradients begin at the layer
+        return _gradient_maps(subject, asked, answers, layer, smallest, advance, names or _questions(subject))
+
+
+def _gradient_maps(
+    subject: Subject,
+    asked: Asked,
+    answers: Answers,
+    layer: str | None,
+    smallest: int,
+    advance: Callable[[int], None],
+    names: Sequence[str],
+) -> dict[str, Maps]:
     sample = asked.batch(_spread(len(asked.indices)))
     masked = subject.fair.masked(sample[0])
     network = subject.behind
     at = choose_layer(network, network, masked, name=layer, smallest=smallest)
     places: dict[str, tuple[nn.Module, SpatialLayer]]
-    places = dict.fromkeys(names or _questions(subject), (network, at))
+    places = dict.fromkeys(names, (network, at))
     other = subject.adversary_network
     if ADVERSARY in places and other is not None and other is not network:
         places[ADVERSARY] = (other, _own_layer(subject, masked, sample[1], smallest))
@@ -340,13 +360,13 @@ def occlusion_maps(
     names = _questions(subject) + [f"{LOT}{i}" for i in range(deals)]
     questions = Questions(subject, answers, asked)
     parts: list[tuple[Tensor, ...]] = []
-    for rows in asked.rows():
-        image, label = asked.batch(rows)
-        with torch.no_grad():
+    with subject.as_found(), torch.no_grad():
+        for rows in asked.rows():
+            image, label = asked.batch(rows)
             masked = subject.fair.masked(image)
-        scores = questions.scores(names, rows, label)
-        parts.append(tuple(f.cpu() for f in occlusion(subject.behind, scores, masked, cells=cells)))
-        advance(len(rows))
+            scores = questions.scores(names, rows, label)
+            parts.append(tuple(f.cpu() for f in occlusion(subject.behind, scores, masked, cells=cells)))
+            advance(len(rows))
     where = f"squares of the image, {cells} x {cells}"
     columns = zip(*parts, strict=True)
     return {name: Maps(name, torch.cat(c).numpy(), where) for name, c in zip(names, columns, strict=True)}
