@@ -11,8 +11,11 @@ import pytest
 from scipy.optimize import linprog
 
 from fairdx.auditing import audit, json_schema
+from fairdx.auditing.checklist_facts import facts_of_audit
+from fairdx.auditing.checklists import CHECKLISTS, filled
 from fairdx.auditing.result import AuditResult, Withheld
 from fairdx.auditing.small_cells import plan
+from fairdx.auditing.summary import render_summary
 from fairdx.auditing.suppressed import audit_suppressed, without_counts
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import to_codes
@@ -114,13 +117,17 @@ def test_no_small_number_is_printed(shape):
     numbers = [(path, n) for path, n in whole_numbers(found) if path[0] not in ignored]
     assert [(path, n) for path, n in numbers if 0 < n < LEAST] == []
     assert (found["curves"], found["explorer"]) == ({}, {})
-    page = re.sub(r"<(style|script)\b.*?</\1>", " ", result.to_html(), flags=re.DOTALL)
-    text = html.unescape(re.sub(r"<[^>]+>", " ", page)).replace("\u202f", "").replace("\u00a0", " ")
-    told = re.findall(r"\b([1-9]) (?:images?|patients?|people|rows?)\b", text)
-    assert set(told) <= {"9"}  # of "1 to 9 people"
-    sizes = {int(n) for n in re.findall(r"\b(\d+) patients\b", text)}
-    assert not {n for n in sizes if 0 < n < LEAST}
-    assert "no count of 1 to 9 people is shown" in text
+    forms = "".join(filled(one, facts_of_audit(result)) for one in CHECKLISTS.values())
+    for page in (result.to_html(), render_summary(result), forms):
+        plain = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+        text = html.unescape(re.sub(r"<[^>]+>", " ", plain)).replace("\u202f", "").replace("\u00a0", " ")
+        told = re.findall(r"\b([1-9]) (?:images?|patients?|people|rows?)\b", text)
+        assert set(told) <= {"9"}  # of "1 to 9 people"
+        assert not {int(n) for n in re.findall(r"\b(\d+) patients\b", text) if 0 < int(n) < LEAST}
+        assert "no count of 1 to 9 people is shown" in text
+    crossed = re.search(r"With the disease: (.*?) negative\.\s+Without it: (.*?) negative", forms)
+    for n in re.findall(r"\d[\d,]*", crossed.group(0) if crossed else ""):
+        assert not 0 < int(n.replace(",", "")) < LEAST
 
 
 @pytest.mark.parametrize("seed", range(40))
