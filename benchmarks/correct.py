@@ -213,16 +213,14 @@ def every_line(
         extra = "" if view == "none" else f", {view}"
         yield (data, f"vanilla{extra}", ""), own(built("vanilla", held))
         yield (data, f"corrector (defaults{extra})", ""), own(built("corrector", held))
-        if view != "none":
-            continue
-        for name in only:
+        for name in only if view == "none" else ["corrector"]:
             key, values = SETTINGS[name]
             for value in values:
                 given: dict[str, Any] = {key: value}
                 if name == "corrector":
                     given["steps"] = 320
                 varied = f"{key}={value}" if len(values) > 1 else ""
-                yield (data, name, varied), own(built(name, held, **given))
+                yield (data, f"{name}{extra}", varied), own(built(name, held, **given))
 
 
 def masks(held: Held, features: Features, count: int) -> str:

@@ -170,6 +170,7 @@ def main() -> None:
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
+            from fairdx.commands.summary import add_checklist, add_summary
             from fairdx.commands.utility import add_utility
 
             add_check_model(app)
@@ -180,6 +181,8 @@ def main() -> None:
             add_predict(app)
             add_prepare(app)
             add_studies(app)
+            add_summary(app)
+            add_checklist(app)
             add_utility(app)
         with room_in(None):
             app(arguments)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest, spearmanr
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import jaccard_score, roc_auc_score
 
 from fairdx.explain.overlap import (
     MEASURES,
+    among_dealt,
     beyond_null,
     common_mass,
     empty_maps,
@@ -16,7 +18,7 @@ from fairdx.explain.overlap import (
     top_cells,
     top_iou,
 )
-from fairdx.explain.probe import conditional_auroc, fit_probe
+from fairdx.explain.probe import ABSENT, PENALTY, conditional_auroc, dealt_groups, fit_probes, logistic
 from fairdx.inference.clustered import clustered_mean
 
 
@@ -138,15 +140,15 @@ def test_the_probe_finds_the_group_given_the_label_and_only_that():
     for name, shift in (("none", 0.0), ("some", 1.0)):
         embedding = seen.copy()
         embedding[:, 1] += shift * group
-        probe = fit_probe(embedding, label, group, np.arange(n), classes=2, groups=2, seed=0)
+        (probe,) = fit_probes(embedding, label, [group], np.arange(n), classes=2, groups=2, seed=0)
         import torch
 
         logits = probe.logits(
             torch.from_numpy(embedding), torch.from_numpy(label), torch.from_numpy(probe.fold)
         ).numpy()
-        found[name] = conditional_auroc(logits, label, group)
-    assert abs(found["none"] - 0.5) < 0.06
-    assert found["some"] > 0.7
+        found[name] = conditional_auroc(logits, label, group, np.arange(n))
+    assert abs(found["none"].value - 0.5) < 0.06
+    assert found["some"].low > 0.7
 
 
 def test_the_conditional_auroc_is_that_within_labels():
@@ -156,4 +158,81 @@ def test_the_conditional_auroc_is_that_within_labels():
     odds = logits[:, 1] - logits[:, 0]
     parts = [roc_auc_score(group[label == y], odds[label == y]) for y in (0, 1)]
     weights = [(group[label == y] == 1).sum() * (group[label == y] == 0).sum() for y in (0, 1)]
-    assert conditional_auroc(logits, label, group) == pytest.approx(np.average(parts, weights=weights))
+    found = conditional_auroc(logits, label, group, np.arange(100))
+    assert found.value == pytest.approx(np.average(parts, weights=weights))
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_many_probes_at_once_are_those_of_scikit_learn(groups):
+    rng = np.random.default_rng(8)
+    seen = np.abs(rng.normal(size=(300, 40))) @ rng.normal(size=(40, 40)) + rng.normal(size=40)
+    seen[:, 3] = 5.0  # a dead unit
+    group = rng.integers(0, groups, (4, 300))
+    group[3] = 1  # one group only
+    seen[:, 0] += 2 * group[0]
+    weight, bias = logistic(seen, group, groups)
+    spread = np.where(seen.std(0) > 1e-9, seen.std(0), np.inf)
+    scaled = (seen - seen.mean(0)) / spread
+    for one in range(3):
+        fitted = LogisticRegression(C=PENALTY, max_iter=5000, tol=1e-9).fit(scaled, group[one])
+        expected = fitted.decision_function(scaled)
+        logit = seen @ weight[one].T + bias[one]
+        if groups == 2:
+            np.testing.assert_allclose(logit[:, 1] - logit[:, 0], expected, atol=1e-4)
+        else:
+            np.testing.assert_allclose(
+                logit - logit.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=1e-4
+            )
+    assert np.allclose(weight[3], 0, atol=1e-8)
+    assert bias[3].argmax() == 1
+    assert np.delete(bias[3], 1).max() < ABSENT / 2
+
+
+def test_dealt_groups_are_the_patients_groups_in_another_order():
+    rng = np.random.default_rng(9)
+    patients = np.repeat(np.arange(100), 2)
+    label = np.repeat(rng.integers(0, 2, 100), 2)
+    label[::8] = 1 - label[::8]  # some patients are ill in one of two images
+    group = np.repeat(rng.integers(0, 3, 100), 2)
+    deals = dealt_groups(label, group, patients, count=50, seed=0)
+    for dealt in deals:
+        assert (dealt[::2] == dealt[1::2]).all()
+        for ill in range(2):
+            both = (label[::2] == ill) & (label[1::2] == ill)
+            assert sorted(dealt[::2][both]) == sorted(group[::2][both])
+    assert abs(np.mean([(dealt == group).mean() for dealt in deals]) - 1 / 3) < 0.08
+    again = dealt_groups(label, group, patients, count=50, seed=0)
+    assert all((one == two).all() for one, two in zip(deals, again, strict=True))
+
+
+def test_the_interval_of_the_conditional_auroc_is_that_of_delong_with_clusters():
+    rng = np.random.default_rng(10)
+    group, odds = rng.integers(0, 2, 200), rng.normal(size=200)
+    odds += 0.5 * group
+    logits = np.stack([np.zeros(200), odds], axis=1)
+    label, patients = np.zeros(200, dtype=int), np.arange(200)
+    found = conditional_auroc(logits, label, group, patients)
+    wins = (odds[group == 1][:, None] > odds[group == 0]).astype(float)
+    one, two = wins.mean(1), wins.mean(0)
+    error = np.sqrt(one.var() / len(one) + two.var() / len(two))  # DeLong et al., 1988
+    assert found.value == pytest.approx(wins.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.972 * error, rel=0.01)  # t with 199 degrees
+    twice = conditional_auroc(
+        np.repeat(logits, 2, 0), np.repeat(label, 2), np.repeat(group, 2), np.repeat(patients, 2)
+    )
+    assert (twice.value, twice.low) == pytest.approx((found.value, found.low))
+    nothing = conditional_auroc(logits, label, np.zeros(200, dtype=int), patients)
+    assert np.isnan(nothing.value)
+
+
+def test_the_true_groups_among_dealt_ones_by_hand():
+    dealt = np.arange(39.0)
+    assert among_dealt(40.0, dealt, 7).p == pytest.approx(2 / 40)
+    assert among_dealt(-1.0, dealt, 7).p == pytest.approx(2 / 40)
+    assert among_dealt(18.5, dealt, 7).p == 1.0
+    assert among_dealt(36.5, dealt, 7).p == pytest.approx(2 * 3 / 40)
+    assert among_dealt(38.0, dealt, 7).p == pytest.approx(2 * 2 / 40)  # as high as one of them
+    found = among_dealt(1.0, np.append(dealt, np.nan), 7)
+    assert (found.deals, found.images, found.mean) == (39, 7, 19)
+    assert np.isnan(among_dealt(np.nan, dealt, 7).p)
+    assert np.isnan(among_dealt(1.0, np.array([]), 7).p)

@@ -110,9 +110,9 @@ def test_counterfactual_pairs_score_the_same_patients_twice():
         drawn.append((index.tolist(), group))
         return (10 * index + 100 * group).astype(np.uint8)[:, None, None, None]
 
-    pairs = counterfactual_pairs(
+    pairs, inverted = counterfactual_pairs(
         render,
-        lambda images: images[:, 0, 0, 0] / 255,
+        [lambda images: images[:, 0, 0, 0] / 255, lambda images: 1 - images[:, 0, 0, 0] / 255],
         np.arange(5),
         reference=0,
         comparison=1,
@@ -120,7 +120,9 @@ def test_counterfactual_pairs_score_the_same_patients_twice():
         batch=2,
     )
     np.testing.assert_allclose(pairs.change, 100 / 255)
+    np.testing.assert_allclose(inverted.change, -pairs.change)
     assert drawn[:2] == [([0, 1], 0), ([0, 1], 1)]
+    assert len(drawn) == 6  # once for both models
     assert Pairs(np.array([0.1, 0.6]), np.array([0.6, 0.7])).flips(0.5).tolist() == [1.0, 0.0]
 
 

@@ -1,6 +1,7 @@
 """`fairdx explain` on a run small enough for a test, through the same functions as the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fairdx.inference.uncertainty import Estimate
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.store import load_model
 from fairdx.runs.explain import ExplainRequest, explain_folder, rows_of
-from fairdx.runs.figure4 import lines_of, load_figure4, table_of
+from fairdx.runs.figure4 import figure4, lines_of, load_figure4, table_of
 from fairdx.runs.reopen import reopen
 from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
@@ -33,8 +34,11 @@ TINY = (
     "evaluation.true_effect_patients=0",
     "trainer.precision=fp32",
 )
+FIGURE4 = Path(__file__).parents[2] / "configs" / "figure4_explain.toml"
 PHANTOM = PhantomSettings(size=32, train=128, validation=64, test=80, conspicuity=0.6)
-CLOSE = ExplainSettings(images=60, second_opinion=20, occlusion_cells=4, counterfactuals=12, shown=1)
+CLOSE = ExplainSettings(
+    images=60, second_opinion=20, occlusion_cells=4, counterfactuals=12, shown=1, deals=5, dealt_images=40
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,30 @@ def test_everything_is_written_and_read_again(explained, finished):
     assert "Where it looks" in (finished / "model" / "README.md").read_text()
 
 
+def test_a_full_disk_is_one_sentence_and_keeps_the_figures(explained, finished, full_disk, monkeypatch):
+    monkeypatch.setattr("fairdx.runs.explain.explain", lambda *_: explained)
+    names = ("overlap.json", "figure4.png", "report.html", "model/card.json", "model/README.md")
+    before = {name: (finished / name).read_bytes() for name in names}
+    with full_disk(finished):
+        explain_folder(ExplainRequest(finished, CLOSE, chosen=("195", "phantom/0000200")))
+    assert {name: (finished / name).read_bytes() for name in names} == before
+
+
+def test_the_first_version_is_still_read(explained, tmp_path):
+    values = json.loads(explained.explanation.json())
+    values["schema_version"] = 1
+    for model in values["models"].values():
+        model["group_auroc"] = 0.7
+        for opinion in model["opinions"].values():
+            for pair in opinion["pairs"].values():
+                del pair["dealt"]
+    (tmp_path / "overlap.json").write_text(json.dumps(values))
+    model = read_explanation(tmp_path / "overlap.json").models["vanilla"]
+    assert model.group_auroc.value == 0.7
+    assert np.isnan(model.group_auroc.low)
+    assert model.opinions["grad_cam"].pairs["group"].dealt == {}
+
+
 def test_figures_make_sense(explained):
     for name, model in explained.explanation.models.items():
         assert set(model.opinions) == {"grad_cam", "occlusion"}
@@ -83,8 +111,16 @@ def test_figures_make_sense(explained):
         assert pair.images <= 60
         assert pair.images >= 60 - pair.empty_diagnosis - pair.empty_group
         assert len(pair.overlap) == 5  # all, and two groups by two labels
+        for opinion, count in (("grad_cam", 40), ("occlusion", 20)):
+            for dealt in model.opinions[opinion].pairs["group"].dealt.values():
+                assert (dealt.deals, dealt.images) == (5, count)
+                assert dealt.low <= dealt.mean <= dealt.high
+                assert 0 < dealt.p <= 1
+        assert all(
+            not pair.dealt for name, pair in model.opinions["grad_cam"].pairs.items() if name != "group"
+        )
         assert sum(model.counterfactual["female"].histogram) == 12
-        assert 0 <= model.group_auroc <= 1
+        assert 0 <= model.group_auroc.low <= model.group_auroc.high <= 1
         assert (model.mask is None) == (name == "vanilla")
     fair = explained.explanation.models["fair_diagnosis"]
     assert set(fair.opinions["grad_cam"].pairs) == {"group", "adversary"}
@@ -152,9 +188,24 @@ def test_seeds_are_put_together(explained):
     assert name in table_of(lines, [0, 1, 2])
 
 
-def test_the_shipped_file_of_figure_4():
-    from pathlib import Path
+def test_several_processes_go_on_with_what_is_there(explained, finished, tmp_path):
+    settings = load_figure4(FIGURE4, ("figure4.seeds=[4, 7, 8]", "explain.images=60"))
+    for seed in (4, 7):  # finished seeds: nothing is left to be done for them
+        (tmp_path / f"seed_{seed}").mkdir()
+        for name in ("results.json", "overlap.json"):
+            (tmp_path / f"seed_{seed}" / name).write_bytes((finished / name).read_bytes())
+    (tmp_path / "seed_8").mkdir()
+    (tmp_path / "seed_8" / "results.json").write_text("{}")  # and this one cannot be explained
+    with pytest.raises(InputError, match="seed_8 holds no model"):
+        figure4(settings, tmp_path, processes=2)
+    (tmp_path / "seed_8" / "overlap.json").write_bytes((finished / "overlap.json").read_bytes())
+    lines = figure4(settings, tmp_path, processes=2)
+    assert [len(line.values) for line in lines] == [3] * len(lines)
+    assert (tmp_path / "figure4.md").read_text() == table_of(lines, [4, 7, 8])
+    assert (tmp_path / "seed_7" / "log.txt").exists()
 
-    settings = load_figure4(Path("configs/figure4_explain.toml"), ("figure4.seeds=[3]",))
+
+def test_the_shipped_file_of_figure_4():
+    settings = load_figure4(FIGURE4, ("figure4.seeds=[3]",))
     assert settings.figure4.seeds == (3,)
     assert settings.explain.images == 2000

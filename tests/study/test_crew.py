@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 
-from fairdx.study.crew import share
+from fairdx.models.runtime import share
 
 # Runs that are made up. The processes of a study import its main module, and so the stand-in too.
 SCRIPT = textwrap.dedent(

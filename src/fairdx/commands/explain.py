@@ -41,13 +41,16 @@ def explain(
     source: Annotated[
         str | None, typer.Option(help="Where the frozen model is now, if its file has moved.")
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Seeds at a time, of a file, each in a process of its own.")
+    ] = 1,
 ) -> None:
     """Where a model looks: maps of diagnosis and group, their overlap against shuffled pairs (figure 4).
 
     Example: `fairdx explain runs/phantom --images 5000 --images 5007`
     """
     if place.suffix == ".toml":
-        _over_seeds(place, tuple(settings), out)
+        _over_seeds(place, tuple(settings), out, processes)
         return
     from fairdx.explain.settings import load_explain_settings
     from fairdx.runs.explain import ExplainRequest, explain_folder
@@ -69,10 +72,10 @@ def explain(
     console.print(f"All figures are in {folder / 'overlap.json'}, the maps in {folder / 'figure4.png'}.")
 
 
-def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None) -> None:
+def _over_seeds(config: Path, settings: tuple[str, ...], out: Path | None, processes: int) -> None:
     from fairdx.runs.figure4 import TABLE, figure4, load_figure4
 
     folder = out or Path("runs") / config.stem
     with interruptible(GOES_ON):
-        figure4(load_figure4(config, settings), folder)
+        figure4(load_figure4(config, settings), folder, processes=processes)
     PlainConsole(wrap=True).print(Markdown((folder / TABLE).read_text(encoding="utf-8")))

@@ -21,6 +21,7 @@ def charts(explanation: Explanation) -> list[Figure]:
 def tables(explanation: Explanation) -> list[tuple[str, Table]]:
     """Everything else in numbers, with titles."""
     made = [
+        ("Overlap beyond the null with groups dealt by lot", _dealt(explanation)),
         ("Overlap by group and label", _overlap_by_kind(explanation)),
         ("Deletion: fall of the log-odds of the decision", _deletion(explanation)),
         ("Decisions that flip under changes that keep the label", _sensitivity(explanation)),
@@ -195,6 +196,25 @@ def _overlap_by_kind(explanation: Explanation) -> Table:
                         ]
                     )
     return Table(("model, maps, map of the group, images", *MEASURE_TITLES.values()), rows)
+
+
+def _dealt(explanation: Explanation) -> Table:
+    rows = [
+        [
+            f"{_plain(name)}, {TITLES[way]}, {MEASURE_TITLES[measure]}",
+            written(dealt.own, signed=True),
+            written(dealt.mean, signed=True),
+            f"{written(dealt.low, signed=True)} to {written(dealt.high, signed=True)}",
+            written(dealt.p),
+            str(dealt.images),
+        ]
+        for name, model in explanation.models.items()
+        for way, opinion in model.opinions.items()
+        if "group" in opinion.pairs
+        for measure, dealt in opinion.pairs["group"].dealt.items()
+    ]
+    head = ("model, maps, measure", "true groups", "dealt, mean", "dealt, 95 % of them", "p", "images")
+    return Table(head, rows)
 
 
 def _deletion(explanation: Explanation) -> Table:

@@ -5,7 +5,7 @@ nobody can do that; what can be changed is something that goes with the group an
 (lightness of the skin, contrast and sharpness of an X-ray). That is a test of sensitivity and is called so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,32 +53,39 @@ class Pairs:
 
 def counterfactual_pairs(
     render: Callable[[Ints, int], NDArray[np.uint8]],
-    scores: Scores,
+    models: Sequence[Scores],
     index: Ints,
     *,
     reference: int,
     comparison: int,
     advance: Callable[[int], None],
     batch: int = 256,
-) -> Pairs:
+) -> list[Pairs]:
     """Scores the same patients under both values of S, drawn along the direct path alone.
+
+    Each picture is drawn once for all models, and none is kept.
 
     Args:
         render: Draws images, given their numbers and the group; `Phantom.render` with `do_direct`.
-        scores: The model.
+        models: The models.
         index: Numbers of the images, shape (n,).
         reference: Code of the reference group.
         comparison: Code of the other group.
-        advance: Told how many patients are done.
+        advance: Told how many patients are done, counted once for each model.
         batch: Patients at once.
+
+    Returns:
+        What each model answers.
     """
-    found = np.empty((2, len(index)))
+    found = np.empty((len(models), 2, len(index)))
     for start in range(0, len(index), batch):
         part = index[start : start + batch]
         for world, group in enumerate((reference, comparison)):
-            found[world, start : start + len(part)] = scores(render(part, group))
-        advance(len(part))
-    return Pairs(found[0], found[1])
+            pictures = render(part, group)
+            for of_model, scores in zip(found, models, strict=True):
+                of_model[world, start : start + len(part)] = scores(pictures)
+        advance(len(part) * len(models))
+    return [Pairs(reference, comparison) for reference, comparison in found]
 
 
 def label_preserving(channels: int) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -14,7 +14,7 @@ from fairdx.core.progress import Reporter
 from fairdx.data.phantom import Phantom
 from fairdx.data.phantom.findings import FINDINGS
 from fairdx.explain.findings import changes_between
-from fairdx.explain.looking import Looked, Looking, first_of
+from fairdx.explain.looking import Looked, Looking, first_of, same_patients
 from fairdx.explain.overlap import paired_change
 from fairdx.explain.result import Explanation
 from fairdx.explain.settings import ExplainSettings
@@ -79,14 +79,18 @@ def explain(
     Raises:
         InputError: A model or the images cannot be used.
     """
-    steps = len(subjects) * 2 * (len(asked.indices) + min(settings.second_opinion, len(asked.indices)))
+    count = len(asked.indices)
+    dealt = min(settings.dealt_images, count) if settings.deals else 0
+    steps = len(subjects) * (2 * count + 2 * min(settings.second_opinion, count) + dealt)
     others = 0 if phantom is None else (len(phantom.settings.groups) - 1) * settings.counterfactuals
     regions = (
         None if phantom is None else phantom.regions(asked.indices, finding=asked.images.task.label_name)
     )
     with Reporter("explain", steps + len(subjects) * others, unit="images") as bar:
+        pairs = same_patients(subjects, asked, phantom, settings.counterfactuals, bar.advance)
         looked = tuple(
-            Looking(subject, asked, phantom, regions, settings, bar.advance).look() for subject in subjects
+            Looking(subject, asked, phantom, regions, own, settings, bar.advance).look()
+            for subject, own in zip(subjects, pairs, strict=True)
         )
     changes: dict[str, Any] = {}
     if len(looked) > 1:

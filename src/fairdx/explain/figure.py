@@ -59,10 +59,10 @@ def _rows(explained: Explained, rows: Ints, origin: Sequence[str]) -> list[Row]:
     maps = [look_again(looked, asked, rows) for looked in explained.looked]
     decisions = [_decisions(looked.subject, image) for looked in explained.looked]
     fair = explained.looked[-1].subject.fair
-    with torch.no_grad():
-        change = (fair.masked(image).float() - image).mean(1).double().cpu().numpy()
+    with torch.no_grad(), explained.looked[-1].subject.as_found():
+        change = (fair.masked(image).float() - image).mean(1).cpu().double().numpy()
     scale = float(np.quantile(np.abs(change), 0.999)) if fair.changes_image else 0.0
-    plain = image.double().cpu().numpy()
+    plain = image.cpu().double().numpy()
     made: list[Row] = []
     for i, row in enumerate(rows):
         said = " / ".join(task.class_names[decided[i]] for decided in decisions)
@@ -87,7 +87,8 @@ def _images(asked: Asked, rows: Ints) -> tuple[torch.Tensor, Ints]:
 
 @torch.no_grad()
 def _decisions(subject: Subject, image: torch.Tensor) -> Ints:
-    return decide(subject.fair(image), subject.threshold)
+    with subject.as_found():
+        return decide(subject.fair(image), subject.threshold)
 
 
 def _laid(image: Floats, maps: Maps, i: int) -> Pixels:

@@ -1,7 +1,7 @@
 """From maps to figures with intervals: overlap by group and label, and where the maps lie."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from fairdx.explain.maps import enlarged
 from fairdx.explain.overlap import (
     MEASURES,
     Beyond,
+    Dealt,
     Overlap,
+    among_dealt,
     beyond_null,
     empty_maps,
     paired_change,
@@ -23,7 +25,7 @@ from fairdx.explain.result import WHOLE, Opinion, PairOfMaps, Places
 from fairdx.explain.subject import ADVERSARY, DIAGNOSIS, GROUP, Asked, Maps
 from fairdx.inference.clustered import clustered_mean
 from fairdx.inference.uncertainty import Estimate
-from fairdx.metrics.inputs import Floats
+from fairdx.metrics.inputs import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,14 @@ def kinds(asked: Asked) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def assess(maps: Mapping[str, Maps], asked: Asked, regions: Regions | None, *, level: float) -> Evidence:
+def assess(
+    maps: Mapping[str, Maps],
+    asked: Asked,
+    regions: Regions | None,
+    *,
+    level: float,
+    lots: Sequence[tuple[Maps, Ints]] = (),
+) -> Evidence:
     """Measures overlap against its null, and where the maps lie.
 
     Args:
@@ -63,16 +72,20 @@ def assess(maps: Mapping[str, Maps], asked: Asked, regions: Regions | None, *, l
         asked: The images.
         regions: Of the same images, where they are known.
         level: Nominal coverage.
+        lots: For each dealing of the groups by lot, its maps of the first images, and the groups of these.
     """
     others = [name for name in (GROUP, ADVERSARY) if name in maps]
-    compared = {name: _compare(maps[DIAGNOSIS], maps[name], asked) for name in others}
+    compared = {name: _compare(maps[DIAGNOSIS], maps[name], asked, cells=asked.cells) for name in others}
     located = {} if regions is None else {name: locate(one.values, regions) for name, one in maps.items()}
+    pairs = {
+        name: _pair(maps[DIAGNOSIS], maps[name], found, asked, level) for name, found in compared.items()
+    }
+    if lots:
+        pairs[GROUP] = replace(pairs[GROUP], dealt=_against_lots(maps, lots, asked))
     opinion = Opinion(
         where={name: one.layer for name, one in maps.items()},
         images=len(asked.indices),
-        pairs={
-            name: _pair(maps[DIAGNOSIS], maps[name], found, asked, level) for name, found in compared.items()
-        },
+        pairs=pairs,
         places={name: _places(found, asked, level) for name, found in located.items()},
     )
     return Evidence(maps, opinion, compared, located)
@@ -91,7 +104,7 @@ def _rows(first: Maps, second: Maps) -> tuple[Floats, Floats]:
     return _flat(first, shape), _flat(second, shape)
 
 
-def _compare(first: Maps, second: Maps, asked: Asked) -> dict[str, Beyond]:
+def _compare(first: Maps, second: Maps, asked: Asked, *, cells: Ints) -> dict[str, Beyond]:
     a, b = _rows(first, second)
     known = np.flatnonzero(~empty_maps(a) & ~empty_maps(b))
     found = {}
@@ -100,7 +113,7 @@ def _compare(first: Maps, second: Maps, asked: Asked) -> dict[str, Beyond]:
             measure,
             a[known],
             b[known],
-            cells=asked.cells[known],
+            cells=cells[known],
             patients=asked.patients[known],
             seed=asked.seed,
         )
@@ -109,6 +122,32 @@ def _compare(first: Maps, second: Maps, asked: Asked) -> dict[str, Beyond]:
             column[known] = values
         found[name] = Beyond(*columns)
     return found
+
+
+def _against_lots(
+    maps: Mapping[str, Maps], lots: Sequence[tuple[Maps, Ints]], asked: Asked
+) -> dict[str, Dealt]:
+    """Overlap beyond the shuffled pairs, of the true groups among those that were dealt by lot."""
+    count = len(lots[0][1])
+    diagnosis, own = (replace(maps[name], values=maps[name].values[:count]) for name in (DIAGNOSIS, GROUP))
+    classes = len(asked.images.task.class_names)
+    label, few = asked.label[:count], replace(asked, indices=asked.indices[:count])
+
+    def beyond(second: Maps, group: Ints) -> dict[str, float]:
+        found = _compare(diagnosis, second, few, cells=group * classes + label)
+        return {name: _mean(one.influence) for name, one in found.items()}
+
+    true = beyond(own, asked.group[:count])
+    dealt = [beyond(one, group) for one, group in lots]
+    return {
+        name: among_dealt(value, np.array([one[name] for one in dealt]), count)
+        for name, value in true.items()
+    }
+
+
+def _mean(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _pair(first: Maps, second: Maps, found: dict[str, Beyond], asked: Asked, level: float) -> PairOfMaps:

@@ -21,6 +21,7 @@ from fairdx.explain.result import WHOLE, Counterfactual, Deleted, MaskFound, Mod
 from fairdx.explain.settings import ExplainSettings
 from fairdx.explain.subject import (
     DIAGNOSIS,
+    LOT,
     Answers,
     Asked,
     Maps,
@@ -70,6 +71,7 @@ class Looking:
         asked: The images.
         phantom: What drew them, if anything.
         regions: Where lesion and trait lie, if that is known.
+        pairs: What the model answers to the same patients as either group, by group compared with.
         settings: How closely to look.
         advance: Told how many images are done.
     """
@@ -78,27 +80,35 @@ class Looking:
     asked: Asked
     phantom: Phantom | None
     regions: Regions | None
+    pairs: dict[str, Pairs]
     settings: ExplainSettings
     advance: Advance
 
     def look(self) -> Looked:
         """Returns everything that there is to find."""
+        with self.subject.as_found():
+            return self._look()
+
+    def _look(self) -> Looked:
         asked = self.asked
-        answers = answer(self.subject, asked, self.advance)
+        masks = _Masks(self.regions) if self.subject.fair.changes_image else None
+        look = None if masks is None else masks.add
+        answers = answer(self.subject, asked, self.advance, deals=self.settings.deals, look=look)
         evidence, left_out = self._evidence(answers)
         way = GRAD_CAM if GRAD_CAM in evidence else OCCLUSION
-        pairs = self._pairs()
         found = ModelFound(
             opinions={name: one.opinion for name, one in evidence.items()},
             deletion=self._deletion(answers, evidence[way].maps[DIAGNOSIS].values),
-            group_auroc=conditional_auroc(answers.group_logit, asked.label, asked.group),
+            group_auroc=conditional_auroc(
+                answers.group_logit, asked.label, asked.group, asked.patients, level=self.settings.level
+            ),
             probe_sees=answers.probe_sees,
-            counterfactual={name: self._counterfactual(name, one) for name, one in pairs.items()},
+            counterfactual={name: self._counterfactual(name, one) for name, one in self.pairs.items()},
             sensitivity=self._sensitivity(answers) if self.phantom is None else {},
-            mask=self._mask() if self.subject.fair.changes_image else None,
+            mask=None if masks is None else self._mask(masks),
             left_out=left_out,
         )
-        return Looked(self.subject, answers, evidence, pairs, found)
+        return Looked(self.subject, answers, evidence, self.pairs, found)
 
     def _evidence(self, answers: Answers) -> tuple[dict[str, Evidence], tuple[str, ...]]:
         settings, asked, regions = self.settings, self.asked, self.regions
@@ -113,7 +123,8 @@ class Looking:
                 smallest=settings.smallest_side,
                 advance=self.advance,
             )
-            evidence[GRAD_CAM] = assess(maps, asked, regions, level=settings.level)
+            lots = self._lots(answers, maps[DIAGNOSIS].layer)
+            evidence[GRAD_CAM] = assess(maps, asked, regions, level=settings.level, lots=lots)
         except InputError as error:
             if settings.layer is not None:
                 raise
@@ -121,14 +132,42 @@ class Looking:
             self.advance(len(asked.indices))
         few = first_of(asked, settings.second_opinion)
         covered = occlusion_maps(
-            self.subject, few, answers, cells=settings.occlusion_cells, advance=self.advance
+            self.subject,
+            few,
+            answers,
+            cells=settings.occlusion_cells,
+            advance=self.advance,
+            deals=len(answers.dealt),
         )
+        lots = [
+            (covered.pop(f"{LOT}{i}"), lot.group[: len(few.indices)]) for i, lot in enumerate(answers.dealt)
+        ]
         part = None
         if regions is not None:
             count = len(few.indices)
             part = Regions(regions.lesion[:count], regions.trait[:count], regions.rest[:count])
-        evidence[OCCLUSION] = assess(covered, few, part, level=settings.level)
+        evidence[OCCLUSION] = assess(covered, few, part, level=settings.level, lots=lots)
         return evidence, tuple(left_out)
+
+    def _lots(self, answers: Answers, layer: str) -> list[tuple[Maps, Ints]]:
+        """Grad-CAM of groups that were dealt by lot, of the first images."""
+        if not answers.dealt:
+            return []
+        few = first_of(self.asked, self.settings.dealt_images)
+        names = [f"{LOT}{i}" for i in range(len(answers.dealt))]
+        maps = gradient_maps(
+            self.subject,
+            few,
+            answers,
+            layer=_name_of(layer),
+            smallest=2,
+            advance=self.advance,
+            names=names,
+        )
+        return [
+            (maps[name], lot.group[: len(few.indices)])
+            for name, lot in zip(names, answers.dealt, strict=True)
+        ]
 
     def _deletion(self, answers: Answers, maps: Floats) -> Deleted:
         asked = first_of(self.asked, min(len(maps), self.settings.second_opinion))
@@ -150,31 +189,6 @@ class Looking:
             clustered_mean(c, asked.patients, level=level) for c in (*columns, columns[0] - columns[1])
         ]
         return Deleted(*estimates)
-
-    def _scores(self, images: NDArray[np.uint8]) -> Floats:
-        with torch.inference_mode():
-            score = self.subject.fair(to_unit_range(images, self.asked.device)).float().softmax(1)[:, 1]
-        return np.asarray(score.double().cpu().numpy())
-
-    def _pairs(self) -> dict[str, Pairs]:
-        """Counterfactual scores; of a finding with two classes."""
-        phantom, settings = self.phantom, self.settings
-        if phantom is None or settings.counterfactuals == 0:
-            return {}
-        groups = phantom.settings.groups
-        first = phantom.settings.total - phantom.settings.test
-        index = np.arange(first, first + settings.counterfactuals, dtype=np.int64)
-        return {
-            groups[code]: counterfactual_pairs(
-                partial(_drawn, phantom),
-                self._scores,
-                index,
-                reference=0,
-                comparison=code,
-                advance=self.advance,
-            )
-            for code in range(1, len(groups))
-        }
 
     def _counterfactual(self, name: str, pairs: Pairs) -> Counterfactual:
         assert self.phantom is not None
@@ -214,17 +228,9 @@ class Looking:
         image, _ = self.asked.batch(rows)
         return decide(self.subject.fair(change(image)), self.subject.threshold)
 
-    @torch.no_grad()
-    def _mask(self) -> MaskFound:
+    def _mask(self, masks: "_Masks") -> MaskFound:
         asked, level = self.asked, self.settings.level
-        pattern, parts = Pattern(), []
-        for rows in asked.rows():
-            image, _ = asked.batch(rows)
-            change = (self.subject.fair.masked(image).float() - image).cpu()
-            pattern.add(image.cpu(), change)
-            lesion = None if self.regions is None else torch.from_numpy(self.regions.lesion[rows])
-            parts.append(measure_mask(change, lesion))
-        whole = _joined(parts)
+        whole = _joined(masks.parts)
         everywhere = np.ones(len(asked.indices), dtype=bool)
         by_kind = kinds(asked)
         return MaskFound(
@@ -234,8 +240,60 @@ class Looking:
             },
             bands={name: mean_of(whole.bands[name], asked, everywhere, level=level) for name in BANDS},
             on_lesion=mean_of(whole.on_lesion, asked, everywhere, level=level),
-            pattern=pattern.shares(),
+            pattern=masks.pattern.shares(),
         )
+
+
+class _Masks:
+    """What the mask adds, measured batch by batch while the images are diagnosed."""
+
+    def __init__(self, regions: Regions | None) -> None:
+        self.regions = regions
+        self.pattern = Pattern()
+        self.parts: list[MaskOf] = []
+
+    def add(self, rows: Ints, image: Tensor, masked: Tensor) -> None:
+        """Measures a batch."""
+        change = (masked.float() - image).cpu()
+        self.pattern.add(image.cpu(), change)
+        lesion = None if self.regions is None else torch.from_numpy(self.regions.lesion[rows])
+        self.parts.append(measure_mask(change, lesion))
+
+
+def same_patients(
+    subjects: Sequence[Subject], asked: Asked, phantom: Phantom | None, count: int, advance: Advance
+) -> list[dict[str, Pairs]]:
+    """Shows models the same patients as the reference group and as each other group.
+
+    Args:
+        subjects: The models.
+        asked: Where to compute.
+        phantom: What draws the patients; without one there are none.
+        count: How many patients: those of the test images, and further ones behind them.
+        advance: Told how many patients are done, counted once for each model.
+
+    Returns:
+        For each model its answers, by group compared with.
+    """
+    if phantom is None or count == 0:
+        return [{} for _ in subjects]
+    groups = phantom.settings.groups
+    first = phantom.settings.total - phantom.settings.test
+    index = np.arange(first, first + count, dtype=np.int64)
+    models = [partial(_scores, subject, asked.device) for subject in subjects]
+    found = {
+        groups[code]: counterfactual_pairs(
+            partial(_drawn, phantom), models, index, reference=0, comparison=code, advance=advance
+        )
+        for code in range(1, len(groups))
+    }
+    return [{name: pairs[i] for name, pairs in found.items()} for i in range(len(subjects))]
+
+
+def _scores(subject: Subject, device: torch.device, images: NDArray[np.uint8]) -> Floats:
+    with torch.inference_mode(), subject.as_found():
+        score = subject.fair(to_unit_range(images, device)).float().softmax(1)[:, 1]
+    return np.asarray(score.cpu().double().numpy())
 
 
 def look_again(looked: Looked, asked: Asked, rows: Ints) -> dict[str, Maps]:
@@ -252,12 +310,17 @@ def look_again(looked: Looked, asked: Asked, rows: Ints) -> dict[str, Maps]:
     fold_of = dict(zip(names[asked.indices], looked.answers.probe.fold, strict=True))
     fold = np.array([fold_of.get(names[row], 0) for row in rows], dtype=np.int64)
     own = replace(asked, indices=rows, patients=np.arange(len(rows)))
-    answers = answer(looked.subject, own, _silent, replace(looked.answers.probe, fold=fold))
+    answers = answer(looked.subject, own, _silent, probe=replace(looked.answers.probe, fold=fold))
     if GRAD_CAM not in looked.evidence:
         cells = looked.evidence[OCCLUSION].maps[DIAGNOSIS].values.shape[1]
         return occlusion_maps(looked.subject, own, answers, cells=cells, advance=_silent)
-    layer = looked.evidence[GRAD_CAM].maps[DIAGNOSIS].layer.partition(",")[0]
+    layer = _name_of(looked.evidence[GRAD_CAM].maps[DIAGNOSIS].layer)
     return gradient_maps(looked.subject, own, answers, layer=layer, smallest=2, advance=_silent)
+
+
+def _name_of(layer: str) -> str:
+    """Name of a layer that was described in words."""
+    return layer.partition(",")[0]
 
 
 def _silent(amount: int) -> None:

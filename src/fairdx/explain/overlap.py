@@ -7,7 +7,7 @@ same group and label. What is tested is the difference.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,33 +21,36 @@ TOP: Final = 0.2
 """Share of the cells that count as a map's top."""
 PARTNERS: Final = 20
 """Other images with which each map is paired for the null, where the cell has so many."""
+Prepared = NDArray[Any]
+"""Maps (n, cells), made ready for a measure."""
 
-Measure = Callable[[Floats, Floats], Floats]
-"""Compares signed maps (n, cells) with others, row by row: (n,)."""
 
+@dataclass(frozen=True)
+class Measure:
+    """How signed maps are compared with others, row by row: called with two of shape (n, cells), gives (n,).
 
-def common_mass(first: Floats, second: Floats) -> Floats:
-    """1 - total variation of the rectified maps as distributions: 1 if equal, 0 if they share no cell.
-
-    Args:
-        first: Signed maps, shape (n, cells); each has a positive cell.
-        second: The same.
+    Attributes:
+        prepare: What is done to each set of maps, once for all comparisons.
+        compare: Compares what was prepared, row by row.
     """
-    p, q = (np.maximum(maps, 0) for maps in (first, second))
-    shared: Floats = np.minimum(p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)).sum(1)
+
+    prepare: Callable[[Floats], Prepared]
+    compare: Callable[[Prepared, Prepared], Floats]
+
+    def __call__(self, first: Floats, second: Floats) -> Floats:
+        """Compares maps of shape (n, cells); returns shape (n,)."""
+        return self.compare(self.prepare(first), self.prepare(second))
+
+
+def _mass(maps: Floats) -> Floats:
+    positive = np.maximum(maps, 0)
+    mass: Floats = positive / positive.sum(1, keepdims=True)
+    return mass
+
+
+def _shared(first: Prepared, second: Prepared) -> Floats:
+    shared: Floats = np.minimum(first, second).sum(1)
     return shared
-
-
-def top_iou(first: Floats, second: Floats) -> Floats:
-    """Intersection over union of the cells with the highest fifth of values.
-
-    Args:
-        first: Signed maps, shape (n, cells).
-        second: The same.
-    """
-    a, b = top_cells(first), top_cells(second)
-    share: Floats = (a & b).sum(1) / (a | b).sum(1)
-    return share
 
 
 def top_cells(maps: Floats) -> NDArray[np.bool_]:
@@ -59,14 +62,30 @@ def top_cells(maps: Floats) -> NDArray[np.bool_]:
     return chosen
 
 
-def rank_correlation(first: Floats, second: Floats) -> Floats:
-    """Spearman's correlation over cells, of signed maps (n, cells) that are not constant."""
-    a, b = (rankdata(maps, axis=1) for maps in (first, second))
-    a, b = (ranks - ranks.mean(1, keepdims=True) for ranks in (a, b))
-    correlation: Floats = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return correlation
+def _iou(first: Prepared, second: Prepared) -> Floats:
+    share: Floats = (first & second).sum(1) / (first | second).sum(1)
+    return share
 
 
+def _unit_ranks(maps: Floats) -> Floats:
+    ranks = rankdata(maps, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    unit: Floats = ranks / np.sqrt((ranks**2).sum(1, keepdims=True))
+    return unit
+
+
+def _product(first: Prepared, second: Prepared) -> Floats:
+    product: Floats = (first * second).sum(1)
+    return product
+
+
+common_mass: Final = Measure(_mass, _shared)
+"""1 - total variation of the rectified maps as distributions: 1 if equal, 0 if they share no cell. Each map
+has a positive cell."""
+top_iou: Final = Measure(top_cells, _iou)
+"""Intersection over union of the cells with the highest fifth of values."""
+rank_correlation: Final = Measure(_unit_ranks, _product)
+"""Spearman's correlation over cells, of signed maps that are not constant."""
 MEASURES: Final[Mapping[str, Measure]] = {
     "common_mass": common_mass,
     "top_iou": top_iou,
@@ -123,7 +142,8 @@ def beyond_null(
     Returns:
         Measure and null; nan where an image is the only one of its kind.
     """
-    own = measure(first, second)
+    one, other = measure.prepare(first), measure.prepare(second)
+    own = measure.compare(one, other)
     ahead, behind = np.full(len(own), np.nan), np.full(len(own), np.nan)
     influence = np.full(len(own), np.nan)
     rng = np.random.default_rng(seed)
@@ -135,11 +155,11 @@ def beyond_null(
             partner = np.roll(np.arange(len(rows)), -int(step))
             strange = patients[rows] != patients[rows[partner]]
             value = np.zeros(len(rows))
-            value[strange] = measure(first[rows[strange]], second[rows[partner[strange]]])
+            value[strange] = measure.compare(one[rows[strange]], other[rows[partner[strange]]])
             total += value
             counts += strange
-            np.add.at(back, partner, value)
-            np.add.at(counts_back, partner, strange)
+            back[partner] += value  # a shift: no partner comes twice
+            counts_back[partner] += strange
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead[rows], behind[rows] = total / counts, back / counts_back
         mean = np.nanmean(ahead[rows]) if (counts > 0).any() else np.nan
@@ -160,6 +180,53 @@ class Overlap:
     own: Estimate
     null: Estimate
     beyond: Estimate
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Overlap beyond the shuffled pairs, with the true groups and with groups that were dealt by lot.
+
+    Both maps of an image are made of the same activations. So they may overlap more, or less, than those of
+    different images whatever is asked of the second. What the group itself adds is how far the true groups
+    are from dealt ones.
+
+    Attributes:
+        own: With the true groups.
+        mean: With dealt ones, on average.
+        low: 2.5th percentile with dealt ones.
+        high: 97.5th percentile.
+        p: Two-sided p-value of a permutation test: where images say nothing of the group, the true groups
+            are one deal among others.
+        deals: How often groups were dealt.
+        images: On how many images.
+    """
+
+    own: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    deals: int
+    images: int
+
+
+def among_dealt(own: float, dealt: Floats, images: int) -> Dealt:
+    """Places the true groups among dealt ones.
+
+    Args:
+        own: Overlap beyond the shuffled pairs with the true groups.
+        dealt: The same with dealt groups, shape (deals,).
+        images: On how many images.
+    """
+    known = dealt[np.isfinite(dealt)]
+    if not np.isfinite(own) or len(known) == 0:
+        nan = float("nan")
+        return Dealt(own, nan, nan, nan, nan, len(known), images)
+    tail = min(1 + (known >= own).sum(), 1 + (known <= own).sum()) / (1 + len(known))
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Dealt(
+        own, float(known.mean()), float(low), float(high), float(min(1.0, 2 * tail)), len(known), images
+    )
 
 
 def summarise(beyond: Beyond, patients: Ints, rows: NDArray[np.bool_], *, level: float = 0.95) -> Overlap:

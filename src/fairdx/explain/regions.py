@@ -94,14 +94,16 @@ def deletion(
         falls = []
         for chosen in (maps[rows], maps[partner[rows]]):
             where = torch.from_numpy(top_pixels(chosen, size)).to(images.device)[:, None]
-            falls.append((before - score(torch.where(where, smooth, images), rows)).double().cpu().numpy())
+            falls.append((before - score(torch.where(where, smooth, images), rows)).cpu().double().numpy())
     return falls[0], falls[1]
 
 
 def blurred(images: Tensor, reach: int) -> Tensor:
     """Images (N, C, H, W) averaged over squares of 2 * reach + 1 pixels, mirrored at the border."""
     reach = min(reach, images.shape[-1] - 1, images.shape[-2] - 1)
-    return avg_pool2d(pad(images, (reach,) * 4, mode="reflect"), 2 * reach + 1, stride=1)
+    side = 2 * reach + 1
+    across = avg_pool2d(pad(images, (reach,) * 4, mode="reflect"), (1, side), stride=1)
+    return avg_pool2d(across, (side, 1), stride=1)
 
 
 def partners(cells: Ints, patients: Ints, *, seed: int) -> Ints:

@@ -9,11 +9,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from fairdx.core.errors import InputError
-from fairdx.explain.overlap import Overlap
+from fairdx.explain.overlap import Dealt, Overlap
 from fairdx.inference.uncertainty import Estimate
 
 OVERLAP: Final = "overlap.json"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 WHOLE: Final = "all"
 """Name of all images together, beside those of group and label."""
 
@@ -27,12 +27,14 @@ class PairOfMaps:
         empty_diagnosis: Images whose diagnosis map says nothing: rectified away, or constant.
         empty_group: Images whose group map says nothing.
         overlap: By `all` or "group, label", and by measure.
+        dealt: By measure, what the true groups add to groups dealt by lot; of the map `group` alone.
     """
 
     images: int
     empty_diagnosis: int
     empty_group: int
     overlap: dict[str, dict[str, Overlap]]
+    dealt: dict[str, Dealt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class ModelFound:
 
     opinions: dict[str, Opinion]
     deletion: Deleted
-    group_auroc: float
+    group_auroc: Estimate
     probe_sees: str
     counterfactual: dict[str, Counterfactual]
     sensitivity: dict[str, dict[str, Estimate]]
@@ -188,9 +190,19 @@ def read_explanation(path: Path) -> Explanation:
         values = json.loads(path.read_text(encoding="utf-8"))
         for part in ("models", "changes"):
             values[part] = _undefined(values[part])
+        if values.get("schema_version") == 1:
+            _from_1(values)
         return TypeAdapter(Explanation).validate_python(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not hold an explanation: {str(error).splitlines()[0]}") from error
+
+
+def _from_1(values: dict[str, Any]) -> None:
+    """The first version had an AUROC without an interval."""
+    nan = float("nan")
+    for model in values["models"].values():
+        area = model["group_auroc"]
+        model["group_auroc"] = asdict(Estimate(area, nan, nan, 0.95, "undefined", 0))
 
 
 def _undefined(value: Any) -> Any:

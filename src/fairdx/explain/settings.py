@@ -21,6 +21,12 @@ class ExplainSettings(Config):
     above."""
     occlusion_cells: int = Field(8, ge=2)
     """Squares along a side that occlusion covers."""
+    deals: int = Field(39, ge=0)
+    """How often the groups are dealt again by lot, to see what overlap there is without any group; 0 leaves
+    it out."""
+    dealt_images: int = Field(64, ge=20)
+    """Images of which Grad-CAM of dealt groups is made, the first of those above. Occlusion takes all that it
+    covers: there it costs next to nothing."""
     counterfactuals: int = Field(500, ge=0)
     """Patients of the phantom that are drawn as either group; 0 leaves them out."""
     shown: int = Field(2, ge=1)

@@ -1,6 +1,7 @@
 """A model that is looked at: what it is shown, what it answers, and what is asked of it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fairdx.explain.capture import as_found
 from fairdx.explain.layers import SpatialLayer, choose_layer
 from fairdx.explain.maps import grad_cam, occlusion
-from fairdx.explain.probe import Probe, fit_probe
+from fairdx.explain.probe import Probe, dealt_groups, fit_probes
 from fairdx.methods.fair_diagnosis import log_odds
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.models.diagnosis import Diagnosis
@@ -21,6 +23,8 @@ from fairdx.models.networks import Discriminator
 
 DIAGNOSIS, GROUP, ADVERSARY = "diagnosis", "group", "adversary"
 """Maps: of Y^; of S^ by the probe; of S^ by the method's own d_Y."""
+LOT: Final = "lot "
+"""Before the number of a dealt group, in the name of its map."""
 BATCH: Final = 64
 
 
@@ -58,6 +62,10 @@ class Subject:
         guess: Tensor = self.discriminator(image, diagnosis, known)
         return guess.float()
 
+    def as_found(self) -> AbstractContextManager[None]:
+        """Evaluates model and d_Y inside the `with` block and gives back their modes and the random state."""
+        return as_found(self.fair, *([] if self.discriminator is None else [self.discriminator]))
+
     @property
     def adversary_network(self) -> nn.Module | None:
         """Where d_Y's map is made: on the encoder where d_Y sees what that makes, else in d_Y itself."""
@@ -77,6 +85,7 @@ class Answers:
         group_logit: S^ by the probe, out of fold, shape (n, groups).
         probe: The probe.
         probe_sees: Whether it looks at the embedding or, of a model that shows none, at the logits.
+        dealt: The same of groups that were dealt by lot.
     """
 
     logit: Floats
@@ -84,6 +93,29 @@ class Answers:
     group_logit: Floats
     probe: Probe
     probe_sees: str
+    dealt: tuple["Lot", ...] = ()
+
+    def asked_of(self, name: str) -> tuple[Probe, Ints]:
+        """The probe behind the map `group`, or of a dealt group, and what it guesses, shape (n,)."""
+        if name == GROUP:
+            return self.probe, self.group_logit.argmax(1)
+        found = self.dealt[int(name.removeprefix(LOT))]
+        return found.probe, found.guess
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Groups that were dealt by lot, and what is found of them.
+
+    Attributes:
+        group: Codes, shape (n,).
+        probe: The probe of these groups.
+        guess: What it guesses out of fold, shape (n,).
+    """
+
+    group: Ints
+    probe: Probe
+    guess: Ints
 
 
 @dataclass(frozen=True)
@@ -132,7 +164,13 @@ class Asked:
 
 @torch.no_grad()
 def answer(
-    subject: Subject, asked: Asked, advance: Callable[[int], None], probe: Probe | None = None
+    subject: Subject,
+    asked: Asked,
+    advance: Callable[[int], None],
+    *,
+    probe: Probe | None = None,
+    deals: int = 0,
+    look: Callable[[Ints, Tensor, Tensor], None] | None = None,
 ) -> Answers:
     """Diagnoses the images, and fits the probe.
 
@@ -141,30 +179,58 @@ def answer(
         asked: The images.
         advance: Told how many images are done.
         probe: One that is fitted already, with the folds of these images.
+        deals: How often groups are dealt by lot.
+        look: Shown the row numbers of each batch, its images, and what the model is shown instead.
     """
     parts: list[tuple[Tensor, Tensor]] = []
     sees = "embedding"
-    for rows in asked.rows():
-        image, _ = asked.batch(rows)
-        found = subject.behind.diagnose(subject.fair.masked(image))
-        sees = "logit" if found.embedding is None else "embedding"
-        seen = found.logit if found.embedding is None else found.embedding
-        parts.append((found.logit.float().cpu(), seen.float().cpu()))
-        advance(len(rows))
+    with subject.as_found():
+        for rows in asked.rows():
+            image, _ = asked.batch(rows)
+            masked = subject.fair.masked(image)
+            if look is not None:
+                look(rows, image, masked)
+            found = subject.behind.diagnose(masked)
+            sees = "logit" if found.embedding is None else "embedding"
+            seen = found.logit if found.embedding is None else found.embedding
+            parts.append((found.logit.float().cpu(), seen.float().cpu()))
+            advance(len(rows))
     logit, seen = (torch.cat(column) for column in zip(*parts, strict=True))
+    seen, dealt = seen.double(), []
+    if probe is None:
+        groups = dealt_groups(asked.label, asked.group, asked.patients, count=deals, seed=asked.seed)
+        probe, *others = _probes(asked, seen, [asked.group, *groups])
+        dealt = [
+            Lot(group, one, _guesses(asked, seen, one).argmax(1))
+            for group, one in zip(groups, others, strict=True)
+        ]
+    return Answers(
+        logit.double().numpy(),
+        decide(logit, subject.threshold),
+        _guesses(asked, seen, probe),
+        probe,
+        sees,
+        tuple(dealt),
+    )
+
+
+def _probes(asked: Asked, seen: Tensor, groupings: Sequence[Ints]) -> list[Probe]:
     task = asked.images.task
-    probe = probe or fit_probe(
-        seen.double().numpy(),
+    return fit_probes(
+        seen.numpy(),
         asked.label,
-        asked.group,
+        groupings,
         asked.patients,
         classes=len(task.class_names),
         groups=len(task.group_names),
         seed=asked.seed,
     )
-    label, fold = torch.from_numpy(asked.label), torch.from_numpy(probe.fold)
-    guesses = probe.logits(seen.double(), label, fold)
-    return Answers(logit.double().numpy(), decide(logit, subject.threshold), guesses.numpy(), probe, sees)
+
+
+def _guesses(asked: Asked, seen: Tensor, probe: Probe) -> Floats:
+    """Logits of the group, out of fold, shape (n, groups)."""
+    found = probe.logits(seen, torch.from_numpy(asked.label), torch.from_numpy(probe.fold))
+    return np.asarray(found.numpy())
 
 
 def decide(logit: Tensor, threshold: float | None) -> Ints:
@@ -179,7 +245,7 @@ class Maps:
     """Signed maps of one question on all images.
 
     Attributes:
-        name: `diagnosis`, `group` or `adversary`.
+        name: `diagnosis`, `group`, `adversary`, or `lot` and the number of a dealt group.
         values: Shape (n, h, w), float32.
         layer: Where they were made, in words.
     """
@@ -197,6 +263,7 @@ def gradient_maps(
     layer: str | None,
     smallest: int,
     advance: Callable[[int], None],
+    names: Sequence[str] | None = None,
 ) -> dict[str, Maps]:
     """Grad-CAM of Y^ and of S^ at the last spatial layer, on what the model is shown.
 
@@ -210,21 +277,33 @@ def gradient_maps(
         layer: Name of the layer; the last spatial one by default.
         smallest: Cells along a side that the layer needs.
         advance: Told how many images are done.
+        names: Which maps; by default all but those of dealt groups.
 
     Raises:
         InputError: No layer is spatial.
     """
+    with subject.as_found(), torch.no_grad():  # gradients begin at the layer
+        return _gradient_maps(subject, asked, answers, layer, smallest, advance, names or _questions(subject))
+
+
+def _gradient_maps(
+    subject: Subject,
+    asked: Asked,
+    answers: Answers,
+    layer: str | None,
+    smallest: int,
+    advance: Callable[[int], None],
+    names: Sequence[str],
+) -> dict[str, Maps]:
     sample = asked.batch(_spread(len(asked.indices)))
     masked = subject.fair.masked(sample[0])
     network = subject.behind
     at = choose_layer(network, network, masked, name=layer, smallest=smallest)
-    places: dict[str, tuple[nn.Module, SpatialLayer]] = {DIAGNOSIS: (network, at), GROUP: (network, at)}
+    places: dict[str, tuple[nn.Module, SpatialLayer]]
+    places = dict.fromkeys(names, (network, at))
     other = subject.adversary_network
-    if other is not None:
-        places[ADVERSARY] = (
-            other,
-            at if other is network else _own_layer(subject, masked, sample[1], smallest),
-        )
+    if ADVERSARY in places and other is not None and other is not network:
+        places[ADVERSARY] = (other, _own_layer(subject, masked, sample[1], smallest))
     questions = Questions(subject, answers, asked)
     parts: dict[str, list[Tensor]] = {name: [] for name in places}
     for rows in asked.rows():
@@ -237,6 +316,10 @@ def gradient_maps(
         name: Maps(name, torch.cat(found).numpy(), places[name][1].describe())
         for name, found in parts.items()
     }
+
+
+def _questions(subject: Subject) -> list[str]:
+    return [DIAGNOSIS, GROUP] + ([] if subject.discriminator is None else [ADVERSARY])
 
 
 def _in_passes(
@@ -256,7 +339,13 @@ def _in_passes(
 
 
 def occlusion_maps(
-    subject: Subject, asked: Asked, answers: Answers, *, cells: int, advance: Callable[[int], None]
+    subject: Subject,
+    asked: Asked,
+    answers: Answers,
+    *,
+    cells: int,
+    advance: Callable[[int], None],
+    deals: int = 0,
 ) -> dict[str, Maps]:
     """Occlusion of the same questions, without any gradient or layer: the second opinion.
 
@@ -266,17 +355,18 @@ def occlusion_maps(
         answers: From `answer`.
         cells: Squares along a side.
         advance: Told how many images are done.
+        deals: Of how many dealt groups there are to be maps as well.
     """
-    names = [DIAGNOSIS, GROUP] + ([ADVERSARY] if subject.discriminator is not None else [])
+    names = _questions(subject) + [f"{LOT}{i}" for i in range(deals)]
     questions = Questions(subject, answers, asked)
     parts: list[tuple[Tensor, ...]] = []
-    for rows in asked.rows():
-        image, label = asked.batch(rows)
-        with torch.no_grad():
+    with subject.as_found(), torch.no_grad():
+        for rows in asked.rows():
+            image, label = asked.batch(rows)
             masked = subject.fair.masked(image)
-        scores = questions.scores(names, rows, label)
-        parts.append(tuple(f.cpu() for f in occlusion(subject.behind, scores, masked, cells=cells)))
-        advance(len(rows))
+            scores = questions.scores(names, rows, label)
+            parts.append(tuple(f.cpu() for f in occlusion(subject.behind, scores, masked, cells=cells)))
+            advance(len(rows))
     where = f"squares of the image, {cells} x {cells}"
     columns = zip(*parts, strict=True)
     return {name: Maps(name, torch.cat(c).numpy(), where) for name, c in zip(names, columns, strict=True)}
@@ -306,8 +396,9 @@ class Questions:
         """
         device = label.device
         decision = torch.from_numpy(self.answers.decision[rows]).to(device)
-        guessed = torch.from_numpy(self.answers.group_logit[rows].argmax(1)).to(device)
         fold = torch.from_numpy(self.answers.probe.fold[rows]).to(device)
+        groups = {name: self.answers.asked_of(name) for name in names if name not in (DIAGNOSIS, ADVERSARY)}
+        guessed = {name: torch.from_numpy(guess[rows]).to(device) for name, (_, guess) in groups.items()}
         first: list[Tensor] = []  # what d_Y guesses of the images as they are
 
         def ask(image: Tensor) -> list[Tensor]:
@@ -317,8 +408,9 @@ class Questions:
             for name in names:
                 if name == DIAGNOSIS:
                     made.append(odds_of(found.logit.float(), decision))
-                elif name == GROUP:
-                    made.append(odds_of(self.answers.probe.logits(seen.float(), label, fold), guessed))
+                elif name in groups:
+                    of_group = groups[name][0].logits(seen.float(), label, fold)
+                    made.append(odds_of(of_group, guessed[name]))
                 else:
                     guess = self.subject.guess(image, found, label)
                     first.append(guess.detach().argmax(1))

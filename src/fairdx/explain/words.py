@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import isfinite
 
+from fairdx.explain.overlap import Dealt
 from fairdx.explain.result import WHOLE, Explanation, ModelFound, Opinion
 from fairdx.inference.uncertainty import Estimate
 from fairdx.report.numbers import MINUS, NBSP
@@ -13,6 +14,8 @@ MEASURE_TITLES = {
     "top_iou": "IoU of the highest fifth",
     "rank_correlation": "rank correlation",
 }
+CHANCE = 0.05
+"""A p-value up to which sentences call something more than chance."""
 HEADLINE = "common_mass"
 """The measure that sentences are about; the others stand in the table."""
 
@@ -64,20 +67,44 @@ def _overlap(name: str, way: str, opinion: Opinion) -> Iterator[str]:
         return
     found = pair.overlap[WHOLE][HEADLINE]
     side = side_of(found.beyond)
+    dealt = pair.dealt.get(HEADLINE)
     verdict = ("no differently from", "more than", "less than")[side]
     yield (
         f"{name}, {TITLES[way]}: the maps of diagnosis and group of one image overlap {verdict} those of "
         f"different images: {MEASURE_TITLES[HEADLINE]} {written(found.own.value)} against "
         f"{written(found.null.value)}, difference {with_interval(found.beyond, signed=True)}."
     )
+    if dealt is not None and isfinite(dealt.p):
+        yield _among_dealt(name, way, dealt)
+
+
+def _among_dealt(name: str, way: str, dealt: Dealt) -> str:
+    """Whether it is the group that makes the maps overlap."""
+    ends = f"{written(dealt.low, signed=True)}{NBSP}to{NBSP}{written(dealt.high, signed=True)}"
+    numbers = (
+        f"{written(dealt.own, signed=True)} against {ends} in {dealt.deals} deals, {dealt.images} images, "
+        f"p = {dealt.p:.2g}"
+    )
+    if dealt.p > CHANCE:
+        return (
+            f"{name}, {TITLES[way]}: with groups dealt by lot in place of the true ones the difference is no "
+            f"other ({numbers}): it says nothing of the group."
+        )
+    more = "more" if dealt.own > dealt.mean else "less"
+    return (
+        f"{name}, {TITLES[way]}: with the true groups the maps overlap {more} than with groups dealt by lot "
+        f"({numbers}): that much is of the group."
+    )
 
 
 def _readable(name: str, model: ModelFound) -> str:
     text = (
         f"{name}: given the label, a linear probe of the {model.probe_sees} tells the groups apart with an "
-        f"AUROC of {written(model.group_auroc)}."
+        f"AUROC of {with_interval(model.group_auroc)}."
     )
-    if model.group_auroc < 0.6:
+    if not model.group_auroc.low > 0.5:
+        text += " That may be chance: its map of the group then shows noise."
+    elif model.group_auroc.value < 0.6:
         text += " That is little: its map of the group shows mostly noise."
     return text
 

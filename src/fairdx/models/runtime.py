@@ -133,6 +133,42 @@ def isolated_rng(seed: int) -> Iterator[None]:
         yield
 
 
+GPUS: Final = "CUDA_VISIBLE_DEVICES"
+
+
+def share(place: int, size: int) -> dict[str, str]:
+    """What one of `size` processes gets of the machine, as environment variables.
+
+    Args:
+        place: Which one, from 0.
+        size: How many there are.
+
+    Returns:
+        An equal share of the threads that this process uses, and where there are GPUs, one of them in turn.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // size))}
+    count = torch.cuda.device_count()
+    if count == 0:
+        return threads
+    visible = os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",")
+    return threads | {GPUS: visible[place % count]}
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, new processes see these variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def generator_states(device: torch.device) -> dict[str, Tensor]:
     """Returns the states of the global generators that work on a device draws from."""
     states = {"cpu": torch.get_rng_state()}

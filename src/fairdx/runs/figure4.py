@@ -1,6 +1,7 @@
 """Figure 4 of the paper over several seeds: each is trained, explained, and they are put together."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,16 @@ from pydantic import Field
 from fairdx.core.config import Config, override, read_toml, validate
 from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
+from fairdx.core.progress import Reporter
+from fairdx.data.pool import ordered_map
 from fairdx.explain.result import OVERLAP, Explanation, read_explanation
 from fairdx.explain.settings import ExplainSettings
 from fairdx.explain.words import TITLES, side_of, with_interval
 from fairdx.inference.clustered import clustered_mean
 from fairdx.inference.uncertainty import Estimate
+from fairdx.models.runtime import environment, share
 from fairdx.runs.explain import ExplainRequest, explain_folder
-from fairdx.runs.files import CONFIG, RESULTS, check_free, save_settings
+from fairdx.runs.files import CONFIG, LOG, RESULTS, check_free, save_settings
 from fairdx.runs.run import run
 from fairdx.runs.settings import RunSettings, build_settings
 
@@ -84,37 +88,82 @@ def load_figure4(path: Path, assignments: tuple[str, ...] = ()) -> Figure4Settin
     )
 
 
-def figure4(settings: Figure4Settings, folder: Path) -> tuple[Line, ...]:
+def figure4(settings: Figure4Settings, folder: Path, *, processes: int = 1) -> tuple[Line, ...]:
     """Trains and explains each seed, unless that is done, and puts them together.
 
     Args:
         settings: Everything that the figure depends on.
         folder: Where to write: a run for each seed, `figure4.json` and `figure4.md`.
+        processes: Seeds at a time. More than one are done in processes of their own, which print to `log.txt`
+            in the folder of their seed.
 
     Returns:
         What changes from no mitigation to the method, over the seeds.
 
     Raises:
         InputError: The settings or the data cannot be used, or `folder` holds those of other settings.
+        RuntimeError: One of several processes was killed.
     """
     if settings.run.method_name == "vanilla":
         raise InputError("figure 4 compares a method with no mitigation, and `method.name` is vanilla")
     check_free(folder, settings, SEEDS)
     save_settings(folder, settings)
-    found = {}
-    for seed in settings.figure4.seeds:
-        place = folder / f"seed_{seed}"
-        own = _of_seed(settings.run, seed)
-        if not (place / RESULTS).exists():
-            run(own, place, resume=(place / CONFIG).exists())
-        if not (place / OVERLAP).exists():
-            explain_folder(ExplainRequest(place, settings.explain))
-        found[seed] = read_explanation(place / OVERLAP)
+    seeds = settings.figure4.seeds
+    if processes == 1:
+        for seed in seeds:
+            _do_seed(settings, folder, seed)
+    else:
+        _do_seeds(settings, folder, min(processes, len(seeds)))
+    found = {seed: read_explanation(_place(folder, seed) / OVERLAP) for seed in seeds}
     lines = lines_of(list(found.values()), level=settings.explain.level)
     with writing_to(folder):
         write_whole(folder / TABLE, table_of(lines, list(found)).encode())
         write_whole(folder / SEEDS, _json(lines, found))
     return lines
+
+
+def _place(folder: Path, seed: int) -> Path:
+    return folder / f"seed_{seed}"
+
+
+def _do_seed(settings: Figure4Settings, folder: Path, seed: int) -> None:
+    place = _place(folder, seed)
+    if not (place / RESULTS).exists():
+        run(_of_seed(settings.run, seed), place, resume=(place / CONFIG).exists())
+    if not (place / OVERLAP).exists():
+        explain_folder(ExplainRequest(place, settings.explain))
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: Figure4Settings
+    folder: Path
+    seed: int
+    share: Mapping[str, str]
+
+
+def _do_seeds(settings: Figure4Settings, folder: Path, processes: int) -> None:
+    jobs = [
+        _Job(settings, folder, seed, share(i % processes, processes))
+        for i, seed in enumerate(settings.figure4.seeds)
+    ]
+    # Threads are counted when torch is imported: before a process gets its first job.
+    with Reporter("figure 4", len(jobs), unit="seeds") as bar, environment(share(0, processes)):
+        for _ in ordered_map(_do_apart, jobs, workers=processes):
+            bar.advance()
+
+
+def _do_apart(job: _Job) -> None:
+    """Does a seed in a process of its own, with its share of the GPUs."""
+    os.environ.update(job.share)
+    place = _place(job.folder, job.seed)
+    with writing_to(place):
+        place.mkdir(parents=True, exist_ok=True)
+        log = (place / LOG).open("a", encoding="utf-8")
+    with log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    _do_seed(job.settings, job.folder, job.seed)
 
 
 def _of_seed(settings: RunSettings, seed: int) -> RunSettings:

@@ -32,6 +32,8 @@ STAGES: Final = "stages"
 """The weights of each stage, where runs do not share them."""
 MODEL: Final = "model"
 """The fair model, ready to be used elsewhere: a folder."""
+LOG: Final = "log.txt"
+"""What a run printed that had a process of its own."""
 ALL: Final = (RESULTS, CONFIG, PREDICTIONS, HISTORY, SAMPLES)
 
 

@@ -6,30 +6,25 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final, cast
-
-import torch
+from typing import Any, cast
 
 from fairdx.core.errors import DiskError, InputError
 from fairdx.core.files import set_aside
 from fairdx.core.locks import locked
+from fairdx.models.runtime import environment, share
 from fairdx.runs import run as experiment
-from fairdx.runs.files import RESULTS
+from fairdx.runs.files import LOG, RESULTS
 from fairdx.study.plan import PlannedRun
 from fairdx.study.storage import RunFailedError
 
 logger = logging.getLogger(__name__)
 
 RUNS, STAGES, DATA = "runs", "stages", "data"
-LOG: Final = "log.txt"
-"""What a run printed that had a process of its own; in its folder."""
-GPUS: Final = "CUDA_VISIBLE_DEVICES"
 
 
 def is_done(run: PlannedRun, folder: Path) -> bool:
@@ -176,7 +171,7 @@ class Crew:
         child = context.Process(target=_do_alone, args=(run, folder, told))
         place = min(set(range(self.size)) - set(self._children))
         with answer:
-            with told, _environment(share(place, self.size)):
+            with told, environment(share(place, self.size)):
                 child.start()
             self._children[place] = child
             self._turn.release()
@@ -195,39 +190,6 @@ class Crew:
             error: Exception | None = answer.recv()
             if error is not None:
                 raise error
-
-
-def share(place: int, size: int) -> dict[str, str]:
-    """What one of `size` processes gets of the machine, as environment variables.
-
-    Args:
-        place: Which one, from 0.
-        size: How many there are.
-
-    Returns:
-        An equal share of the threads that this process uses, and where there are GPUs, one of them in turn.
-    """
-    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // size))}
-    count = torch.cuda.device_count()
-    if count == 0:
-        return threads
-    visible = os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",")
-    return threads | {GPUS: visible[place % count]}
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Within the block, new processes see these variables."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _do_alone(run: PlannedRun, folder: Path, told: Connection) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from fairdx.data.base import Batch
 from fairdx.inference.visibility import learnt_by_heart, what_can_be_seen, within_chance
 from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
+from fairdx.models.processes import common_statistics, whole_batch
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
 from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
 from fairdx.training.augment import augment
@@ -37,11 +39,11 @@ from fairdx.training.pauses import Pauses, Position
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
 3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
-judge no epoch."""
+judge no epoch. 6: an encoder with step sizes of its own learns (it did not)."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
@@ -51,6 +53,7 @@ training images flatter most, stay with validation images (docs/experiments.md).
 model has learnt by heart are left out: on them it is fairer than on others."""
 
 
+Parts = TypeVar("Parts", bound=NamedTuple)
 SeenBefore = Callable[[NDArray[np.int64]], Seen]
 """Returns what a model makes of the images of some indices, without looking at them again."""
 
@@ -115,7 +118,12 @@ class Fit:
 
     def _learner(self, player: Player) -> Learner:
         parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
-        groups = parameters if player.rates is None else player.rates()
+        groups: Any = parameters
+        if player.rates is not None:
+            with learning(player.modules, self.stage.modules):  # timm leaves frozen parameters out
+                groups = player.rates()
+            grouped = {id(parameter) for group in groups for parameter in group["params"]}
+            assert grouped == {id(parameter) for parameter in parameters}, "a step size for every parameter"
         optimizer = AdamW(groups, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
         factor = schedule_factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
         return Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
@@ -129,8 +137,10 @@ class Fit:
         """
         seed = derive_seed(self.seed, self.stage.name, number, self.fabric.global_rank)
         order = np.random.default_rng(derive_seed(self.seed, self.stage.name, number)).permutation(self.train)
-        mine = order[self.fabric.global_rank :: self.fabric.world_size]
         settings, size, position = self.settings, self.stage.batch_size, self.position
+        # A batch's parts lie one after the other, as one process would have them.
+        parts = order[: self.steps * self.fabric.world_size * size].reshape(self.steps, -1, size)
+        mine = parts[:, self.fabric.global_rank].ravel()
         with isolated_rng(seed):
             restore_generators(position.generators)
             for batch in self.images.batches(mine[position.step * size :], size, self.fabric.device):
@@ -149,8 +159,14 @@ class Fit:
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
+        features = self._features(self.train), self._features(self.validation)
+        modules = self.stage.modules.values()
+        for module in modules:
+            module.cpu()  # where the features are
         with isolated_rng(derive_seed(self.seed, self.stage.name)):
-            record = self.stage.solve(self._features(self.train), self._features(self.validation))
+            record = self.stage.solve(*features)
+        for module in modules:
+            module.to(self.fabric.device)
         return dict(record or {})
 
     def _features(self, indices: NDArray[np.int64]) -> Features:
@@ -175,6 +191,7 @@ class Fit:
             owner = last.player.modules if last.player.through_shared else ()
             with learning(owner, self.stage.modules), self.fabric.autocast():
                 shared = self.stage.shared(batch)
+            batch, shared = self._whole(batch), self._whole(shared)
             detached = type(shared)(*(None if tensor is None else tensor.detach() for tensor in shared))
         for learner in self.learners:
             player = learner.player
@@ -187,6 +204,16 @@ class Fit:
             terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
         self.average.update()
         return terms
+
+    def _whole(self, parts: Parts) -> Parts:
+        """The same of all processes; images are not sent around unless somebody looks at them."""
+        left = () if self.stage.looks_at_images else ("image",)
+        changes = {
+            name: whole_batch(tensor)
+            for name, tensor in parts._asdict().items()
+            if tensor is not None and name not in left
+        }
+        return parts._replace(**changes)
 
     def _check(self, sums: Losses, epoch: int, step: int) -> None:
         for name, value in sums.items():
@@ -313,10 +340,10 @@ def fit(  # noqa: PLR0913 - each is one fact of the training, and all but two ar
         run.judge(0, run.history[0])
     for one in hearing:
         one.begun(run.history)
-    _train(run, checkpoint, hearing)
+    with common_statistics(stage.modules.values()):
+        _train(run, checkpoint, hearing)
     for record in run.history:
         record["kept"] = record is run.best
-    # BatchNorm statistics are each process's own; from here on all have those of the first.
     run.best_weights = fabric.broadcast(run.best_weights)
     run.load_weights(run.best_weights)
     if checkpoint is not None and fabric.is_global_zero:
