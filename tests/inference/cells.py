@@ -25,12 +25,13 @@ OPTIONS = {"n_replicates": 400, "n_permutations": 199, "explore": False}
 
 @dataclass(frozen=True)
 class Drawn:
-    """A data set: truth, scores, groups, patients (or None)."""
+    """A data set: truth, scores, groups; patients and a covariate, or None."""
 
     y: np.ndarray
     score: np.ndarray
     group: np.ndarray
     patient: np.ndarray | None = None
+    covariate: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Cell:
     Attributes:
         name: In tables.
         draw: A data set from a generator.
-        truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group).
+        truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group); with one mix
+            of cases "mixed auroc_gap", "mixed auroc 1".
         null: Metrics whose tests must reject in one of twenty data sets.
         family: Whether no difference at all is true, so that no corrected p-value may be small.
         power: A metric that does differ, whose corrected tests are to find it.
@@ -58,18 +60,24 @@ class Cell:
 
 def audited(cell: Cell, drawn: Drawn, seed: int) -> AuditResult:
     options = {**OPTIONS, **cell.options, "seed": seed}
+    if drawn.covariate is not None:
+        options["covariates"] = {"covariate": drawn.covariate}
     return audit(
         drawn.y, drawn.score, sensitive_features={"group": drawn.group}, patients=drawn.patient, **options
     )
 
 
 def interval(result: AuditResult, metric: str) -> tuple[float, float]:
-    """Of a gap, an effect of group 1, or a figure of a group as in `auroc 1`."""
-    name, _, group = metric.partition(" ")
+    """Of a gap, an effect of group 1, or a figure of a group as in `auroc 1`; perhaps `mixed`."""
+    mixed, plain = metric.startswith("mixed "), metric.removeprefix("mixed ")
+    name, _, group = plain.partition(" ")
+    gaps, by_group = result.gaps["group"], result.by_group["group"]
+    if mixed:
+        gaps, by_group = result.case_mix["group"].gaps, result.case_mix["group"].by_group
     if group:
-        found = result.by_group["group"][group][name]
-    elif name in result.gaps["group"]:
-        found = result.gaps["group"][name].estimate
+        found = by_group[group][name]
+    elif name in gaps:
+        found = gaps[name].estimate
     else:
         found = result.effects["group"]["1"][name]
     return found.low, found.high
@@ -229,6 +237,34 @@ def many_groups(groups, n, gap=0.2):
     return draw
 
 
+def mixed_cell(name, n, gap, returning=1) -> Cell:
+    """Early and late cases, which the groups have in other shares; of a kind group 1 is lower by `gap`."""
+    early, shifts, share, prevalence = np.array([0.8, 0.3]), np.array([2.0, 0.5]), 0.3, 0.4
+
+    def draw(rng):
+        patient = np.repeat(np.arange(n // returning), returning)
+        count = n // returning
+        s = (rng.random(count) < share).astype(int)[patient]
+        stage = (rng.random(count) < early[s[::returning]]).astype(int)[patient]
+        y = (rng.random(len(patient)) < prevalence).astype(int)
+        shared = 0.6 if returning > 1 else 0.0
+        noise = np.sqrt(shared) * rng.normal(size=count)[patient]
+        noise += np.sqrt(1 - shared) * rng.normal(size=len(patient))
+        score = norm.cdf(y * shifts[stage] - gap * y * s + noise - 1)
+        return Drawn(y, score, s.astype(str), patient if returning > 1 else None, stage.astype(str))
+
+    mix = (1 - share) * early[0] + share * early[1]
+    mix = np.array([1 - mix, mix])
+    rates, areas = (
+        [float(mix @ norm.cdf((shifts - gap * s - cut) / scale)) for s in (0, 1)]
+        for cut, scale in ((1, 1), (0, np.sqrt(2)))
+    )
+    truth = {f"mixed {EO}": rates[0] - rates[1], f"mixed {AUC}": areas[0] - areas[1]}
+    for s in (0, 1):
+        truth |= {f"mixed tpr {s}": rates[s], f"mixed auroc {s}": areas[s]}
+    return Cell(name, draw, truth)
+
+
 @cache
 def cells() -> dict[str, Cell]:
     """All of them by name."""
@@ -254,6 +290,9 @@ def cells() -> dict[str, Cell]:
         latent_cell("500 images, a difference", 500, 0.3, False),
         latent_cell("2,000 images, a difference", 2000, 0.3, False),
         latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
+        mixed_cell("one mix of cases", 500, 0.0),
+        mixed_cell("one mix of cases, a difference", 500, 0.5),
+        mixed_cell("one mix of cases, 125 patients", 500, 0.0, returning=4),
         Cell("5 classes, no difference", five, family=True),
         Cell("10 groups, one is worse", many_groups(10, 1500, 0.3), {EO: 0.3}, power=EO),
         Cell("10 groups, one is worse by .2", many_groups(10, 1500, 0.2), {EO: 0.2}, power=EO),
