@@ -97,7 +97,7 @@ def test_what_is_withheld_comes_first_among_the_limits():
 
 
 def test_the_size_of_adf_that_it_names_is_that_of_two_groups():
-    """Mutual information by hand: two groups and labels of equal size, errors of 15 %, 5 or 10 points apart."""
+    """Mutual information by hand: two groups and labels of equal size, error rates of 15 %."""
     truth, score, groups = scores(2000, 1.0)
     text = text_of(render_summary(audit(truth, score, sensitive_features=groups, **QUICK)))
     assert (
