@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: help demo test test-long lint format docs clean
+.PHONY: help demo demo-quick test test-long lint format docs lock clean
 help:            ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -19,6 +19,9 @@ $(STAMPS)/%: pyproject.toml | $(BIN)/python
 
 demo: $(STAMPS)/train  ## the whole way on the built-in phantom; leaves demo/report.html
 	$(BIN)/fairdx demo --out demo
+
+demo-quick: $(STAMPS)/train  ## the same on fewer and smaller images, in a minute; leaves demo-quick/report.html
+	$(BIN)/fairdx demo --quick --out demo-quick
 
 # A process for each processor, one thread each: threads of torch that wait for each other waste both.
 test: $(STAMPS)/train,test  ## every test but the long studies
@@ -40,5 +43,13 @@ format: $(STAMPS)/train,test,lint  ## rewrite the code in the house format
 docs: $(STAMPS)/docs  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
+# `test` brings the extras that tests need. mlflow allows neither the pandas nor the pyarrow of the tests.
+LOCKED := train test docs lint tensorboard wandb
+# Versions that constraints.txt names are kept; of all others those of the old file, as far as they still fit.
+lock: $(BIN)/python  ## pin every package of every extra but mlflow, with hashes, into requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  $(addprefix --extra ,$(LOCKED)) --custom-compile-command 'make lock' -c constraints.txt pyproject.toml -o requirements.lock
+
 clean:           ## remove what the targets above made
-	rm -rf $(VENV) demo site build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo demo-quick site build .pytest_cache .mypy_cache .ruff_cache .hypothesis

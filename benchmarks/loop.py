@@ -45,7 +45,7 @@ def library(images: TaskImages) -> float:
     """Seconds of one epoch by the library's loop."""
     run = Fit(stage(), images, make_fabric(SETTINGS), SETTINGS, seed=0)
     start = time.perf_counter()
-    run.epoch(1, lambda: None)
+    run.epoch(1, lambda _position, _waited: None)
     return time.perf_counter() - start
 
 

@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = set(PROJECT["optional-dependencies"])
+TRACKERS = {"tensorboard", "mlflow", "wandb"}
+"""Extras that no test needs; mlflow allows neither the pandas nor the pyarrow that the tests run with."""
 
 
 def instructions():
@@ -83,12 +85,66 @@ def test_every_dependency_is_pinned_within_what_the_project_allows():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     given = [*PROJECT["dependencies"]]
-    for extra in EXTRAS - {"test", "docs", "lint"}:
+    for extra in EXTRAS - {"test", "docs", "lint"} - TRACKERS:
         given += PROJECT["optional-dependencies"][extra]
     for requirement in map(Requirement, given):
         if requirement.name != PROJECT["name"]:
             pinned = pins[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(pinned), f"{requirement} is pinned to {pinned}"
+
+
+def locked():
+    """{package: its pins, with the environments that they are for}, and how many hashes each has."""
+    entries = re.sub(r"\\\n\s*", " ", (ROOT / "requirements.lock").read_text())
+    found = {}
+    for line in entries.splitlines():
+        if line and not line.lstrip().startswith("#"):
+            requirement, *hashes = re.split(r"\s+--hash=", line.strip())
+            assert hashes
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes)
+            pin = Requirement(requirement)
+            found.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return found
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.14"])
+@pytest.mark.parametrize(
+    ("system", "machine"), [("linux", "x86_64"), ("darwin", "arm64"), ("win32", "AMD64")]
+)
+def test_the_lock_pins_every_extra_for_every_python_and_system(python, system, machine):
+    names = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
+    here = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": system,
+        "platform_system": names[system],
+        "platform_machine": machine,
+        "os_name": "nt" if system == "win32" else "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "extra": "",
+    }
+    pins = {
+        name: [pin for pin in given if pin.marker is None or pin.marker.evaluate(here)]
+        for name, given in locked().items()
+    }
+    assert all(len(given) <= 1 for given in pins.values())
+    extras = [one for name, one in PROJECT["optional-dependencies"].items() if name != "mlflow"]
+    for requirement in map(
+        Requirement, {*PROJECT["dependencies"], *(one for extra in extras for one in extra)}
+    ):
+        if requirement.name != PROJECT["name"]:
+            (pin,) = pins[canonicalize_name(requirement.name)]
+            (version,) = (one.version for one in pin.specifier)
+            assert requirement.specifier.contains(version), f"{requirement} is locked to {version}"
+
+
+def test_the_lock_has_the_tested_versions():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name, pins in locked().items():
+        if name in tested:
+            assert {str(pin.specifier) for pin in pins} == {f"=={tested[name]}"}
 
 
 def test_the_distributions_hold_all_that_they_should(tmp_path):
@@ -100,7 +156,13 @@ def test_the_distributions_hold_all_that_they_should(tmp_path):
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if files.returncode:
         pytest.skip("not a clone of the repository")
-    for name in {*files.stdout.splitlines(), "MANIFEST.in", "constraints.txt", ".dockerignore"}:
+    for name in {
+        *files.stdout.splitlines(),
+        "MANIFEST.in",
+        "constraints.txt",
+        "requirements.lock",
+        ".dockerignore",
+    }:
         source = ROOT / name
         if source.is_file() and not source.is_symlink():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +173,14 @@ def test_the_distributions_hold_all_that_they_should(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("tests/conftest.py", "docs/architecture.md", "Dockerfile", "constraints.txt", "mkdocs.yml"):
+    for name in (
+        "tests/conftest.py",
+        "docs/architecture.md",
+        "Dockerfile",
+        "constraints.txt",
+        "mkdocs.yml",
+        "requirements.lock",
+    ):
         assert name in inside
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
         inside = set(archive.namelist())

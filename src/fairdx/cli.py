@@ -8,9 +8,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from fairdx import __version__
-from fairdx.commands.interrupts import NOTHING, heed_sigterm, interruptible, say_stopped, unsaid
+from fairdx.commands.interrupts import NOTHING, interruptible, say_stopped, unsaid
 from fairdx.core.console import PlainConsole, plain, printable
 from fairdx.core.errors import InputError, room_in
+from fairdx.core.signals import heed
 
 app = typer.Typer(
     help="Find and remove the direct effect of a sensitive attribute on image-based diagnoses.",
@@ -72,25 +73,35 @@ def run_command(
 ) -> None:
     """One training run of one method, measured beside the same model without mitigation.
 
+    The `config.toml` that a run leaves in its folder repeats it, in a folder beside it; what differs from the
+    earlier run is named.
+
     Example: `fairdx run configs/nih_small.toml --set method.eta=0.1 --out runs/eta01`
     """
+    from fairdx.runs.repeat import earlier_run
     from fairdx.runs.settings import load_settings
 
-    _run(load_settings(config, tuple(settings)), out or Path("runs") / config.stem, resume)
+    chosen = load_settings(config, tuple(settings))
+    earlier = earlier_run(config, chosen)
+    usual = Path("runs") / config.stem if earlier is None else earlier.out
+    _run(chosen, out or usual, resume, earlier)
 
 
-def _run(settings: Any, out: Path, resume: bool) -> None:
+def _run(settings: Any, out: Path, resume: bool, earlier: Any = None) -> None:
     from fairdx.runs.files import MODEL
     from fairdx.runs.page import summary_table, write_run_report
+    from fairdx.runs.repeat import said
     from fairdx.runs.run import run
 
     with interruptible("the same command with --resume goes on"):
-        results = run(settings, out, resume=resume)
+        results = run(settings, out, resume=resume, earlier=earlier)
     if results is None:  # one of several processes, and not the one that reports
         return
     page = write_run_report(out)
     console = PlainConsole(wrap=True)
     console.print(summary_table(results))
+    for line in said(results["repeats"]) if earlier else ():
+        console.print(plain(line))
     last = PlainConsole()  # a path that is broken over two lines cannot be copied
     last.print(plain("Open ") + plain(str(page), "bold") + plain(" for the whole report."))
     if (out / MODEL).exists():
@@ -139,7 +150,7 @@ def inspect(
 
 def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
-    heed_sigterm()
+    heed()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -159,6 +170,7 @@ def main() -> None:
             from fairdx.commands.predict import add_predict
             from fairdx.commands.prepare import add_prepare
             from fairdx.commands.study import add_studies
+            from fairdx.commands.summary import add_checklist, add_summary
             from fairdx.commands.utility import add_utility
 
             add_check_model(app)
@@ -169,6 +181,8 @@ def main() -> None:
             add_predict(app)
             add_prepare(app)
             add_studies(app)
+            add_summary(app)
+            add_checklist(app)
             add_utility(app)
         with room_in(None):
             app(arguments)

@@ -46,6 +46,7 @@ def test_the_values_are_those_of_all_images_so_far(stream, found):
             "equalized_odds_difference": metrics.equalized_odds_difference(y[so_far], decided, **given),
             "auroc_gap": metrics.auroc_gap(y[so_far], score[so_far], **given),
             "direct_effect": metrics.direct_effect(y[so_far], decided, reference="a", **given)["b"],
+            "indirect_effect": metrics.indirect_effect(y[so_far], decided, reference="a", **given)["b"],
             "total_effect": metrics.total_effect(y[so_far], decided, reference="a", **given)["b"],
         }.items():
             assert courses[name].value[k] == pytest.approx(expected), name
@@ -105,6 +106,25 @@ def test_what_is_still_to_come_changes_nothing_that_was_said(stream, found):
         np.testing.assert_allclose(course.high, found.gaps["g"][name].high[:12], err_msg=name)
 
 
+def test_adf_is_that_of_independent_images_less_its_bias():
+    y, score, group, look, _ = STREAMS.Stream("plain", periods=4, gap=0.4).draw(np.random.default_rng(3))
+    found = monitor(y, score, sensitive_features={"g": group}, looks=look)
+    course = found.gaps["g"]["approximate_diagnosis_fairness_corrected"]
+    for k in range(4):
+        so_far = look <= k
+        expected = metrics.approximate_diagnosis_fairness(
+            y[so_far], score[so_far] >= 0.5, sensitive_features=group[so_far], corrected=True
+        )
+        assert course.value[k] == pytest.approx(expected, abs=1e-12)
+        assert course.low[k] <= expected <= course.high[k]
+
+
+def test_weights_are_refused_in_a_sentence():
+    y, score = np.array([0, 1, 0, 1]), np.full(4, 0.5)
+    with pytest.raises(InputError, match="takes no weights"):
+        monitor(y, score, sensitive_features=[0, 1, 0, 1], looks=[1, 2, 3, 4], sample_weight=np.ones(4))
+
+
 def test_groups_join_when_they_are_large_enough():
     rng, n = np.random.default_rng(1), 1200
     look = np.repeat(np.arange(6), 200)
@@ -117,10 +137,17 @@ def test_groups_join_when_they_are_large_enough():
     assert np.isfinite(found.effects["g"]["late"]["direct_effect"].value[3:]).all()
 
 
-@pytest.mark.parametrize("name", ["two groups", "patients come back, a difference"])
-def test_every_interval_holds_at_every_look_in_a_quick_look(name):
+SHORT = [
+    STREAMS.Stream("six looks", periods=6),
+    STREAMS.Stream("six looks, a difference", periods=6, gap=0.4, rarer=0.2),
+    STREAMS.Stream("six looks, patients come back", periods=6, returning=5),
+]
+
+
+@pytest.mark.parametrize("stream", SHORT, ids=lambda stream: stream.name)
+def test_every_interval_holds_at_every_look_in_a_quick_look(stream):
     """Of 25 streams fewer than 21 hold once in 1,500 looks at a course that truly holds in 0.95."""
-    held = STREAMS.held(STREAMS.STREAMS[name], 25)
+    held = STREAMS.held(stream, 25)
     assert min(held.values()) >= 21 / 25, held
 
 

@@ -107,6 +107,57 @@ def test_the_page_is_written(run, path, tmp_path):
     assert "A title of mine" in result.to_html(title="A title of mine")
 
 
+def test_a_suppressed_audit_tells_no_count_of_rows(run, path, frame, tmp_path):
+    frame["race"] = frame["race"].where(frame["patient"] > 3, "rare")
+    frame["y"] = frame["y"].astype(object).where(frame["image"] != "i7", None)
+    frame.to_csv(path, index=False)
+    written = ["--json", tmp_path / "a.json", "--out", tmp_path / "a.html"]
+    more = ["--group", "race", "--patient", "patient", "--compare", "fair", "--suppress", "5"]
+    status, out, _ = run(path, *more, *written)
+    assert status == 0
+    texts = [out, *(file.read_text(encoding="utf-8") for file in (written[1], written[3]))]
+    assert not any("1 of 300" in text for text in texts)
+    found = read_json(tmp_path / "a.json")
+    notes = " ".join(note["text"] for note in found["notes"])
+    assert "Some rows have no label in y and are left out." in notes
+    assert "rare" not in found["attributes"]["race"]["groups"]
+    assert [set(parts) for parts in found["withheld"]["joined"]["race"].values()] in (
+        [{"rare", "A"}],
+        [{"rare", "B"}],
+    ) or "race" in found["withheld"]["attributes"]
+    assert run(path, "--suppress", "1")[0] == 2
+
+
+def test_the_summary_is_the_same_from_the_json(run, path, tmp_path, monkeypatch):
+    at_once, later, figures = tmp_path / "s.html", tmp_path / "later.html", tmp_path / "a.json"
+    assert run(path, "--summary", at_once, "--json", figures)[0] == 0
+    monkeypatch.setattr(sys, "argv", ["fairdx", "summary", str(figures), "--out", str(later)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    assert later.read_text(encoding="utf-8") == at_once.read_text(encoding="utf-8")
+    assert run(path, "--summary", figures, "--json", figures)[0] == 2
+
+
+def test_checklists_are_filled_from_the_json(run, path, tmp_path, monkeypatch, capsys):
+    run(path, "--json", tmp_path / "a.json")
+    for arguments, status in (
+        (["--out", str(tmp_path / "c.md")], 0),
+        (["--form", "stard"], 2),
+    ):
+        monkeypatch.setattr(sys, "argv", ["fairdx", "checklist", str(tmp_path / "a.json"), *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == status
+    assert "there is stard-ai, tripod-ai, claim" in capsys.readouterr().err
+    text = (tmp_path / "c.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [
+        "# STARD-AI (2025)",
+        "# TRIPOD+AI (2024)",
+        "# CLAIM, 2024 update",
+    ]
+
+
 def test_where_keeps_rows_and_says_how_many(run, path, frame, tmp_path):
     _, out, _ = run(path, "--where", "split=test", "--where", "race=A", "--json", tmp_path / "a.json")
     kept = int(((frame["split"] == "test") & (frame["race"] == "A")).sum())
@@ -327,6 +378,30 @@ def test_tables_that_need_care_are_audited_with_a_note(run, frame, tmp_path):
     assert "sex is missing in 1 row (first: row 3)" in told
     assert "group 'X' has a single image" in told
     assert "X (1), (missing) (1)" in told
+
+
+def test_rows_without_a_label_have_bounds(run, frame, tmp_path):
+    path, out = tmp_path / "some.csv", tmp_path / "audit.json"
+    labels = frame.y.astype(object).where(np.arange(len(frame)) >= 40, "")
+    scores = frame.p.astype(object).where(
+        np.arange(len(frame)) >= 10, ""
+    )  # of which ten have no score either
+    frame.assign(y=labels, p=scores).to_csv(path, index=False)
+    status, printed, _ = run(path, "--json", out)
+    found = read_json(out)["labels_missing"]["sex"]
+    assert status == 0
+    assert sum(found["images"].values()) == 30
+    assert "30 images have a score but no label" in words(printed)
+    result = auditing.audit(
+        frame.y.astype(float).where(np.arange(len(frame)) >= 40)[10:],
+        frame.p[10:],
+        sensitive_features={"sex": frame.sex[10:]},
+        n_replicates=50,
+        n_permutations=99,
+        explore=False,
+    )
+    bounds = result.labels_missing["sex"].gaps["equal_opportunity_difference"]
+    assert found["gaps"]["equal_opportunity_difference"]["high"] == pytest.approx(bounds.high)
 
 
 def test_the_index_of_a_parquet_file_is_a_column(frame, tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from fairdx import cli
+from fairdx.commands.monitor import MonitorRequest, monitor_files
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_the_gate_has_a_status_of_its_own(run, frame, tmp_path):
     assert err.startswith("eo_low>0.01: equal_opportunity_difference_low of sex is 0.")
     assert "dp>0.9" not in err
     assert run(*given, "--fail-if", "eo_low>0.9")[0] == 0
-    status, _, err = run(*given, "--fail-if", "adf>0.1")
+    status, _, err = run(*given, "--fail-if", "ece>0.1")
     assert (status, "is not monitored; there is demographic_parity_difference" in err) == (2, True)
 
 
@@ -94,3 +95,26 @@ def test_periods_and_files_are_checked(run, frame, tmp_path):
     status, out, _ = run(path, *NAMED, "--time", "when", "--by", "quarter", "--json", "-")
     assert status == 0
     assert [look["name"] for look in json.loads(out)["looks"]] == ["2025Q1", "2025Q2"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--out"])
+def test_a_full_disk_is_one_sentence_and_the_old_file_is_kept(frame, tmp_path, full_disk, option):
+    path, written = tmp_path / "all.csv", tmp_path / "out" / "old"
+    frame.to_csv(path, index=False)
+    written.parent.mkdir()
+    written.write_text("what was there")
+    request = MonitorRequest(
+        predictions=(str(path),), label="y", score="p", group=("sex",), time="when", by="month", patient=None,
+        identifier=None, positive=None, threshold=0.5, reference=None, min_group_size=30, level=0.95,
+        out=written if option == "--out" else None, json=written if option == "--json" else None, fail_if=(),
+    )  # fmt: skip
+    with full_disk(written.parent):
+        monitor_files(request)
+    assert written.read_text() == "what was there"
+
+
+def test_weights_are_refused_in_a_sentence(run, frame, tmp_path):
+    path = tmp_path / "all.csv"
+    frame.to_csv(path, index=False)
+    status, _, err = run(path, *NAMED, "--time", "when", "--weight", "score")
+    assert (status, "takes no weights" in err) == (2, True)

@@ -1,5 +1,7 @@
 """What every registered method must do; a new one is tested by being registered."""
 
+import signal
+import zlib
 from copy import deepcopy
 from dataclasses import replace
 
@@ -122,3 +124,45 @@ def test_building_leaves_the_global_random_numbers_alone(name):
     torch.manual_seed(5)
     build(name)
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+def stopped_before(stage, step):
+    """The stage, in which somebody presses Ctrl-C right before one of its steps, counted from 0."""
+
+    def progress(done):
+        if stage.progress is not None:
+            stage.progress(done)
+        if round(done * stage.epochs * 4) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return replace(stage, progress=progress)
+
+
+@pytest.mark.parametrize("name", ["stage 1", *METHODS])
+def test_stopped_at_any_steps_it_comes_to_the_same_weights_and_history(name, images, fabric, tmp_path):
+    def build_stages():
+        """Two epochs of four steps each, where anything is played."""
+        if name == "stage 1":
+            model, first = pretraining(FIRST.model_copy(update={"dropout": 0.3}), SPEC, seed=0)
+            return model, [replace(first, epochs=2)]
+        method = build(name)
+        return method.fair, [replace(s, epochs=2, choose="last") if s.players else s for s in method.stages()]
+
+    def fitted(stage, **options):
+        return fit(stage, images, fabric=fabric, settings=EXACT, seed=0, **options)
+
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    whole, stages = build_stages()
+    broken, again = build_stages()
+    for number, stage in enumerate(stages):
+        count = 2 if name == "stage 1" else 1  # each stop costs another start
+        steps = rng.choice(8, count, replace=False) if stage.players else []
+        for step in sorted(steps):
+            with pytest.raises(KeyboardInterrupt):
+                fitted(stopped_before(again[number], step), folder=tmp_path / stage.name, resume=True)
+            broken, again = build_stages()  # as in a new process
+            for earlier in again[:number]:
+                fitted(earlier, folder=tmp_path / earlier.name)
+        assert fitted(again[number], folder=tmp_path / stage.name, resume=True) == fitted(stage)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(broken.state_dict()[key], value), key

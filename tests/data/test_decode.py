@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 import zlib
 
 import numpy as np
@@ -227,3 +228,10 @@ def test_fuzzed_bytes_give_an_image_or_an_input_error(data, edits, length):
         return
     assert image.shape == (3, 16, 16)
     assert image.dtype == np.uint8
+
+
+def test_a_missing_library_is_not_taken_for_a_damaged_image(monkeypatch):
+    """Skipping damaged images would otherwise leave out a whole data set without a word."""
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(ModuleNotFoundError, match="simplejpeg"):
+        decode_bytes(encode(GREY, "JPEG"), Form(size=64, channels=1))

@@ -457,3 +457,11 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert done.stderr.strip() == f"fairdx: {tmp_path} holds no model: it has no card.json"
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch-export"])
+def test_a_full_disk_is_one_sentence_and_keeps_the_model(ours, full_disk, form):
+    before = {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()}
+    with full_disk(ours):
+        export(Request(ours, format=form))
+    assert {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()} == before

@@ -556,3 +556,21 @@ def test_brightness_as_on_the_card():
     pixels = torch.from_numpy(images).double().flatten(1) / 255  # as `fairdx.runs.card` measures them
     assert measured["mean"] == pytest.approx(pixels.mean(1).numpy(), abs=1e-12)
     assert measured["spread"] == pytest.approx(pixels.std(1).numpy(), abs=1e-12)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_call_goes_on(tmp_path, model, write_grey, full_disk):
+    for k in range(4):
+        write_grey(tmp_path / "in" / f"{k}.png", 51 * k)
+    old, out = tmp_path / "old.csv", tmp_path / "out" / "scores.csv"
+    predict(model, [str(tmp_path / "in")], old, ONE)
+    before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path) if name.startswith("old")}
+    limit = old.stat().st_size // 2
+    out.parent.mkdir()
+    with full_disk(out, limit):
+        predict(model, [str(tmp_path / "in")], out, ONE)
+    assert not out.exists()
+    predict(model, [str(tmp_path / "in")], out, ONE)
+    assert out.read_bytes() == old.read_bytes()
+    # What is finished is not written again, so a full disk does not touch it.
+    predict(model, [str(tmp_path / "in")], old, ONE)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before

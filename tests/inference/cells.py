@@ -5,8 +5,9 @@ tests over a few.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from zlib import crc32
 
 import numpy as np
 from scipy.stats import norm
@@ -24,12 +25,13 @@ OPTIONS = {"n_replicates": 400, "n_permutations": 199, "explore": False}
 
 @dataclass(frozen=True)
 class Drawn:
-    """A data set: truth, scores, groups, patients (or None)."""
+    """A data set: truth, scores, groups; patients and a covariate, or None."""
 
     y: np.ndarray
     score: np.ndarray
     group: np.ndarray
     patient: np.ndarray | None = None
+    covariate: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Cell:
     Attributes:
         name: In tables.
         draw: A data set from a generator.
-        truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group).
+        truth: True values by metric: gaps, "direct_effect" of group "1", "auroc 1" (of a group); with one mix
+            of cases "mixed auroc_gap", "mixed auroc 1".
         null: Metrics whose tests must reject in one of twenty data sets.
         family: Whether no difference at all is true, so that no corrected p-value may be small.
         power: A metric that does differ, whose corrected tests are to find it.
@@ -57,18 +60,24 @@ class Cell:
 
 def audited(cell: Cell, drawn: Drawn, seed: int) -> AuditResult:
     options = {**OPTIONS, **cell.options, "seed": seed}
+    if drawn.covariate is not None:
+        options["covariates"] = {"covariate": drawn.covariate}
     return audit(
         drawn.y, drawn.score, sensitive_features={"group": drawn.group}, patients=drawn.patient, **options
     )
 
 
 def interval(result: AuditResult, metric: str) -> tuple[float, float]:
-    """Of a gap, an effect of group 1, or a figure of a group as in `auroc 1`."""
-    name, _, group = metric.partition(" ")
+    """Of a gap, an effect of group 1, or a figure of a group as in `auroc 1`; perhaps `mixed`."""
+    mixed, plain = metric.startswith("mixed "), metric.removeprefix("mixed ")
+    name, _, group = plain.partition(" ")
+    gaps, by_group = result.gaps["group"], result.by_group["group"]
+    if mixed:
+        gaps, by_group = result.case_mix["group"].gaps, result.case_mix["group"].by_group
     if group:
-        found = result.by_group["group"][group][name]
-    elif name in result.gaps["group"]:
-        found = result.gaps["group"][name].estimate
+        found = by_group[group][name]
+    elif name in gaps:
+        found = gaps[name].estimate
     else:
         found = result.effects["group"]["1"][name]
     return found.low, found.high
@@ -79,31 +88,34 @@ def p_value(result: AuditResult, metric: str, which: str = "p_value") -> float:
     return next(getattr(t, which) for t in result.tests if t.metric == name)
 
 
-def study(cell: Cell, draws: int) -> dict[str, float]:
-    """Shares of intervals that hold the truth, tests that reject, audits with a corrected p <= .05."""
-    rng, found = np.random.default_rng(len(cell.name)), dict.fromkeys(names(cell), 0)
-    for seed in range(draws):
-        result = audited(cell, cell.draw(rng), seed)
-        for metric, value in cell.truth.items():
-            low, high = interval(result, metric)
-            found[f"coverage {metric}"] += bool(low - 1e-9 <= value <= high + 1e-9)
-        for metric in cell.null:
-            found[f"size {metric}"] += bool(p_value(result, metric) <= 0.05)
-        for which, name in CORRECTIONS.items():
-            if cell.family:
-                whole = [result, *result.per_label.values()]
-                found[f"family, {name}"] += any(getattr(t, which) <= 0.05 for one in whole for t in one.tests)
-            if cell.power:
-                found[f"power, {name}"] += bool(p_value(result, cell.power, which) <= 0.05)
-    return {name: count / draws for name, count in found.items()}
+def outcomes(name: str, number: int, **options: object) -> dict[str, bool]:
+    """Of one data set: whether intervals hold the truth, tests reject, any corrected p-value is <= .05."""
+    cell = cells()[name]
+    cell = replace(cell, options={**options, **cell.options})
+    result = audited(cell, cell.draw(np.random.default_rng([crc32(name.encode()), number])), number)
+    found = {}
+    for metric, value in cell.truth.items():
+        low, high = interval(result, metric)
+        found[f"coverage {metric}"] = bool(low - 1e-9 <= value <= high + 1e-9)
+    for metric in cell.null:
+        found[f"size {metric}"] = bool(p_value(result, metric) <= 0.05)
+    for which, correction in CORRECTIONS.items():
+        if cell.family:
+            whole = [result, *result.per_label.values()]
+            found[f"family, {correction}"] = any(
+                getattr(t, which) <= 0.05 for one in whole for t in one.tests
+            )
+        if cell.power:
+            found[f"power, {correction}"] = bool(p_value(result, cell.power, which) <= 0.05)
+    if cell.power:
+        found["power, uncorrected"] = bool(p_value(result, cell.power) <= 0.05)
+    return found
 
 
-def names(cell: Cell) -> list[str]:
-    own = [f"coverage {m}" for m in cell.truth] + [f"size {m}" for m in cell.null]
-    corrected = {"family": cell.family, "power": bool(cell.power)}
-    return own + [
-        f"{what}, {name}" for what, asked in corrected.items() if asked for name in CORRECTIONS.values()
-    ]
+def study(name: str, draws: int) -> dict[str, float]:
+    """Shares of data sets by figure of `outcomes`."""
+    every = [outcomes(name, number) for number in range(draws)]
+    return {figure: float(np.mean([one[figure] for one in every])) for figure in every[0]}
 
 
 def rates_cell(name, sizes, prevalence, rates, family=False) -> Cell:
@@ -225,6 +237,34 @@ def many_groups(groups, n, gap=0.2):
     return draw
 
 
+def mixed_cell(name, n, gap, returning=1) -> Cell:
+    """Early and late cases, which the groups have in other shares; of a kind group 1 is lower by `gap`."""
+    early, shifts, share, prevalence = np.array([0.8, 0.3]), np.array([2.0, 0.5]), 0.3, 0.4
+
+    def draw(rng):
+        patient = np.repeat(np.arange(n // returning), returning)
+        count = n // returning
+        s = (rng.random(count) < share).astype(int)[patient]
+        stage = (rng.random(count) < early[s[::returning]]).astype(int)[patient]
+        y = (rng.random(len(patient)) < prevalence).astype(int)
+        shared = 0.6 if returning > 1 else 0.0
+        noise = np.sqrt(shared) * rng.normal(size=count)[patient]
+        noise += np.sqrt(1 - shared) * rng.normal(size=len(patient))
+        score = norm.cdf(y * shifts[stage] - gap * y * s + noise - 1)
+        return Drawn(y, score, s.astype(str), patient if returning > 1 else None, stage.astype(str))
+
+    mix = (1 - share) * early[0] + share * early[1]
+    mix = np.array([1 - mix, mix])
+    rates, areas = (
+        [float(mix @ norm.cdf((shifts - gap * s - cut) / scale)) for s in (0, 1)]
+        for cut, scale in ((1, 1), (0, np.sqrt(2)))
+    )
+    truth = {f"mixed {EO}": rates[0] - rates[1], f"mixed {AUC}": areas[0] - areas[1]}
+    for s in (0, 1):
+        truth |= {f"mixed tpr {s}": rates[s], f"mixed auroc {s}": areas[s]}
+    return Cell(name, draw, truth)
+
+
 @cache
 def cells() -> dict[str, Cell]:
     """All of them by name."""
@@ -233,25 +273,29 @@ def cells() -> dict[str, Cell]:
     biased, biased_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.5))
     five, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.3))
     five_apart, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.45))
-    made = [
-        latent_cell("500 images", 500, 0.0, False),
-        latent_cell("500 images, a difference", 500, 0.3, False),
-        latent_cell("2,000 images, a difference", 2000, 0.3, False),
-        latent_cell("500 images of 90 patients", 500, 0.0, True, calibrates=True),
-        latent_cell("500 images of 90 patients, ICC .8", 500, 0.0, True, icc=0.8, calibrates=True),
-        latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
+    made = [  # those where intervals are hardest come first
+        Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
+        Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
         rates_cell("10 positives in the small group", (600, 30), (0.3, 0.33), fair),
         rates_cell("10 positives in the small group, a difference", (600, 30), (0.3, 0.33), worse),
         rates_cell("rates near 1 in a group of 3 %", (1940, 60), (0.3, 0.3), [[0.02, 0.97]] * 2),
         rates_cell("rare disease, group of 3 %", (4850, 150), (0.05, 0.08), worse),
-        rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10, family=True),
         latent_cell("AUC .99, 20 positives", 400, 0.0, False, prevalence=(0.1, 0.1), shift=3.29),
+        latent_cell("500 images of 90 patients", 500, 0.0, True, calibrates=True),
+        latent_cell("500 images of 90 patients, ICC .8", 500, 0.0, True, icc=0.8, calibrates=True),
         Cell("unequal dependence within patients", unequal_dependence, {ADF: 0.0, EO: 0.0}, (ADF, EO)),
-        Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
-        Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
-        Cell("5 classes, no difference", five, family=True),
-        Cell("5 classes, a difference", five_apart, power="approximate_diagnosis_fairness"),
-        Cell("10 groups, one is worse", many_groups(10, 1500, 0.3), {EO: 0.3}, power=EO),
         Cell("20 groups, one is worse", many_groups(20, 2000), {EO: 0.2}),
+        rates_cell("ten groups", (100,) * 10, (0.4,) * 10, [[0.1, 0.7]] * 10, family=True),
+        latent_cell("500 images", 500, 0.0, False),
+        latent_cell("500 images, a difference", 500, 0.3, False),
+        latent_cell("2,000 images, a difference", 2000, 0.3, False),
+        latent_cell("2,000 images of 360 patients, a difference", 2000, 0.3, True),
+        mixed_cell("one mix of cases", 500, 0.0),
+        mixed_cell("one mix of cases, a difference", 500, 0.5),
+        mixed_cell("one mix of cases, 125 patients", 500, 0.0, returning=4),
+        Cell("5 classes, no difference", five, family=True),
+        Cell("10 groups, one is worse", many_groups(10, 1500, 0.3), {EO: 0.3}, power=EO),
+        Cell("10 groups, one is worse by .2", many_groups(10, 1500, 0.2), {EO: 0.2}, power=EO),
+        Cell("5 classes, a difference", five_apart, power="approximate_diagnosis_fairness"),
     ]
     return {cell.name: cell for cell in made}

@@ -79,19 +79,3 @@ def test_an_interrupted_run_goes_on_to_the_same_weights_and_the_same_q(small_pha
     assert float(state["q"].max()) > 0.3
     for key, value in whole.worst_case.state_dict().items():
         assert torch.equal(state[key], value), key
-
-
-def test_q_moves_by_the_mean_over_all_processes(monkeypatch):
-    def all_reduce(tensor):
-        tensor += torch.tensor([3.0, 8.0])  # the group losses of the other process
-
-    distributed = torch.distributed
-    monkeypatch.setattr(distributed, "is_available", lambda: True)
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True, raising=False)
-    monkeypatch.setattr(distributed, "all_reduce", all_reduce, raising=False)
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 2, raising=False)
-    worst, losses = WorstCase(nn.Identity(), 1, 2), torch.tensor([1.0, 2.0])
-    total = worst.robust_loss(losses, torch.tensor([0, 0]), torch.tensor([0, 1]), 0.1)
-    q = np.exp(0.1 * np.array([2.0, 5.0]))
-    np.testing.assert_allclose(worst.q.numpy(), q / q.sum(), rtol=1e-5)
-    assert float(total) == pytest.approx(q @ [1.0, 2.0] / q.sum())  # of its own images

@@ -10,6 +10,9 @@ from fairdx.methods.base import Spec
 from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.methods.retraining import RetrainingConfig
 from fairdx.methods.reweighting import Reweighting
+from fairdx.models.loading import TaskImages
+from fairdx.models.runtime import TrainerSettings, make_fabric
+from fairdx.training.fit import fit
 
 SPEC = Spec(3, 32, 2, 2, counts=((60, 20), (12, 8)))
 LAYERED = PretrainingConfig(
@@ -35,6 +38,18 @@ def test_every_parameter_has_one_step_size_and_earlier_layers_smaller_ones():
     assert {rates[id(p)] for p in stage.modules["critic"].parameters()} == {1e-3}
 
 
+def test_the_encoder_learns_too(small_phantom):
+    """The loop freezes a stage's modules before it asks for step sizes: timm leaves frozen layers out."""
+    images = TaskImages(small_phantom, small_phantom.task())
+    config = LAYERED.model_copy(update={"epochs": 1, "batch_size": 64, "class_balance": False})
+    model, stage = pretraining(config, Spec(1, 32, 2, 2), seed=0)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    settings = TrainerSettings(device="cpu", precision="fp32")
+    fit(stage, images, fabric=make_fabric(settings), settings=settings, seed=0)
+    stayed = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert stayed == set()
+
+
 def test_by_default_there_is_one_group_as_ever():
     assert pretraining(PretrainingConfig(), SPEC, seed=0)[1].players[0].rates is None
 
@@ -54,7 +69,8 @@ def test_a_balanced_loss_weighs_each_class_the_same_over_the_training_images():
     label = torch.tensor([0] * 80 + [1] * 20)  # as often as in SPEC
     image = torch.rand(100, 3, 32, 32)
     with torch.no_grad():
-        found = stage.players[0].loss(Batch(image, label, label, label), None)["total"]
+        batch = Batch(image, label, label, label)
+        found = stage.players[0].loss(batch, stage.shared(batch))["total"]
         logit = model(image).logit
     wanted = (cross_entropy(logit[:80], label[:80]) + cross_entropy(logit[80:], label[80:])) / 2
     torch.testing.assert_close(found, wanted)

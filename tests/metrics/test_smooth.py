@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import expit
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.linear_model import LogisticRegression
 
 from fairdx.auditing import audit
@@ -11,9 +11,9 @@ from fairdx.metrics.reliability import logit
 from fairdx.metrics.smooth import natural_spline, smooth_calibration
 
 
-def curve(score, label, patient=None):
+def curve(score, label, patient=None, weight=None):
     values, place = np.unique(score, return_inverse=True)
-    return smooth_calibration(values, place, label, patient)
+    return smooth_calibration(values, place, label, patient, weight=weight)
 
 
 def test_the_spline_is_a_line_beyond_its_knots_and_smooth_at_them():
@@ -41,6 +41,39 @@ def test_the_curve_is_that_of_scikit_learns_regression_and_its_band_that_of_the_
     covariance = bread @ pairs.T @ pairs @ bread * 400 / 399
     error = np.sqrt(np.einsum("ij,jk,ik->i", wanted, covariance, wanted))
     np.testing.assert_allclose(logit(found.high) - logit(found.observed), 1.966 * error, rtol=2e-3)
+
+
+def test_with_weights_it_is_the_weighted_regression_and_its_sandwich():
+    rng, n = np.random.default_rng(4), 900
+    score = np.round(rng.beta(2, 3, n), 3)
+    label = (rng.random(n) < score**1.3).astype(int)
+    weight, patient = np.where(rng.random(n) < 0.3, 4.0, 0.5) * rng.random(n), np.arange(n) // 3
+    found = curve(score, label, patient, weight)
+    order = np.argsort(score)
+    reached = np.cumsum(weight[order]) / weight.sum()
+    knots = logit(score[order][np.searchsorted(reached, (0.05, 0.35, 0.65, 0.95))])
+    design, wanted = natural_spline(logit(score), knots), natural_spline(logit(found.score), knots)
+    model = LogisticRegression(C=100.0, fit_intercept=False, tol=1e-10, max_iter=20_000)
+    model.fit(design, label, sample_weight=weight)
+    np.testing.assert_allclose(found.observed, expit(wanted @ model.coef_[0]), atol=1e-4)
+    p = expit(design @ model.coef_[0])
+    bread = np.linalg.inv(design.T @ (design * (weight * p * (1 - p))[:, None]))
+    whole = (design * (weight * (label - p))[:, None]).reshape(-1, 3, 4).sum(1)
+    covariance = bread @ whole.T @ whole @ bread * 300 / 299
+    error = np.sqrt(np.einsum("ij,jk,ik->i", wanted, covariance, wanted))
+    reach = t.ppf(0.975, 296) * error
+    np.testing.assert_allclose(logit(found.high) - logit(found.observed), reach, rtol=3e-3)
+    np.testing.assert_allclose(logit(found.observed) - logit(found.low), reach, rtol=3e-3)
+
+
+def test_a_weight_of_three_is_three_images_of_one_patient():
+    rng, n = np.random.default_rng(5), 400
+    score, times = rng.random(n).round(3), rng.integers(1, 4, n)
+    label = (rng.random(n) < score).astype(int)
+    weighted = curve(score, label, np.arange(n), times.astype(float))
+    repeated = curve(*(np.repeat(column, times) for column in (score, label, np.arange(n))))
+    for name in ("score", "observed", "low", "high"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9)
 
 
 def test_copies_of_an_image_make_the_band_no_narrower():

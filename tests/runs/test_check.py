@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
 
+from fairdx.commands.check_model import add_check_model
 from fairdx.core.errors import InputError
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
@@ -107,3 +109,17 @@ def test_bars_are_among_what_is_tried(root, tmp_path):
 def test_no_images_of_a_class_is_said(root):
     with pytest.raises(InputError, match="nonsense"):
         check_model(given(), root, label="nonsense", network=Bright())
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_is_kept(root, tmp_path, full_disk, monkeypatch):
+    written = tmp_path / "out" / "found.json"
+    written.parent.mkdir()
+    written.write_text("what was there")
+    found = check_model(given(high=255.0), root, network=Bright())
+    monkeypatch.setattr("fairdx.runs.check.check_model", lambda *_, **__: found)
+    app = typer.Typer()
+    add_check_model(app)
+    command = typer.main.get_command(app)
+    with full_disk(written.parent):
+        command.main([str(root), str(root), "--json", str(written)], standalone_mode=False)
+    assert written.read_text() == "what was there"

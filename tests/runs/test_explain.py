@@ -78,6 +78,15 @@ def test_everything_is_written_and_read_again(explained, finished):
     assert "Where it looks" in (finished / "model" / "README.md").read_text()
 
 
+def test_a_full_disk_is_one_sentence_and_keeps_the_figures(explained, finished, full_disk, monkeypatch):
+    monkeypatch.setattr("fairdx.runs.explain.explain", lambda *_: explained)
+    names = ("overlap.json", "figure4.png", "report.html", "model/card.json", "model/README.md")
+    before = {name: (finished / name).read_bytes() for name in names}
+    with full_disk(finished):
+        explain_folder(ExplainRequest(finished, CLOSE, chosen=("195", "phantom/0000200")))
+    assert {name: (finished / name).read_bytes() for name in names} == before
+
+
 def test_the_first_version_is_still_read(explained, tmp_path):
     values = json.loads(explained.explanation.json())
     values["schema_version"] = 1

@@ -16,6 +16,7 @@ from fairdx.core.errors import InputError
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.metrics.threshold import youden_threshold
+from fairdx.runs.checklist_facts import facts_of_run
 from fairdx.runs.results import RunResults, run_schema
 from fairdx.runs.run import run
 from fairdx.runs.seen import FOLDER
@@ -111,6 +112,16 @@ def test_the_figures_are_those_of_the_predictions_table(finished, results):
         for name, estimate in again.items():
             assert figures[name]["value"] == pytest.approx(estimate.value)
             assert figures[name]["low"] == pytest.approx(estimate.low)
+
+
+def test_a_checklist_is_filled_from_it(finished, results):
+    facts = facts_of_run(finished)
+    assert f"test {results['data']['images']['test']:,}" in facts["partitions"]
+    assert f"AUC {results['methods']['vanilla']['auroc']['value']:.4f}" in facts["mitigated"]
+    assert "resnet18" in facts["model"]
+    assert str(finished) not in " ".join(facts.values())
+    with pytest.raises(InputError, match="holds no finished run"):
+        facts_of_run(finished / "stages")
 
 
 def test_no_patient_is_in_two_splits_and_every_image_is_scored_once_by_each_method(finished):

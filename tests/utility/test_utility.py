@@ -1,7 +1,6 @@
 """Data utility on a phantom small enough for a test, and its bootstrap beside other ways to the same."""
 
 import json
-import resource
 
 import numpy as np
 import pandas as pd
@@ -237,14 +236,9 @@ def test_tables_say_what_was_left_out_and_what_always_deciding_the_same_gives(fi
     )  # the legend, and two metrics of three lines in four arms
 
 
-def test_a_full_disk_does_not_spoil_the_settings_of_what_is_there(config, finished):
+def test_a_full_disk_does_not_spoil_the_settings_of_what_is_there(config, finished, full_disk):
     folder = finished[0]
     before = (folder / "config.json").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
-    try:
-        with pytest.raises(InputError, match="cannot write to"):
-            data_utility(load_utility_settings(config), folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(folder):
+        data_utility(load_utility_settings(config), folder)
     assert (folder / "config.json").read_bytes() == before

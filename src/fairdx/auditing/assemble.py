@@ -72,6 +72,7 @@ def audit_binary(
         sensitivity={name: p.sensitivity for name, p in parts.items()},
         modelled_effects={name: p.modelled for name, p in parts.items() if study.covariates},
         support={name: p.support for name, p in parts.items() if study.covariates},
+        case_mix={name: p.case_mix for name, p in parts.items() if p.case_mix is not None},
         tests=[test for p in parts.values() for test in p.tests],
         curves=found.curves,
         explorer=found.explorer,

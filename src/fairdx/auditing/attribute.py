@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fairdx.auditing.case_mix import case_mix
 from fairdx.auditing.design import MISSING, Grouping
 from fairdx.auditing.draws import Draws
 from fairdx.auditing.effects import EFFECTS, Strata, effect_estimates, effect_tests, sensitivity
@@ -13,7 +14,7 @@ from fairdx.auditing.groups import group_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.pooled import pooled_figures
 from fairdx.auditing.resampled import Resampled
-from fairdx.auditing.result import Attribute, Gap, Sensitivity, Support, Test
+from fairdx.auditing.result import Attribute, CaseMix, Gap, Sensitivity, Support, Test
 from fairdx.auditing.study import Study
 from fairdx.inference.pooling import Pooled
 from fairdx.inference.uncertainty import Estimate
@@ -46,6 +47,7 @@ class Part:
         sensitivity: Of the direct effects.
         pooled: Figures of all groups after partial pooling.
         bounds: Of gaps, where images have no group.
+        case_mix: Figures with one mix of the covariates; None without these, and of intersections.
         tests: Not yet corrected for each other.
     """
 
@@ -62,6 +64,7 @@ class Part:
     pooled: dict[str, dict[str, Pooled]] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    case_mix: CaseMix | None = None
 
 
 def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
@@ -86,7 +89,10 @@ def measure(draws: Draws, grouping: Grouping, study: Study) -> Part:
     decided, scored = (_permuted(draws, grouping, chosen, kept, study, by_score=s) for s in (False, True))
     gaps, tests = gap_estimates(kept, decided, scored)
     gaps["equity_scaled_auroc"] = equity_scaled_estimate(kept, draws.data[draws.overall])
-    part = Part(about, chosen, by_group, gaps, pooled=shrunk, tests=tests, bounds=bounds)
+    mixed = None
+    if draws.covariate is not None and not grouping.intersection:
+        mixed = case_mix(draws, grouping, chosen, study.settings)
+    part = Part(about, chosen, by_group, gaps, pooled=shrunk, tests=tests, bounds=bounds, case_mix=mixed)
     return part if about.reference in about.excluded else _with_effects(part, draws, grouping, kept)
 
 

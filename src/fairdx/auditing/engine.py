@@ -14,6 +14,7 @@ from fairdx.auditing.images import Images
 from fairdx.auditing.joint import Joint, audit_apart, audit_joint
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import AuditResult, Note, Settings
+from fairdx.auditing.selection import with_unlabelled
 from fairdx.auditing.study import Study
 from fairdx.auditing.threshold import Thresholds
 from fairdx.core.errors import InputError
@@ -183,7 +184,9 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         return _multilabel(images, distinct_names(y_true, "y_true"), notes)
     kept, left_out = images.labelled()
     notes = [*notes, *left_out]
-    return _binary(kept, positive_class, notes) if scores.ndim == 1 else _classes(kept, positive_class, notes)
+    if scores.ndim == 1:
+        return with_unlabelled(_binary(kept, positive_class, notes), images.unlabelled())
+    return _classes(kept, positive_class, notes)
 
 
 def _crossed(asked: bool | None, columns: tuple[int, ...], n_attributes: int) -> tuple[bool, list[Note]]:
@@ -330,7 +333,8 @@ def _finding(images: Images, truth: Floats, k: int, name: str) -> AuditResult:
         left_out = f"{(~known).sum():,} of {len(known):,}"
         notes = [_note(f"{left_out} images have no label of {name} and are left out of its audit.")]
     part, label = images.take(known).column(k), truth[known].astype(np.int64)
-    return _audited(part, Truth.of(label), [f"not {name}", name], notes)
+    result = _audited(part, Truth.of(label), [f"not {name}", name], notes)
+    return with_unlabelled(result, images.without_label(~known, images.scores[~known, k]))
 
 
 def _note(text: str) -> Note:

@@ -5,6 +5,7 @@ from math import isnan
 import numpy as np
 
 from fairdx.auditing.design import MISSING
+from fairdx.auditing.findings_adjusted import case_mix_notes
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
@@ -85,8 +86,9 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     notes.append(_decision(result, name))
     notes += _four_fifths(result, name)
     if result.effects[name]:
-        notes.append(_effect(result, name, _most_affected(result, name)))
-    notes.append(_discrimination(result, name))
+        notes.append(_effect(result, name, most_affected(result, name)))
+    notes.append(discrimination(result, name))
+    notes += case_mix_notes(result, name)
     notes.append(_power(result, name))
     if result.explorer and name not in result.explorer:
         text = f"{name}: no other thresholds are explored, as it has {len(about.groups)} groups."
@@ -247,8 +249,8 @@ def _four_fifths(result: AuditResult, name: str) -> list[Note]:
     return [_note("finding", name, text)]
 
 
-def _most_affected(result: AuditResult, name: str) -> str:
-    """The group with the largest direct effect."""
+def most_affected(result: AuditResult, name: str) -> str:
+    """The group of an attribute with the largest direct effect, whatever its sign."""
     sizes = {g: abs(e["direct_effect"].value) for g, e in result.effects[name].items()}
     return max(sizes, key=lambda g: -1.0 if isnan(sizes[g]) else sizes[g])
 
@@ -274,7 +276,8 @@ def _effect(result: AuditResult, name: str, group: str) -> Note:
     )
 
 
-def _discrimination(result: AuditResult, name: str) -> Note:
+def discrimination(result: AuditResult, name: str) -> Note:
+    """Which group has the lowest AUC, which the highest, and how sure the gap is."""
     gap = result.gaps[name]["auroc_gap"]
     if gap.lowest is None:
         return _note("limit", name, f"{name}: AUCs cannot be compared, since one is undefined.")

@@ -107,17 +107,32 @@ def _calibration(data: Resampled) -> Normal:
 
 
 def _gap(data: Resampled, figures: Figures) -> Gap:
-    level, value = data.settings.level, figures.value
+    return gap_of(figures, data.groups, data.settings.level, int(data.images.sum()))
+
+
+def gap_of(figures: Figures, groups: tuple[str, ...], level: float, n: int) -> Gap:
+    """The largest gap between two groups in some figures.
+
+    Args:
+        figures: Of the groups, shape (S, R); nan in those that are left out.
+        groups: Names of the groups.
+        level: Nominal coverage.
+        n: Number of images.
+
+    Returns:
+        The gap with its interval.
+    """
+    value = figures.value
     low, high = (float(end) for end in gap_ends(figures, level))
-    left_out = [g for s, g in enumerate(data.groups) if np.isnan(value[s]).any()]
+    left_out = [g for s, g in enumerate(groups) if np.isnan(value[s]).any()]
     spread = np.fmax.reduce(value, axis=0) - np.fmin.reduce(value, axis=0)
     if np.isnan(low):
         method, lowest, highest, found = "undefined", None, None, float("nan")
     else:
         column = value[:, int(np.nanargmax(spread))]
         method, found = "score intervals of pairs", float(np.nanmax(spread))
-        lowest, highest = data.groups[int(np.nanargmin(column))], data.groups[int(np.nanargmax(column))]
-    estimate = Estimate(found, low, min(high, 1.0), level, method, int(data.images.sum()))
+        lowest, highest = groups[int(np.nanargmin(column))], groups[int(np.nanargmax(column))]
+    estimate = Estimate(found, low, min(high, 1.0), level, method, n)
     return Gap(estimate, lowest, highest, detectable_gap(figures, level), left_out)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fairdx.auditing.dependence import Shown
 from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import Note
+from fairdx.auditing.selection import Unlabelled
 from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
 from fairdx.metrics.inputs import Floats, is_missing
@@ -88,6 +89,16 @@ class Images:
             "effective sample size). Tests rest on scores and the bootstrap; nothing is permuted."
         )
         return kept, [*notes, _caution(text)]
+
+    def unlabelled(self) -> Unlabelled | None:
+        """Those that have no label, of one column of truth and of scores; None if all have one."""
+        missing = is_missing(self.truth)
+        return self.without_label(missing, self.scores[missing]) if missing.any() else None
+
+    def without_label(self, rows: NDArray[np.bool_], scores: Floats) -> Unlabelled:
+        """Some of the images (n,) by their scores (m,) and groups."""
+        decided = self.decided(scores, rows).astype(np.int64)
+        return Unlabelled(decided, {n: c.take(rows) for n, c in self.study.attributes.items()})
 
     def labelled(self) -> tuple["Images", list[Note]]:
         """Those that have a label, and a caution if some have none."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fairdx.inference.uncertainty import Number
+from fairdx.core.schema import Number
 
 MONITOR_SCHEMA_VERSION = "1.0"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""

@@ -16,7 +16,7 @@ from fairdx.auditing.monitored import (
 )
 from fairdx.auditing.so_far import LEAST_IMAGES, Images, Rates, areas_of, calibration_of, rates_of
 from fairdx.core.errors import InputError
-from fairdx.inference.resampling import effective_patients
+from fairdx.inference.information_sequences import information_sequence
 from fairdx.inference.score_intervals import Figures, Shares, critical_value, highest_gap, lowest_gap
 from fairdx.inference.sequences import figures_gap, mixture_critical, share_differences, share_gap
 from fairdx.inference.uncertainty import check_level
@@ -29,8 +29,17 @@ from fairdx.metrics.threshold import at_precision
 
 EXACT = "Beta mixture, product of groups"
 ASYMPTOTIC = "normal mixture"
+JOINT = "Beta mixture of all rates"
+
+NO_WEIGHTS = (
+    "A monitor takes no weights: its intervals hold at every look because each image counts once; leave them "
+    "out, or audit the images of all periods together with `fairdx audit --weight`."
+)
+"""Why weights are refused."""
 
 _NAN = float("nan")
+_SELECTION = GAP_SHARES["demographic_parity_difference"](2)
+_ODDS = GAP_SHARES["equalized_odds_difference"](2)
 
 
 def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two are keywords
@@ -45,6 +54,7 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     reference: Any = None,
     min_group_size: int = 30,
     level: float = 0.95,
+    sample_weight: None = None,
 ) -> MonitorResult:
     """Follow the gaps of a model in use, with intervals that hold at all looks at once.
 
@@ -62,6 +72,7 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         reference: Group that effects compare with; the largest if None.
         min_group_size: A group is compared from the look on at which it has so many images.
         level: Probability that all intervals of a course hold.
+        sample_weight: Not possible; None.
 
     Returns:
         The course of every gap and effect.
@@ -77,6 +88,8 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         >>> sum(low > 0 for low in found.gaps["sex"]["demographic_parity_difference"].low)  # of six looks
         3
     """
+    if sample_weight is not None:
+        raise InputError(NO_WEIGHTS)
     attributes, look = to_attributes(sensitive_features), to_codes(looks, "looks")
     scores = at_precision(to_scores(plain(y_score)), threshold)
     if scores.ndim != 1:
@@ -139,6 +152,7 @@ def _watch(images: Images, column: Codes, reference: Any, settings: MonitorSetti
     gaps = {name: groups.gap(make(2)) for name, make in GAP_SHARES.items()}
     gaps["auroc_gap"] = groups.figures_gap(areas_of)
     gaps["calibration_gap"] = groups.figures_gap(calibration_of)
+    gaps["approximate_diagnosis_fairness_corrected"] = groups.information()
     effects = groups.effects(names.index(column.names[base])) if column.names[base] in names else {}
     return _Part(about, gaps, effects)
 
@@ -164,9 +178,11 @@ class _Groups:
         least = LEAST_IMAGES if alone else self.settings.min_group_size
         return self.images.take(rows), np.where((size >= least)[group] & (group >= 0), group, -1)
 
-    def rates(self, compared: Compared, look: int, *, alone: bool = False) -> Rates:
+    def rates(
+        self, compared: Compared, look: int, *, alone: bool = False, least: int = LEAST_IMAGES
+    ) -> Rates:
         found, group = self.so_far(look, alone=alone)
-        return rates_of(found, group, compared, len(self.names), self.settings.level)
+        return rates_of(found, group, compared, len(self.names), self.settings.level, least)
 
     def gap(self, compared: Compared) -> Course:
         """The course of the largest gap in some rates."""
@@ -212,61 +228,116 @@ class _Groups:
         column = value[:, int(np.nanargmax(spread))]
         return self.names[int(np.nanargmin(column))], self.names[int(np.nanargmax(column))]
 
+    def information(self) -> Course:
+        """The course of I(S; decision | Y)."""
+        # Every image counts, in cells of a single one too: the sequence holds at any size.
+        odds = [self.rates(_ODDS, look, least=1) for look in range(self.n_looks)]
+        success, size, images = (
+            np.stack(one) for one in zip(*((r.success, r.size, r.images) for r in odds), strict=True)
+        )
+        share = tables.ratio(images, images.sum((-1, -2), keepdims=True))
+        low, high = information_sequence(success, size, share, 1 - self.settings.level)
+        groups = (images.sum(-1) > 0).sum(-1)
+        drawn = _Drawn(JOINT)
+        for look, count in enumerate(groups):
+            value = corrected_information(odds[look]) if count > 1 else _NAN
+            drawn.add(value, (float(low[look]), min(float(high[look]), float(np.log(2)))))
+        return drawn.course()
+
     def effects(self, base: int) -> dict[str, dict[str, Course]]:
-        """The courses of total and direct effects of each group against the reference."""
+        """The courses of the effects of each group against the reference."""
         others = [s for s in range(len(self.names)) if s != base]
         alpha = (1 - self.settings.level) / len(others)
-        total = {s: _Drawn(EXACT) for s in others}
-        direct = {s: _Drawn(ASYMPTOTIC) for s in others}
-        first = np.full(len(self.names), np.nan)
-        for look in range(self.n_looks):
-            selected = self.rates(GAP_SHARES["demographic_parity_difference"](2), look)
-            odds = self.rates(GAP_SHARES["equalized_odds_difference"](2), look)
-            found = direct_effects(odds, self._label_shares(look, base), base)
-            for s in others:
-                value = float(selected.value[s, 0] - selected.value[base, 0])
-                success, size = ((x[s, 0], x[base, 0]) for x in (selected.success, selected.size))
-                low, high = share_differences(success, size, alpha)
-                total[s].add(value, (float(low), float(high)) if np.isfinite(value) else None)
-                effect, error = float(found[0][s]), float(found[1][s])
-                if np.isnan(first[s]) and np.isfinite(effect):
-                    first[s] = error
-                reach = error and mixture_critical((first[s] / error) ** 2, alpha) * error
-                direct[s].add(effect, (max(effect - reach, -1.0), min(effect + reach, 1.0)))
+        selected = [self.rates(_SELECTION, look) for look in range(self.n_looks)]
+        odds = [self.rates(_ODDS, look) for look in range(self.n_looks)]
+        ill = [self._prevalence(look) for look in range(self.n_looks)]
+        direct = [direct_effects(*found, base) for found in zip(odds, ill, strict=True)]
+        indirect = [indirect_effects(*found, base) for found in zip(odds, ill, strict=True)]
         return {
-            self.names[s]: {"total_effect": total[s].course(), "direct_effect": direct[s].course()}
+            self.names[s]: {
+                "total_effect": _total_effect(selected, s, base, alpha),
+                "direct_effect": _normal_course(direct, s, alpha),
+                "indirect_effect": _normal_course(indirect, s, alpha),
+            }
             for s in others
         }
 
-    def _label_shares(self, look: int, base: int) -> tuple[Floats, float]:
-        """P(y | s-), shape (2,), and the effective number of images of the reference."""
+    def _prevalence(self, look: int) -> Rates:
+        """Of the disease in the groups, shape (S, 1)."""
         images, group = self.so_far(look)
-        label = images.label[group == base]
-        share = np.bincount(label, minlength=2) / max(len(label), 1)
-        patient = None if images.patient is None else images.patient[group == base]
-        return share, float(effective_patients(np.zeros_like(label), patient, 1)[0])
+        ill = replace(images, decision=images.label)
+        return rates_of(ill, group, _SELECTION, len(self.names), self.settings.level)
 
 
-def direct_effects(odds: Rates, reference: tuple[Floats, float], base: int) -> tuple[Floats, Floats]:
+def _total_effect(selected: list[Rates], group: int, base: int, alpha: float) -> Course:
+    """The course of the difference of two groups' shares of positive decisions."""
+    value, success, size = (
+        np.stack([getattr(rates, what)[[group, base], 0] for rates in selected], axis=1)
+        for what in ("value", "success", "size")
+    )
+    drawn = _Drawn(EXACT)
+    ends = share_differences((success[0], success[1]), (size[0], size[1]), alpha)
+    for effect, low, high in zip(value[0] - value[1], *ends, strict=True):
+        drawn.add(float(effect), (float(low), float(high)))
+    return drawn.course()
+
+
+def _normal_course(found: list[tuple[Floats, Floats]], group: int, alpha: float) -> Course:
+    """The course of an effect, from effects and standard errors (S,) at every look."""
+    drawn, first = _Drawn(ASYMPTOTIC), _NAN
+    for effects, errors in found:
+        effect, error = float(effects[group]), float(errors[group])
+        first = error if np.isnan(first) and np.isfinite(effect) else first
+        reach = error and mixture_critical((first / error) ** 2, alpha) * error
+        drawn.add(effect, (max(effect - reach, -1.0), min(effect + reach, 1.0)))
+    return drawn.course()
+
+
+def corrected_information(odds: Rates) -> float:
+    """I(S; decision | Y) in nats less its first-order bias, at least 0, from rates (S, 2) within labels."""
+    share = tables.ratio(odds.images, odds.images.sum())
+    within = tables.ratio(odds.images, odds.images.sum(0))
+    rate = np.nan_to_num(odds.value)
+    counts = odds.images[..., None] * np.stack([1 - rate, rate], axis=-1)
+    pooled = (within * rate).sum(0)
+    noisy = (odds.size > 0) & (pooled > 0) & (pooled < 1)
+    bias = tables.ratio(np.where(noisy, share * (1 - within), 0.0), odds.size)
+    return max(float(tables.mutual_information(counts)) - float(np.nansum(bias)) / 2, 0.0)
+
+
+def _variance(rates: Rates) -> Floats:
+    """Of rates shrunk by two images of each outcome: one of 0 or 1 is not known exactly."""
+    shrunk = (rates.success + 2) / (rates.size + 4)
+    return tables.ratio(shrunk * (1 - shrunk), rates.size)
+
+
+def direct_effects(odds: Rates, ill: Rates, base: int) -> tuple[Floats, Floats]:
     """Direct effects of all groups against one, and their standard errors.
 
     Args:
         odds: False- and true-positive rates, shape (S, 2).
-        reference: P(y | s-), shape (2,), and the effective number of images behind it.
+        ill: Prevalence of the disease, shape (S, 1).
         base: Which of the groups is s-.
 
     Returns:
         Effects and errors, each of shape (S,); nan where a group has too few images of a label. Variances
-        are of rates shrunk by two images of each outcome (Agresti and Coull 1998): one of 0 or 1 is not known
-        exactly.
+        are of rates shrunk by two images of each outcome (Agresti and Coull 1998).
     """
-    weight, patients = reference
-    shrunk = (odds.success + 2) / (odds.size + 4)
-    variance = weight**2 * tables.ratio(shrunk * (1 - shrunk), odds.size)
+    share = float(ill.value[base, 0])
+    weight = np.array([1 - share, share])
+    variance = weight**2 * _variance(odds)
     apart = odds.value - odds.value[base]
     effect = apart @ weight
-    moved = ((apart - effect[:, None]) ** 2 @ weight) / max(patients, 1.0)
+    moved = ((apart - effect[:, None]) ** 2 @ weight) / max(float(ill.size[base, 0]), 1.0)
     return effect, np.sqrt((variance + variance[base]).sum(1) + moved)
+
+
+def indirect_effects(odds: Rates, ill: Rates, base: int) -> tuple[Floats, Floats]:
+    """As `direct_effects`: what the other prevalence of a group does, at the rates of the group itself."""
+    apart, noise = odds.value[:, 1] - odds.value[:, 0], _variance(odds).sum(1)
+    more, moved = (ill.value - ill.value[base])[:, 0], (_variance(ill) + _variance(ill)[base])[:, 0]
+    # Of a product of two independent estimates; the last term keeps it from 0 where both of them are 0.
+    return apart * more, np.sqrt(apart**2 * moved + more**2 * noise + moved * noise)
 
 
 def largest(value: Floats) -> float:

@@ -142,7 +142,7 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
         for i, (name, one) in enumerate(result.models.items())
     }
     kinds = ("finding", "caution", "limit")
-    plain, crossed = _notes(result)
+    plain, crossed = top_notes(result)
     several = "Each class against the rest" if result.task == "multiclass" else "Each finding"
     return render_page(
         "audit.html",
@@ -161,7 +161,7 @@ def _render(result: AuditResult, title: str | None, command: str | None, detail:
     )
 
 
-def _notes(result: AuditResult) -> tuple[list[Note], list[Note]]:
+def top_notes(result: AuditResult) -> tuple[list[Note], list[Note]]:
     """The notes for the top of the page, and those about intersections.
 
     The notes about one class stand in its own section; those that all classes share stand at the top once.
@@ -215,6 +215,10 @@ def _attribute(result: AuditResult, name: str, draw: bool) -> AttributeView:
         if draw:
             drawn.append(page_figures.paths(result, name))
         grids.append(page_tables.sensitivity_table(result, name))
+    if name in result.case_mix:
+        grids.append(page_tables.case_mix_table(result, name))
+    if name in result.labels_missing:
+        grids.append(page_tables.labels_table(result, name))
     if result.pooled.get(name):
         grids.append(page_tables.pooled_table(result, name))
     if draw and name in result.curves:
@@ -304,8 +308,15 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
         ),
         ("Smallest group compared", f"{settings.min_group_size} images"),
         ("Covariates", ", ".join(settings.covariates) or "none"),
+        *_withheld(result),
         ("Seed", str(settings.seed)),
         ("Version", f"fairdx {result.fairdx_version}, schema {result.schema_version}"),
         ("Created", result.created),
     ]
     return found
+
+
+def _withheld(result: AuditResult) -> list[tuple[str, str]]:
+    if result.withheld is None:
+        return []
+    return [("Withheld", f"counts of 1 to {result.withheld.least - 1}; {result.withheld.cells:,} cells")]

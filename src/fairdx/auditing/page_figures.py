@@ -48,9 +48,9 @@ def forest(result: AuditResult, name: str) -> Figure:
             points.append((title, gap.estimate))
     for group, found in result.effects.get(name, {}).items():
         points.append((f"Direct effect, {group}", found["direct_effect"]))
-    panels = [_forest_panel(f"{name}: differences", points, POINTS, "percentage points", 620)]
+    panels = [forest_panel(f"{name}: differences", points, POINTS, "percentage points", 620)]
     if nats:
-        panels.append(_forest_panel(f"{name}: information", nats, NATS, "nats", 620))
+        panels.append(forest_panel(f"{name}: information", nats, NATS, "nats", 620))
     reference = result.attributes[name].reference
     return Figure(
         "forest",
@@ -64,12 +64,27 @@ def forest(result: AuditResult, name: str) -> Figure:
     )
 
 
-def _forest_panel(
-    title: str, rows: Sequence[tuple[str, Estimate]], style: Style, unit: str, width: int
+def forest_panel(
+    title: str,
+    rows: Sequence[tuple[str, Estimate]],
+    style: Style,
+    unit: str,
+    width: int,
+    left: float = 200,
 ) -> Element:
+    """Estimates with their intervals, one below the other.
+
+    Args:
+        title: Above the panel.
+        rows: Name and estimate of each.
+        style: How they are written; its scale is that of the axis.
+        unit: Of the axis.
+        width: Of the drawing.
+        left: Room for the names, about 6.5 a letter.
+    """
     ends = [v * style.scale for _, e in rows for v in (e.low, e.value, e.high) if isfinite(v)]
     spoken = "; ".join(f"{n} {style(e.value)} ({style.interval(e.low, e.high)})" for n, e in rows)
-    height, left = 70 + 26 * len(rows), 200
+    height = 70 + 26 * len(rows)
     axis = Axis.around(ends, unit)
     panel = Panel(
         axis,
@@ -84,7 +99,7 @@ def _forest_panel(
     for i, (row, e) in enumerate(rows):
         place = len(rows) - i - 0.5
         _, y = panel.at(axis.low, place)
-        add(panel.svg, "text", shorten(row, 30), x=left - 8, y=y + 4, class_="value end")
+        add(panel.svg, "text", shorten(row, int(left / 6.5)), x=left - 8, y=y + 4, class_="value end")
         if not isfinite(e.value):
             add(panel.svg, "text", "not defined", x=left + 8, y=y + 4, class_="tick start")
             continue

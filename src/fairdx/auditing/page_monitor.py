@@ -78,8 +78,8 @@ def sentences(result: MonitorResult, name: str) -> list[str]:
             course, style = result.gaps[name][metric], style_of(metric)
             found.append(
                 f"{name}: {METRICS[metric].title} is {style.in_words(course.value[-1])} "
-                f"({style.interval(course.low[-1], course.high[-1])}), between {course.lowest} and "
-                f"{course.highest}; it has been shown to differ from 0 since {result.looks[look].name}."
+                f"({style.interval(course.low[-1], course.high[-1])}){_pair(course)}; it has been shown to "
+                f"differ from 0 since {result.looks[look].name}."
             )
     for group, courses in result.effects[name].items():
         course, style = courses["direct_effect"], style_of("direct_effect")
@@ -95,6 +95,10 @@ def sentences(result: MonitorResult, name: str) -> list[str]:
     if not any(look is not None for look in shown.values()):
         found.append(f"{name}: no gap is shown to differ from 0 so far. This is no proof that there is none.")
     return found
+
+
+def _pair(course: Course) -> str:
+    return "" if course.lowest is None else f", between {course.lowest} and {course.highest}"
 
 
 def first_shown(course: Course) -> int | None:

@@ -156,6 +156,64 @@ def effects_table(result: AuditResult, name: str) -> Grid:
     return Grid(caption, head, rows)
 
 
+def case_mix_table(result: AuditResult, name: str) -> Grid:
+    """True-positive rates and AUCs of groups with one mix of the covariates, beside those as they are."""
+    found, raw, gaps = result.case_mix[name], result.by_group[name], result.gaps[name]
+    metrics = [("tpr", "equal_opportunity_difference"), ("auroc", "auroc_gap")]
+    rows = [
+        Row(
+            group,
+            _left_out(sum(left[group] for metric, left in found.left_out.items() if metric == "auroc")),
+            [cell(m, figures[m]) for m, _ in metrics for figures in (raw[group], own)],
+        )
+        for group, own in found.by_group.items()
+    ]
+    ends = [Row("Largest gap", "", [cell(g, x[g].estimate) for _, g in metrics for x in (gaps, found.gaps)])]
+    covariates = ", ".join(result.settings.covariates)
+    caption = (
+        f"Groups with one mix of {covariates}: what would remain if the diseased of all groups had the same. "
+        "The rate is standardised over the diseased of all groups; the AUC compares each of them with the "
+        "others of the group that have the same covariates (Janes and Pepe 2009)."
+    )
+    head = ["Group", *(f"{_short(m)}, {how}" for m, _ in metrics for how in ("as it is", "one mix"))]
+    return Grid(caption, head, [*rows, *ends])
+
+
+def _left_out(images: int) -> str:
+    return f"without {integer(images)} images whose covariates some group lacks" if images else ""
+
+
+def labels_table(result: AuditResult, name: str) -> Grid:
+    """What images without a label may do to the gaps between the groups of an attribute."""
+    rows = []
+    for metric, found in result.labels_missing[name].gaps.items():
+        style = style_of(metric)
+        rows.append(
+            Row(
+                *described(metric),
+                [
+                    Cell(style(result.gaps[name][metric].estimate.value)),
+                    Cell(style(found.at_random)),
+                    Cell(style.interval(found.low, found.high)),
+                    Cell("never" if isnan(found.turning) else f"{found.turning:.0%}"),
+                ],
+            )
+        )
+    caption = (
+        "Images that have a score but no label. As the others: they have each label as often as the "
+        "labelled images of their group with the same decision. Turns around: the share of them whose labels "
+        "would have to be the worst ones for the gap. Chance comes on top of all of this."
+    )
+    head = [
+        "Difference between groups",
+        "Labelled only",
+        "As the others",
+        "Whatever they are",
+        "Turns around",
+    ]
+    return Grid(caption, head, rows)
+
+
 def sensitivity_table(result: AuditResult, name: str) -> Grid:
     """What it would take to explain the direct effects of an attribute away."""
     rows = [

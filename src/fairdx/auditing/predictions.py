@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairdx.auditing.columns import (
     GroupColumn,
@@ -48,6 +49,8 @@ class Predictions:
         notes: What a reader of the audit should know about the table.
         weight: What each image counts, shape (n,), or None.
         first: The model whose scores `y_score` holds, where a table has several.
+        unlabelled: Scores and groups of rows that have no label, of a truth of two classes with one score;
+            None if there are none that have a score.
     """
 
     y_true: "Codes | pd.DataFrame"
@@ -61,6 +64,7 @@ class Predictions:
     models: dict[str, Floats] = field(default_factory=dict)
     weight: Floats | None = None
     first: str | None = None
+    unlabelled: tuple[Floats, dict[str, Codes]] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
     if asked.identifier is not None:
         unique(table, asked.identifier)
     notes += check_repeats(table, layout.needed(asked), asked.identifier)
-    truth, table = _truth(table, asked, layout, notes)
+    whole = table
+    truth, table = _truth(whole, asked, layout, notes)
     second = None
     if asked.compare_to is not None:
         second = _second_scores(source, table, asked, layout, truth, notes)
@@ -164,6 +169,22 @@ def read_columns(path: str | Path, asked: Columns) -> Predictions:
         },
         None if asked.weight is None else read_weights(table, asked.weight),
         first,
+        None if truth.rows is None else _unlabelled(whole, truth.rows, layout),
+    )
+
+
+def _unlabelled(
+    table: Table, labelled: NDArray[np.bool_], layout: "_Layout"
+) -> tuple[Floats, dict[str, Codes]] | None:
+    """Scores and groups of the rows without a label; rows that cannot be read are none of ours."""
+    try:
+        scores = table.numbers(layout.scores[0])
+        groups = {g.column: read_groups(table, g, []) for g in layout.groups}
+    except InputError:
+        return None
+    rows = ~labelled & (scores >= 0) & (scores <= 1)
+    return (
+        (scores[rows], {name: column.take(rows) for name, column in groups.items()}) if rows.any() else None
     )
 
 
@@ -213,11 +234,17 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Known:
-    """The truth of the rows that have one, and the columns of scores in its order."""
+    """The truth of the rows that have one, and the columns of scores in its order.
+
+    With one score of two classes `rows` says which rows have a label, if not all of them do.
+    """
 
     y_true: "Codes | pd.DataFrame"
     scores: list[str]
     positive: str | None
+    rows: NDArray[np.bool_] | None = (
+        None  # which of the table's have a label, if one score decides and some lack it
+    )
 
 
 def _truth(table: Table, asked: Columns, layout: _Layout, notes: list[str]) -> tuple[_Known, Table]:
@@ -227,7 +254,7 @@ def _truth(table: Table, asked: Columns, layout: _Layout, notes: list[str]) -> t
         truth = read_label(table, labels[0], asked.labels, notes)
         rows = truth.codes >= 0
         y_true = Codes(truth.codes[rows], truth.names, truth.names)
-        return _Known(y_true, scores, truth.names[1]), _only(table, rows)
+        return _Known(y_true, scores, truth.names[1], None if rows.all() else rows), _only(table, rows)
     if len(labels) > 1:
         return _findings(table, asked, layout, notes)
     if len(scores) == len(table.text(labels[0]).names) == 2:

@@ -4,15 +4,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairdx.auditing.result_curves import Curves, Explorer
+from fairdx.core.schema import Number
 from fairdx.inference.pooling import Pooled
-from fairdx.inference.uncertainty import Estimate, Number
+from fairdx.inference.uncertainty import Estimate
+from fairdx.metrics.bounds import LabelBounds
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.reliability import TEN, Bins
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -58,6 +60,35 @@ class Gap:
     highest: str | None
     detectable: Number
     left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CaseMix:
+    """Figures of groups as they would be if all had one mix of the covariates.
+
+    Attributes:
+        by_group: {group: {metric: estimate}}: "tpr", standardised over the covariates of all images with Y=1,
+            and "auroc", within values of the covariates (Janes and Pepe 2009), with the same mix.
+        gaps: {metric: gap} between the groups, "equal_opportunity_difference" and "auroc_gap".
+        left_out: {metric: {group: images}} whose covariates some other group lacks.
+    """
+
+    by_group: dict[str, dict[str, Estimate]]
+    gaps: dict[str, Gap]
+    left_out: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class LabelsMissing:
+    """What images that have a score, but no label, may do to the gaps between groups.
+
+    Attributes:
+        images: Number of these by group.
+        gaps: {metric: bounds}.
+    """
+
+    images: dict[str, int]
+    gaps: dict[str, LabelBounds]
 
 
 @dataclass(frozen=True)
@@ -201,6 +232,29 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """What an audit does not show, so that no count of a few people can be read from it.
+
+    Attributes:
+        least: Fewest people (images, where no patients are given) that a count other than 0 stands for.
+        cells: Cells of a group, a label and a decision with fewer that were found.
+        joined: {attribute: {name of a joined group: the groups in it}}.
+        attributes: Attributes of which nothing is shown.
+        decisions: Attributes of which only figures that rest on scores alone are shown.
+        overall: Whether this is so of all images as well.
+        intersections: Whether intersections are left out.
+    """
+
+    least: int
+    cells: int
+    joined: dict[str, dict[str, list[str]]]
+    attributes: list[str]
+    decisions: list[str]
+    overall: bool
+    intersections: bool
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """All that `fairdx.audit` found; fractions are in [0, 1], information is in nats.
 
@@ -221,24 +275,25 @@ class AuditResult:
         adjusted_effects: The same, standardised over the covariates too; empty without covariates.
         modelled_effects: The same by logistic regressions, which leave no value of the covariates out.
         simultaneous_effects: As `effects`, with intervals that hold for all groups of the attribute at once:
-            the ones to quote of the group with the largest effect.
+            those to quote of the largest.
         pooled: {attribute: {metric: {group: figure}}} after partial pooling, of attributes with three groups
             or more; groups too small to compare are among them.
         missing_bounds: {attribute: {metric: [low, high]}} between which a gap of these images lies, whatever
             the groups of those without one are; of attributes with missing values.
+        labels_missing: {attribute: bounds of its gaps}, whatever the labels of images without one are.
         sensitivity: {attribute: {group: sensitivity}} of the direct effects.
         support: {attribute: {group: support}} of the adjusted effects; empty without covariates.
+        case_mix: {attribute: figures with one mix of the covariates}; no intersections.
         tests: All tests, with corrected p-values.
-        curves: {attribute: {group: curves}}; "overall" (if no attribute has this name) holds
-            {"all": curves}. Binary tasks only.
+        curves: {attribute: {group: curves}}; "overall" holds {"all": curves}. Binary tasks only.
         explorer: {attribute: explorer}. Binary tasks only.
         comparison: {attribute or "overall": {metric: change}}; empty without a second table.
         per_label: One-vs-rest audits of each class or finding; empty for binary tasks.
         models: Audits of further models on the same images, whose `comparison` is against this one.
         identification: What must be true for the effects to be causal.
         notes: Findings, cautions and limits in words.
-        n_effective: With weights, the effective number of images (Kish), or of patients where these are
-            given; null without.
+        n_effective: With weights, the effective number of images (Kish), or of patients; null without.
+        withheld: What is not shown for the sake of small cells; null if nothing.
     """
 
     schema_version: str
@@ -270,6 +325,9 @@ class AuditResult:
     per_label: dict[str, "AuditResult"] = field(default_factory=dict)
     models: dict[str, "AuditResult"] = field(default_factory=dict)
     n_effective: float | None = None
+    withheld: Withheld | None = None
+    case_mix: dict[str, CaseMix] = field(default_factory=dict)
+    labels_missing: dict[str, LabelsMissing] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """All estimates as one table.
@@ -287,6 +345,7 @@ class AuditResult:
                 for group, found in source.get(attribute, {}).items():
                     rows += [_row(attribute, group, m, e, suffix) for m, e in found.items()]
             rows += [_row(attribute, "", m, gap.estimate) for m, gap in self.gaps.get(attribute, {}).items()]
+            rows += _case_mix_rows(attribute, self.case_mix.get(attribute))
         return pd.DataFrame(rows)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -316,6 +375,14 @@ def json_schema() -> dict[str, Any]:
 
     schema = TypeAdapter(AuditResult).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "version": SCHEMA_VERSION, **schema}
+
+
+def _case_mix_rows(attribute: str, found: CaseMix | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    rows = [(group, m, e) for group, own in found.by_group.items() for m, e in own.items()]
+    rows += [("", metric, gap.estimate) for metric, gap in found.gaps.items()]
+    return [_row(attribute, group, metric, e, "_case_mix") for group, metric, e in rows]
 
 
 def _row(attribute: str, group: str, metric: str, estimate: Estimate, suffix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fairdx.inference.uncertainty import Number
+from fairdx.core.schema import Number
 
 
 @dataclass(frozen=True)

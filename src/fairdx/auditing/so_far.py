@@ -65,10 +65,12 @@ class Rates:
     Attributes:
         value: Shape (S, R), nan where there are too few images.
         size: Effective number of images behind each, shape (S, R); 0 where there are too few.
+        images: Number of images behind each, shape (S, R).
     """
 
     value: Floats
     size: Floats
+    images: Floats
 
     @property
     def success(self) -> Floats:
@@ -76,7 +78,14 @@ class Rates:
         return np.nan_to_num(self.value) * self.size
 
 
-def rates_of(images: Images, group: Ints, compared: Compared, n_groups: int, level: float) -> Rates:
+def rates_of(
+    images: Images,
+    group: Ints,
+    compared: Compared,
+    n_groups: int,
+    level: float,
+    least: int = LEAST_IMAGES,
+) -> Rates:
     """The rates of a gap.
 
     Args:
@@ -85,6 +94,7 @@ def rates_of(images: Images, group: Ints, compared: Compared, n_groups: int, lev
         compared: Which rates.
         n_groups: Number of groups, S.
         level: Nominal coverage, for the widening with few patients.
+        least: A rate of fewer images is unknown.
 
     Returns:
         The rates. With patients their sizes are effective numbers of images.
@@ -92,12 +102,12 @@ def rates_of(images: Images, group: Ints, compared: Compared, n_groups: int, lev
     kept = group >= 0
     group, label, decision = group[kept], images.label[kept], images.decision[kept]
     counts = tables.count_table(group, label, decision, (n_groups, 2, 2))
-    value, size = compared.rates(counts), compared.images(counts)
-    enough = size >= LEAST_IMAGES
+    value, number = compared.rates(counts), compared.images(counts)
+    size, enough = number, number >= least
     if images.patient is not None:
         part, whole = (m[:, label, decision] for m in (compared.parts, compared.wholes))
         size = _effective(part, whole, group, images.patient[kept], n_groups, level)
-    return Rates(np.where(enough, value, np.nan), np.where(enough, size, 0.0))
+    return Rates(np.where(enough, value, np.nan), np.where(enough, size, 0.0), number)
 
 
 def _summed(values: Floats, place: Ints, size: int) -> Floats:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -106,10 +107,21 @@ class AuditRequest:
     min_group_size: Annotated[int, _option("Smaller groups are reported but not compared.", min=1)] = 30
     replicates: Annotated[int, _option("Bootstrap replicates.", min=20)] = 2000
     seed: Annotated[int, _option("Seed of bootstrap and permutations.", min=0)] = 0
+    suppress: Annotated[
+        int | None,
+        _option(
+            "For what leaves the hospital: show nothing that a count of 1 to K - 1 people follows from.",
+            metavar="K",
+            min=2,
+        ),
+    ] = None
     out: Annotated[Path | None, _option("Write a page (HTML) to this file; - for standard output.")] = None
     json: Annotated[Path | None, _option("Write all figures (JSON) to this file; - for standard output.")] = (
         None
     )
+    summary: Annotated[
+        Path | None, _option("Write two pages for a committee (HTML, prints on A4) to this file.")
+    ] = None
     fail_if: Annotated[
         Texts, _option("Exit with 3 if true, as `adf>0.005`; may be repeated.", metavar="CONDITION")
     ] = ()
@@ -165,13 +177,13 @@ def audit_file(request: AuditRequest) -> list[str]:
 
     conditions = [parse_condition(text) for text in request.fail_if]
     inputs = [text for text in (request.predictions, request.compare) if text is not None and text != "-"]
-    check_outputs({"--json": request.json, "--out": request.out}, inputs)
+    check_outputs({"--json": request.json, "--out": request.out, "--summary": request.summary}, inputs)
     table = _read(request)
     with reporting(_reporter(request, table)):
         result = _audit(request, table)
     _write(request, result)
     if not request.quiet:
-        aside = STANDARD_OUTPUT in (str(request.json), str(request.out))
+        aside = STANDARD_OUTPUT in map(str, (request.json, request.out, request.summary))
         print_summary(result, request.out, stderr=aside)
     for message in [text for condition in conditions for text in condition.not_judged(result)]:
         sys.stderr.write(f"{printable(message)}\n")
@@ -212,9 +224,16 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
     """The audit, with the notes about the table among its cautions."""
     from fairdx.auditing.models import audit_models
     from fairdx.auditing.result import Note
+    from fairdx.auditing.selection import Unlabelled, with_unlabelled
+    from fairdx.auditing.suppressed import audit_suppressed, without_counts
     from fairdx.auditing.threshold import Thresholds
 
-    result = audit_models(
+    remarks, audited = list(table.notes), audit_models
+    if request.suppress is not None:
+        told = [without_counts(text, request.suppress) for text in remarks]
+        remarks = [text for text in told if text is not None]
+        audited = partial(audit_suppressed, least=request.suppress)
+    result = audited(
         table.y_true,
         table.y_score,
         table.models,
@@ -235,8 +254,11 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         intersections=request.intersections,
         explore=request.out is not None or request.json is not None,
     )
+    if table.unlabelled is not None and request.suppress is None:  # their numbers may be small
+        scores, groups = table.unlabelled
+        result = with_unlabelled(result, Unlabelled.of(scores, groups, Thresholds.parse(request.threshold)))
     order = {"finding": 0, "caution": 1, "limit": 2}
-    notes = [*(Note("caution", None, text) for text in table.notes), *result.notes]
+    notes = [*(Note("caution", None, text) for text in remarks), *result.notes]
     return replace(result, notes=sorted(notes, key=lambda note: order[note.kind]))
 
 
@@ -268,3 +290,7 @@ def _write(request: AuditRequest, result: "AuditResult") -> None:
 
         command = shlex.join(["fairdx", *sys.argv[1:]])
         write_output(request.out, render_audit(result, command=command))
+    if request.summary is not None:
+        from fairdx.auditing.summary import render_summary
+
+        write_output(request.summary, render_summary(result))

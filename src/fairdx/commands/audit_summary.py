@@ -11,6 +11,7 @@ from fairdx.auditing.result import AuditResult
 from fairdx.core.console import PlainConsole, plain
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.definitions import METRICS
+from fairdx.report.numbers import UNDEFINED
 
 _RATES = (
     "prevalence",
@@ -74,7 +75,7 @@ def _rates(result: AuditResult) -> Table:
 
 
 def _values(found: Mapping[str, Estimate], metrics: list[str]) -> list[str]:
-    return [f"{found[m].value:.3f}" for m in metrics]
+    return [f"{found[m].value:.3f}" if m in found else UNDEFINED for m in metrics]
 
 
 def _gaps(result: AuditResult) -> Table:

@@ -1,14 +1,15 @@
 """Exit statuses: of gates, of Ctrl-C, of the SIGTERM of a batch system, with how to go on."""
 
+import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 import typer
+
+from fairdx.core.signals import Terminated
 
 GATE: Final = 3
 """Exit status where a condition of `--fail-if` is true: no failure of a command has it, bad input has 2, a
@@ -20,21 +21,6 @@ STATUS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 _SAID: Final[list[KeyboardInterrupt]] = []
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, treated as Ctrl-C wherever work is stopped in good order."""
-
-
-def heed_sigterm() -> None:
-    """Lets SIGTERM stop the process as Ctrl-C does, where it is ours to say so."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
-    raise Terminated
 
 
 @contextmanager
@@ -73,5 +59,6 @@ def say_stopped(stop: KeyboardInterrupt, then: str) -> int:
     """
     ended = isinstance(stop, Terminated)
     _SAID.append(stop)
-    sys.stderr.write(f"{'stopped by SIGTERM' if ended else 'interrupted'}; {then}\n")
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # of several that train together
+        sys.stderr.write(f"{'stopped by SIGTERM' if ended else 'interrupted'}; {then}\n")
     return STATUS[signal.SIGTERM if ended else signal.SIGINT]

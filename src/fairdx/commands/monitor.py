@@ -11,6 +11,7 @@ import typer
 from fairdx.commands.interrupts import GATE, NOTHING, interruptible
 from fairdx.commands.outputs import STANDARD_OUTPUT, check_outputs, write_output
 from fairdx.core.console import printable
+from fairdx.core.errors import InputError
 
 if TYPE_CHECKING:
     from fairdx.auditing.monitored import MonitorResult
@@ -78,6 +79,7 @@ def add_monitor(app: typer.Typer) -> None:
         level: Annotated[
             float, typer.Option(help="Probability that a course of intervals holds at every look.")
         ] = 0.95,
+        weight: Annotated[str | None, typer.Option(hidden=True)] = None,
         out: Annotated[
             Path | None, typer.Option(help="Write a page (HTML) to this file; - for output.")
         ] = None,
@@ -94,6 +96,10 @@ def add_monitor(app: typer.Typer) -> None:
 
         Example: `fairdx monitor 2025-*.csv --label y --score p --group sex --fail-if "eo_low>0.05"`
         """
+        if weight is not None:
+            from fairdx.auditing.monitoring import NO_WEIGHTS
+
+            raise InputError(NO_WEIGHTS)
         request = MonitorRequest(
             tuple(predictions),
             label,

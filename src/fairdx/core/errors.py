@@ -8,7 +8,15 @@ from typing import Final
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says where there is no room for a file."""
-_FULL_WORDS: Final = ("no space left", "os error 28", "disk is full", "disk full", "disk quota")
+_FULL_WORDS: Final = (
+    "no space left",
+    "os error 28",
+    "os error 27",
+    "file too large",
+    "disk is full",
+    "disk full",
+    "disk quota",
+)
 """How libraries that hide the system's number say it, in lower case."""
 
 

@@ -148,7 +148,7 @@ def _decode(data: bytes, form: Form) -> tuple[NDArray[np.uint8], list[str]]:
         warnings.simplefilter("always")  # the libraries speak of much that is not used here
         try:
             image = _image(_picture(data, form), form)
-        except InputError:
+        except (InputError, ImportError):  # a missing library is not the image's fault
             raise
         except Exception as error:  # damaged bytes make the decoders raise almost anything
             raise InputError(f"is damaged ({_reason(error)})") from error

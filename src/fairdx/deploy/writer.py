@@ -15,6 +15,7 @@ import os
 import time
 import zlib
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
@@ -121,9 +122,11 @@ class ScoreWriter:
         self.counts: Counter[str] = Counter()
         """Of all that is done."""
         lines = self._check()
-        self._tables = [_open(partial_of(path)) for path in self._finals]
-        self._journal = _open(journal_of(out))
-        self._start(lines)
+        with ExitStack() as opened:
+            self._tables = [opened.enter_context(_open(partial_of(path))) for path in self._finals]
+            self._journal = opened.enter_context(_open(journal_of(out)))
+            self._start(lines)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -133,8 +136,7 @@ class ScoreWriter:
             if kind is not None:  # what is done is done, whatever stops us
                 self._flush()
         finally:
-            for file in (*self._tables, self._journal):
-                file.close()
+            self._opened.close()
 
     def add(self, batch: Batch) -> None:
         """Append a batch.

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fairdx.core.errors import InputError
+from fairdx.core.schema import Number
 from fairdx.inference.margins import sequential, with_margins
 from fairdx.inference.patient_permutation import Patients
-from fairdx.inference.uncertainty import Number
 from fairdx.metrics import counts as tables
 from fairdx.metrics.inputs import Floats, Ints, same_length, to_codes, to_labels
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr
 
-from fairdx.inference.uncertainty import Number
+from fairdx.core.schema import Number
 from fairdx.metrics.inputs import Floats
 
 FEWEST_GROUPS = 3

@@ -27,13 +27,15 @@ _STEPS = 45  # bisections of the slope, on a logarithmic scale
 _FLATTEST, _STEEPEST = -30.0, 60.0  # of the slope, as powers of e
 
 
-def share_differences(success: tuple[Any, Any], size: tuple[Any, Any], alpha: float) -> tuple[Floats, Floats]:
+def share_differences(
+    success: tuple[Any, Any], size: tuple[Any, Any], alpha: Floats | float
+) -> tuple[Floats, Floats]:
     """Ends of confidence sequences of the differences of two shares, at one look.
 
     Args:
         success: Images with the outcome so far, in the first and in the second group, each of shape (...).
         size: Images so far; 0 where there are none yet. Both may be effective numbers.
-        alpha: Probability that an end is ever wrong.
+        alpha: Probability that an end is ever wrong, broadcast against the shares.
 
     Returns:
         Lower and upper ends of first less second, each of shape (...), in [-1, 1].
@@ -43,10 +45,14 @@ def share_differences(success: tuple[Any, Any], size: tuple[Any, Any], alpha: fl
         >>> round(float(low), 2), round(float(high), 2)
         (0.03, 0.54)
     """
-    first = _Share(np.asarray(success[0], dtype=float), np.asarray(size[0], dtype=float))
-    second = _Share(np.asarray(success[1], dtype=float), np.asarray(size[1], dtype=float))
-    limit = -np.log(alpha)
-    return -_farthest(second, first, limit), _farthest(first, second, limit)
+    shape = np.broadcast_shapes(*(np.shape(x) for x in (*success, *size, alpha)))
+    hits, images = (
+        np.stack([np.broadcast_to(np.asarray(x, dtype=float), shape) for x in pair])
+        for pair in (success, size)
+    )
+    # Both ends at once: what is small is slow one after the other.
+    farthest = _farthest(_Share(hits, images), _Share(hits[::-1], images[::-1]), -np.log(alpha))
+    return -farthest[1], farthest[0]
 
 
 class _Share:
@@ -71,7 +77,7 @@ class _Share:
         return np.asarray(np.clip(np.where(np.isnan(share), 0.0, share), 0.0, 1.0))
 
 
-def _farthest(first: _Share, second: _Share, limit: float) -> Floats:
+def _farthest(first: _Share, second: _Share, limit: Floats | float) -> Floats:
     """The largest difference of two shares at which the product of their martingales is below exp(limit)."""
 
     def at(slope: Floats) -> tuple[Floats, Floats]:
@@ -106,9 +112,10 @@ def share_gap(success: Floats, size: Floats, level: float) -> tuple[Floats, Floa
     one, other = np.triu_indices(size.shape[-2], 1)
     hits, sizes = ((x[..., one, :], x[..., other, :]) for x in (success, size))
     compared = (sizes[0] > 0) & (sizes[1] > 0)
-    lower, upper = (share_differences(hits, sizes, (1 - level) / part) for part in parts)
-    low = np.where(compared, np.maximum(lower[0], -lower[1]), np.nan)
-    high = np.where(compared, np.maximum(upper[1], -upper[0]), np.nan)
+    alpha = (1 - level) / np.reshape(parts, (2, *(1 for _ in compared.shape)))
+    ends = share_differences(hits, sizes, alpha)
+    low = np.where(compared, np.maximum(ends[0][0], -ends[1][0]), np.nan)
+    high = np.where(compared, np.maximum(ends[1][1], -ends[0][1]), np.nan)
     low, high = (np.fmax.reduce(end, axis=(-1, -2), initial=np.nan) for end in (low, high))
     return np.maximum(low, 0.0), high
 

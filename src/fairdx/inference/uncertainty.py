@@ -12,17 +12,13 @@ is the widening that makes up for it (Hesterberg 2015, "expanded percentile inte
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import WithJsonSchema
 
 from fairdx.core.errors import InputError
+from fairdx.core.schema import Number
 from fairdx.metrics.inputs import Floats
-
-Number = Annotated[float, WithJsonSchema({"type": ["number", "null"]})]
-"""A float that is nan where it is not defined; JSON has no nan, so it is null there."""
 
 Length = Callable[[Floats], Floats]
 """A seminorm: maps (..., *v.shape) to (...), is not negative, and scales with its argument."""

@@ -128,7 +128,9 @@ class Stage:
             AUROC and balanced accuracy are at most `budget` below those before training; of those in which it
             is within chance, the one with the highest AUROC. `last`: the last.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
-        shared: One forward pass whose result all players use; a NamedTuple of tensors.
+        shared: One forward pass whose result all players use; a NamedTuple of tensors with a row for each
+            image. With several processes, losses get the rows of all of them, and the whole batch.
+        looks_at_images: Whether losses look at images themselves, in the batch or in what is shared.
         progress: Told before each batch how much of the stage is done, from 0 to below 1; for weights that
             change while it lasts.
         schedule: `step` divides the step size by ten after 60 % and 85 % of the epochs.
@@ -151,6 +153,7 @@ class Stage:
     choose: Literal["auroc", "fairness", "last"]
     config: Mapping[str, Any]
     shared: Callable[[Batch], Any] | None = None
+    looks_at_images: bool = False
     progress: Callable[[float], None] | None = None
     schedule: Schedule = "cosine"
     average: tuple[str, ...] = ()

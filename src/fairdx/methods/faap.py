@@ -76,7 +76,7 @@ class FAAP(Masking):
             "group_cross_entropy": cross_entropy(guess, batch.group),
             "group_entropy": mean_entropy(guess),
             "diagnosis_cross_entropy": cross_entropy(masked.logit, batch.label),
-            "mask_size": (masked.image - batch.image).abs().mean().detach(),
+            "mask_size": masked.moved.mean(),
         }
         losses["total"] = (
             self.config.beta * losses["diagnosis_cross_entropy"]
@@ -87,6 +87,6 @@ class FAAP(Masking):
 
     def _guess(self, masked: Masked) -> Tensor:
         diagnosis = Diagnosis(masked.embedding, masked.logit)
-        anyone = torch.zeros(len(masked.image), dtype=torch.int64, device=masked.image.device)
+        anyone = torch.zeros(len(masked.logit), dtype=torch.int64, device=masked.logit.device)
         guess: Tensor = self.discriminator(masked.image, diagnosis, anyone)
         return guess.float()

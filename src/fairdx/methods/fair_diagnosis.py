@@ -119,6 +119,14 @@ class FairDiagnosis(Masking):
         """Returns the stage of the mask on the frozen model."""
         return (self._stage("mask", self.generator_loss, self.discriminator, self.discriminator_loss),)
 
+    def forward(self, batch: Batch) -> Masked:
+        """Masks a batch and diagnoses it, and the images as they are where fidelity counts."""
+        masked = super().forward(batch)
+        if self.config.fidelity == 0:
+            return masked
+        with torch.no_grad():
+            return masked._replace(before=self.model(batch.image).logit)
+
     def progress(self, done: float) -> None:
         """Sets how much of their weights what hides the group has by now."""
         growth = self.config.growth
@@ -136,7 +144,7 @@ class FairDiagnosis(Masking):
         and D what `diagnosis` says.
         """
         config = self.config
-        losses = {"mask_size": (masked.image - batch.image).abs().mean().detach()}
+        losses = {"mask_size": masked.moved.mean()}
         if config.diagnosis == "information":
             losses["diagnosis_information"] = -cross_entropy(masked.logit, batch.label)
             losses["total"] = -config.beta * losses["diagnosis_information"]
@@ -144,7 +152,7 @@ class FairDiagnosis(Masking):
             losses["ranking"] = self._ranking(batch, masked)
             losses["total"] = config.beta * losses["ranking"]
         if config.fidelity > 0:
-            losses["change"] = self._change(batch, masked)
+            losses["change"] = self._change(masked)
             losses["total"] = losses["total"] + config.fidelity * losses["change"]
         if config.separation > 0:
             losses["separation_gap"] = self._gap(batch, masked)
@@ -164,9 +172,9 @@ class FairDiagnosis(Masking):
             lambda score, c: ranking_loss(score, batch.label == c, batch.group, groups=self.spec.groups),
         )
 
-    def _change(self, batch: Batch, masked: Masked) -> Tensor:
-        with torch.no_grad():
-            logit = self.model(batch.image).logit.float()
+    def _change(self, masked: Masked) -> Tensor:
+        assert masked.before is not None
+        logit = masked.before.float()
 
         def change(score: Tensor, c: int) -> Tensor:
             before = log_odds(logit, c)

@@ -3,7 +3,7 @@
 Sagawa et al., "Distributionally robust neural networks for group shifts", ICLR 2020, Algorithm 1.
 """
 
-from typing import Any, final
+from typing import final
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
-from fairdx.methods.retraining import Retraining, RetrainingConfig
+from fairdx.methods.retraining import Diagnosed, Retraining, RetrainingConfig
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 
@@ -61,17 +61,8 @@ class WorstCase(nn.Module):
         cell = nn.functional.one_hot(label * self.groups + group, len(self.q)).to(losses.dtype)
         means = (losses @ cell) / cell.sum(0).clamp_min(1)
         with torch.no_grad():
-            self.q.copy_(torch.softmax(self.q.log() + step_size * _average(means), 0))
+            self.q.copy_(torch.softmax(self.q.log() + step_size * means, 0))
         return means @ self.q
-
-
-def _average(means: Tensor) -> Tensor:
-    """Group losses averaged over all processes, so that all have the same q."""
-    shared = means.detach().clone()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(shared)
-        shared /= torch.distributed.get_world_size()
-    return shared
 
 
 @final
@@ -80,9 +71,7 @@ class GroupDRO(Retraining):
     """Sum over groups of q_g times their mean loss, with q_g growing by exp(step_size * loss) at each step.
 
     The paper chooses the epoch by worst-group accuracy and regularises strongly; here both are as in stage 1.
-    Its adjustment by group size is left out. With several processes, q moves by the mean of their group
-    losses and is the same in all; each weights its own part of the batch, so that a group that few parts hold
-    weighs a little less than in one process.
+    Its adjustment by group size is left out.
 
     Args:
         config: Settings.
@@ -99,13 +88,17 @@ class GroupDRO(Retraining):
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns the robust training."""
-        stage = self._stage("group_dro", (self._learner(loss=self.loss),), {"retrained": self.worst_case})
-        return (stage,)
+        learner = self._learner(loss=self.loss, through_shared=True)
+        modules = {"retrained": self.worst_case}
+        return (self._stage("group_dro", (learner,), modules, shared=self.forward),)
 
-    def loss(self, batch: Batch, shared: Any) -> Losses:
+    def forward(self, batch: Batch) -> Diagnosed:
+        """Diagnoses a batch by the model that is kept with its weights."""
+        return Diagnosed(*self.worst_case(batch.image))
+
+    def loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
         """The loss weighted by q; the plain cross-entropy and the largest weight are reported beside it."""
-        del shared
-        each = cross_entropy(self.worst_case(batch.image).logit, batch.label, reduction="none")
+        each = cross_entropy(diagnosed.logit, batch.label, reduction="none")
         total = self.worst_case.robust_loss(each, batch.label, batch.group, self.config.step_size)
         return {
             "cross_entropy": each.detach().mean(),

@@ -9,9 +9,9 @@ from torch.nn.functional import log_softmax
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import Losses, Method, MethodConfig, Player, Schedule, Spec, Stage
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.fair import FairModel, Mask
-from fairdx.models.networks import MaskGenerator
+from fairdx.models.networks import Discriminator, MaskGenerator
 
 
 class MaskingConfig(MethodConfig):
@@ -49,6 +49,10 @@ class Masked(NamedTuple):
     """E = f_theta(X~), shape (N, D); None where the model shows none."""
     logit: Tensor
     """Y^ before the softmax, shape (N, classes)."""
+    moved: Tensor
+    """Mean change of each image's values, shape (N,)."""
+    before: Tensor | None = None
+    """Logits of the images as they are, shape (N, classes), where a loss compares with them."""
 
 
 MaskingLoss = Callable[[Batch, Masked], Losses]
@@ -78,7 +82,9 @@ class Masking(Method):
     def forward(self, batch: Batch) -> Masked:
         """Masks a batch and diagnoses it, once for both players."""
         image = self.fair.masked(batch.image)
-        return Masked(image, *self.model(image))
+        moved = (image - batch.image).detach().abs().flatten(1).mean(1)
+        seen: Diagnosis = self.model(image)
+        return Masked(image, seen.embedding, seen.logit, moved)
 
     def progress(self, done: float) -> None:
         """Hears before each batch how much of the mask's training is done, from 0 to below 1."""
@@ -87,7 +93,7 @@ class Masking(Method):
         self,
         name: str,
         generator_loss: MaskingLoss,
-        discriminator: nn.Module | None,
+        discriminator: Discriminator | None,
         discriminator_loss: MaskingLoss,
     ) -> Stage:
         """Returns the stage in which the generator learns, in turn with a discriminator where there is one.
@@ -132,6 +138,7 @@ class Masking(Method):
             choose="fairness",
             config=config.model_dump(mode="json"),
             shared=self.forward,
+            looks_at_images=discriminator is not None and "image" in discriminator.views,
             progress=self.progress,
             schedule=config.schedule,
             average=("mask_generator",) if config.average_decay > 0 else (),

@@ -1,7 +1,7 @@
 """Stage 1: encoder and head learn the diagnosis (Sec. 3.1). One way to get a model that is then frozen."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from fairdx.core.config import Config
 from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import Losses, Player, Schedule, Spec, Stage
+from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.information import JensenShannonCritic, jensen_shannon_score
 from fairdx.models.networks import Diagnoser, Encoder
 from fairdx.models.runtime import derive_seed, isolated_rng
@@ -51,6 +52,17 @@ class PretrainingConfig(Config):
     def layered(self) -> bool:
         """Whether parts of the model have step sizes of their own."""
         return self.layer_decay < 1 or self.head_learning_rate is not None
+
+
+class Looked(NamedTuple):
+    """What the networks of stage 1 make of a batch."""
+
+    embedding: Tensor | None
+    """E, shape (N, D)."""
+    logit: Tensor
+    """Y^ before the softmax, shape (N, classes)."""
+    summary: Tensor | None
+    """The critic's summary of the images, shape (N, width)."""
 
 
 def pretraining(config: PretrainingConfig, spec: Spec, *, seed: int) -> tuple[Diagnoser, Stage]:
@@ -94,15 +106,21 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
 
     weights = _class_weights(spec) if config.class_balance else None
 
-    def loss(batch: Batch, shared: Any) -> Losses:
-        del shared
-        diagnosis = diagnoser(batch.image)
-        weight = None if weights is None else weights.to(batch.image.device)
-        losses = {"cross_entropy": cross_entropy(diagnosis.logit, batch.label, weight)}
+    def forward(batch: Batch) -> Looked:
+        # Before there is a mask, X~ is X.
+        seen: Diagnosis = diagnoser(batch.image)
+        summary = None if critic is None else critic.summary(batch.image)
+        return Looked(seen.embedding, seen.logit, summary)
+
+    def loss(batch: Batch, looked: Looked) -> Losses:
+        weight = None if weights is None else weights.to(looked.logit.device)
+        losses = {"cross_entropy": cross_entropy(looked.logit, batch.label, weight)}
         losses["total"] = losses["cross_entropy"]
         if critic is not None:
-            # Before there is a mask, X~ is X; theta and omega both climb the bound (Eq. 6).
-            score = jensen_shannon_score(critic, batch.image, diagnosis.embedding)
+            # theta and omega both climb the bound (Eq. 6).
+            assert looked.summary is not None
+            assert looked.embedding is not None
+            score = jensen_shannon_score(critic, looked.summary, looked.embedding)
             losses["mutual_information"] = score
             losses["total"] = losses["total"] - config.mutual_information * score
         return losses
@@ -127,6 +145,7 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         config.learning_rate,
         config.weight_decay,
         rates=rates if config.layered else None,
+        through_shared=True,
     )
     return Stage(
         name="pretrain",
@@ -138,6 +157,7 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         choose="auroc",
         config=config.model_dump(mode="json"),
         schedule=config.schedule,
+        shared=forward,
     )
 
 

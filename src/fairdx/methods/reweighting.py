@@ -4,7 +4,7 @@ Kamiran and Calders, "Data preprocessing techniques for classification without d
 Information Systems 33, 2012, Sec. 5.3.
 """
 
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
-from fairdx.methods.retraining import Retraining, RetrainingConfig, require_all_cells
+from fairdx.methods.retraining import Diagnosed, Retraining, RetrainingConfig, require_all_cells
 from fairdx.models.diagnosis import DiagnosisModel
 
 
@@ -44,12 +44,12 @@ class Reweighting(Retraining):
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns the weighted training."""
-        stage = self._stage("reweighting", (self._learner(loss=self.loss),), {"retrained": self.retrained})
-        return (stage,)
+        learner = self._learner(loss=self.loss, through_shared=True)
+        modules = {"retrained": self.retrained}
+        return (self._stage("reweighting", (learner,), modules, shared=self.forward),)
 
-    def loss(self, batch: Batch, shared: Any) -> Losses:
+    def loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
         """The weighted cross-entropy; the plain one is reported beside it."""
-        del shared
-        each = cross_entropy(self.logits(batch.image), batch.label, reduction="none")
+        each = cross_entropy(diagnosed.logit, batch.label, reduction="none")
         weight = self.weights.to(each.device)[batch.label, batch.group]
         return {"cross_entropy": each.detach().mean(), "total": (weight * each).mean()}

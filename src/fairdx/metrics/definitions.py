@@ -253,3 +253,21 @@ METRICS: dict[str, Metric] = {
     )
 }
 """All metrics by name, in the order of tables."""
+
+THRESHOLD_FREE = frozenset(
+    {
+        "prevalence",
+        "auroc",
+        "average_precision",
+        "brier_score",
+        "calibration_slope",
+        "calibration_intercept",
+        "expected_calibration_error",
+        "auroc_gap",
+        "average_precision_gap",
+        "calibration_gap",
+        "equity_scaled_auroc",
+        "score_mutual_information",
+    }
+)
+"""Metrics that rest on scores alone; all others rest on decisions."""

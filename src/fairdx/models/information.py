@@ -38,7 +38,7 @@ class JensenShannonCritic(nn.Module):
         return cast(Tensor, self.score(torch.cat([summary, self.embed(embedding)], dim=1)))[:, 0]
 
 
-def jensen_shannon_score(critic: JensenShannonCritic, image: Tensor, embedding: Tensor) -> Tensor:
+def jensen_shannon_score(critic: JensenShannonCritic, summary: Tensor, embedding: Tensor) -> Tensor:
     """I^(JSD)(X~; E), Eq. 5: E[-sp(-f(X~, E))] - E[sp(f(X~, E'))], with softplus sp and E' a shuffled E.
 
     A score for training, not Shannon information in nats: it is at most 0, and -2 log 2 for a critic that
@@ -46,13 +46,12 @@ def jensen_shannon_score(critic: JensenShannonCritic, image: Tensor, embedding: 
 
     Args:
         critic: f_omega.
-        image: X~, shape (N, C, H, W), N at least 2.
+        summary: What its `summary` makes of X~, shape (N, width), N at least 2.
         embedding: E, shape (N, D). E' is E rolled by one place, so that no row keeps its partner.
 
     Returns:
         A scalar, to be maximised over theta and omega (Eq. 6).
     """
-    summary = critic.summary(image)
     joint = critic(summary, embedding).float()
     marginal = critic(summary, embedding.roll(1, dims=0)).float()
     return -softplus(-joint).mean() - softplus(marginal).mean()

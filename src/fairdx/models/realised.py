@@ -18,17 +18,22 @@ GREY: Final = 255.0
 """Grey levels of the range [0, 1]."""
 
 
+NEAR: Final = 0.05
+"""How far from its target, in log-odds, an image may be that is not moved any further."""
+
+
 @dataclass(frozen=True)
 class Realisation:
     """How a corrected score becomes a mask.
 
     Attributes:
-        steps: K. The first costs a pass forward and one back to the image, each other a pass forward.
+        steps: K, the most gradients that are taken of an image. Each costs a pass forward and one back, and
+            another pass forward.
         levels: Largest change of a value, in grey levels.
     """
 
-    steps: int = 3
-    levels: int = 1
+    steps: int = 4
+    levels: int = 2
 
 
 def realised(
@@ -36,10 +41,12 @@ def realised(
 ) -> Tensor:
     """Returns images whose diagnosis by `model` has the log-odds that a correction asks for.
 
-    One gradient says for every value of the image which way to move it. Values are moved by whole levels, as
-    far as `plan.levels` and the range allow, spread over the image in a fixed order, until the target is
-    reached to first order. The model is then asked what they came to, and more or fewer values of the same
-    order are moved, by the secant rule. Needs gradients, and binary labels.
+    A gradient says for every value of the image which way to move it. Values are moved by one level, or by
+    more where that is not enough, as far as `plan.levels` and the range allow. They are spread over the image
+    in a fixed order, until the target is reached to first order. (Fewer values moved further bend the model,
+    and miss by more.) The model is then asked what they came to, and more or fewer values of the same order
+    are moved in proportion. Images that this did not bring near enough go another step from where they are.
+    Needs gradients, and binary labels.
 
     Args:
         model: The frozen model.
@@ -50,28 +57,35 @@ def realised(
     Returns:
         X~ on the 256 grey levels, never further than `plan.levels` from the nearest level of X.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        start = (image.detach().clone() * GREY).round()
-        found, gradient = _gradient(model, start / GREY)
-        before = log_odds(found.logit)
-        missing = target(found).detach() - before
-    with torch.no_grad():
-        path = _Path.along(start, gradient / GREY, missing.sign(), plan.levels)
-        need = missing.abs()
-        reach, known = need, [(torch.zeros_like(need), torch.zeros_like(need))]
-        for _ in range(plan.steps - 1):
-            moved = log_odds(model(path.at(reach) / GREY).logit.float()) - before
-            known.append((reach, moved * missing.sign()))
-            reach = _secant(known[-2], known[-1], need)
-        return path.at(reach) / GREY
+    with torch.inference_mode(False):
+        origin = (image.detach().clone() * GREY).round()
+        current = origin.clone()
+        found, gradient = _gradient(model, current / GREY)
+        goal, rows = target(found).detach().clone(), torch.arange(len(image), device=image.device)
+        for step in range(plan.steps):
+            if step > 0:
+                found, gradient = _gradient(model, current[rows] / GREY)
+            before = log_odds(found.logit)
+            missing = goal[rows] - before
+            path = _Path.along(origin[rows], current[rows], gradient / GREY, missing, plan.levels)
+            current[rows], near = _step(model, path, before, goal[rows])
+            if step + 1 < plan.steps:
+                rows = rows[~near]
+            if len(rows) == 0:
+                break
+        return current / GREY
 
 
-def _secant(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], need: Tensor) -> Tensor:
-    """Where the line through two points (reach, change) comes to `need`; at most twice as far, or half."""
-    (a, at_a), (b, at_b) = first, second
-    slope = (at_b - at_a) / torch.where(b == a, torch.ones_like(b), b - a)
-    wanted = torch.where(slope > 0.2, b + (need - at_b) / slope.clamp_min(0.2), 1.5 * b)
-    return torch.minimum(torch.maximum(wanted, 0.5 * b), 2 * b)
+@torch.no_grad()
+def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Goes along a path from log-odds to others; returns the images, and which are known to be near."""
+    sign, need = (goal - before).sign(), (goal - before).abs()
+    first = path.at(need)
+    came = (log_odds(model(first / GREY).logit.float()) - before) * sign
+    near = (came - need).abs() <= NEAR
+    factor = (need / came.clamp_min(1e-6)).clamp(0.5, 2)
+    second = path.at(need * torch.where(came > 0, factor, 2.0))
+    return torch.where(near[:, None, None, None], first, second), near
 
 
 class _Path(NamedTuple):
@@ -87,11 +101,14 @@ class _Path(NamedTuple):
     """And each itself, at least 0, shape (N, values)."""
 
     @classmethod
-    def along(cls, start: Tensor, gradient: Tensor, sign: Tensor, levels: int) -> "_Path":
-        """The path along a gradient of the log-odds, by `sign` of shape (N,)."""
-        flat, slope = start.flatten(1), gradient.flatten(1) * sign[:, None]
-        ends = torch.where(slope > 0, (flat + levels).clamp_max(GREY), (flat - levels).clamp_min(0))
-        room = ends - flat
+    def along(cls, origin: Tensor, start: Tensor, gradient: Tensor, missing: Tensor, levels: int) -> "_Path":
+        """The path along a gradient of the log-odds to what is `missing`, (N,), near `origin`."""
+        flat, now = origin.flatten(1), start.flatten(1)
+        slope = gradient.flatten(1) * missing.sign()[:, None]
+        up, down = (flat + levels).clamp_max(GREY), (flat - levels).clamp_min(0)
+        # One level, unless all values together then come to less than is missing.
+        least = (2 * missing.abs() / slope.abs().sum(1).clamp_min(1e-30)).ceil().clamp(1, levels)[:, None]
+        room = torch.where(slope > 0, torch.minimum(now + least, up), torch.maximum(now - least, down)) - now
         gain = slope * room
         order = _order(gain.shape[1]).to(gain.device)
         own = gain[:, order]
@@ -114,7 +131,8 @@ def log_odds(logit: Tensor) -> Tensor:
 def _gradient(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
     """The diagnosis, without its graph, and the gradient of its log-odds by the image."""
     leaf = image.clone().requires_grad_(True)
-    found = model(leaf)
+    with torch.enable_grad():
+        found = model(leaf)
     (gradient,) = torch.autograd.grad(log_odds(found.logit.float()).sum(), leaf)
     embedding = None if found.embedding is None else found.embedding.detach()
     return Diagnosis(embedding, found.logit.detach().float()), gradient

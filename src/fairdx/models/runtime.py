@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, cast
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fairdx.core.config import Config
 
@@ -36,6 +37,9 @@ class TrainerSettings(Config):
     """Training images are mirrored left to right at random."""
     turn: bool = False
     """Training images are turned by quarters at random; for skin and tissue, which have no upright."""
+    save_minutes: float = Field(10, ge=0)
+    """Minutes between two saves within a long epoch; 0 saves at its end only. A process that is asked to end
+    (Ctrl-C, SIGTERM) saves in any case."""
 
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
@@ -49,7 +53,17 @@ def make_fabric(settings: TrainerSettings) -> Fabric:
         strategy=strategy,
     )
     fabric.launch()
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    if not fabric.is_global_zero and environment and not environment.creates_processes_externally:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process with the one that started it: it would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def precision_of(settings: TrainerSettings) -> Literal["fp32", "bf16"]:
@@ -153,3 +167,17 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Returns the states of the global generators that work on a device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in ("cuda", "mps"):
+        states[device.type] = getattr(torch, device.type).get_rng_state()
+    return states
+
+
+def restore_generators(states: Mapping[str, Tensor]) -> None:
+    """Puts the global generators into states that `generator_states` returned."""
+    for kind, state in states.items():
+        (torch if kind == "cpu" else getattr(torch, kind)).set_rng_state(state.cpu())

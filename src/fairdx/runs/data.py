@@ -21,6 +21,7 @@ from fairdx.methods import Spec
 from fairdx.models.loading import TaskImages
 from fairdx.runs.results import Data
 from fairdx.runs.settings import DataSettings, RunSettings
+from fairdx.training.observers import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class RunData:
     fabric: Fabric
     phantom: Phantom | None
     reference: str
+    observers: tuple[Observer, ...] = ()
+    """Who hears what training finds."""
 
     @cached_property
     def spec(self) -> Spec:

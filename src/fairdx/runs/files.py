@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -18,10 +18,16 @@ PREDICTIONS: Final = "predictions.parquet"
 """One row for each image and method."""
 HISTORY: Final = "history.parquet"
 """Losses and validation scores of every epoch."""
+HISTORY_CSV: Final = "history.csv"
+"""The same, written after every epoch."""
+TRACKING: Final = "tracking.json"
+"""By what name each service knows the run that shows it."""
 SAMPLES: Final = "samples.npz"
 """A few test images and what the model is shown instead."""
 CONFIG: Final = "config.json"
 """Every setting of the run."""
+CONFIG_TOML: Final = "config.toml"
+"""The same as `fairdx run` reads it, to repeat the run."""
 STAGES: Final = "stages"
 """The weights of each stage, where runs do not share them."""
 MODEL: Final = "model"
@@ -54,13 +60,31 @@ def _other_settings(file: Path, settings: BaseModel) -> bool:
     """Whether a run's folder is of other settings; a file that says nothing of them is damaged."""
     if not file.exists():
         return False
-    text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        json.loads(text)
+        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     except ValueError:
         logger.warning("%s is damaged and written again; stages of other settings stay unused", file)
         return False
-    return text != settings.model_dump_json(indent=2)
+    return bool(decisive(found) != decisive(settings.model_dump(mode="json")))
+
+
+def decisive(values: Any) -> Any:
+    """What results depend on of the settings of a run, or of what has such settings under `run`.
+
+    Args:
+        values: As `CONFIG` has them.
+
+    Returns:
+        The same without what says only where a run is shown and how often it is saved.
+    """
+    if not isinstance(values, dict):
+        return values
+    kept = {name: value for name, value in values.items() if name != "track"}
+    if "run" in kept:
+        kept["run"] = decisive(kept["run"])
+    if isinstance(kept.get("trainer"), dict):
+        kept["trainer"] = {name: v for name, v in kept["trainer"].items() if name != "save_minutes"}
+    return kept
 
 
 def save_settings(folder: Path, settings: BaseModel) -> None:

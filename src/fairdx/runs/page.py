@@ -14,6 +14,7 @@ from fairdx.runs import words
 from fairdx.runs.explained_page import section_in
 from fairdx.runs.figures import run_figures, training_figures
 from fairdx.runs.folder import RunFolder, to_toml
+from fairdx.runs.repeat import said
 from fairdx.runs.samples import gallery
 
 if TYPE_CHECKING:
@@ -204,10 +205,30 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Intervals", f"{first['auroc']['method']}, {first['auroc']['level']:.0%}, patients resampled"),
         ("Seed", str(run.config["seed"])),
         ("Hash of the data", str(data.get("hash", "unknown"))),
-        ("Version", f"fairdx {run.results['fairdx_version']}"),
+        *_made_with(run.results),
         ("Created", str(run.results["created"])),
         ("Time taken", f"{run.results['seconds']:.0f} s"),
     ]
+    return found
+
+
+def _made_with(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """On what the figures were computed, and how that compares with an earlier run."""
+    made = results.get("made_with")
+    if made is None:
+        return [("Version", f"fairdx {results['fairdx_version']}")]
+    versions = made["versions"]
+    found = [
+        ("Versions", f"{', '.join(f'{name} {one}' for name, one in versions.items())}; code {made['code']}"),
+        (
+            "Computed on",
+            f"{made['gpu'] or made['cpu']}, {made['precision']}, {made['threads']} threads, "
+            f"{made['processes']} {'process' if made['processes'] == 1 else 'processes'}, {made['system']}",
+        ),
+    ]
+    if results.get("repeats"):
+        verdict, *differences = said(results["repeats"])
+        found += [("Earlier run", verdict), *(("Earlier run", one) for one in differences)]
     return found
 
 

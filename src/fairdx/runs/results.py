@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
 
 
@@ -103,6 +103,49 @@ class Data(_Part):
     """Share of test images of the second class, by group."""
 
 
+class MadeWith(_Part):
+    """What a run was made with: where all of it is the same, the same comes out bit for bit."""
+
+    versions: dict[str, str]
+    """Of Python, fairdx and the packages that numbers depend on."""
+    code: str
+    """Hash of the source of fairdx."""
+    data: str
+    """Hash of the data."""
+    system: str
+    cpu: str
+    cpu_capability: str
+    """The widest instructions that torch uses there."""
+    gpu: str | None
+    device: str
+    """What it was computed on: cpu, cuda or mps."""
+    precision: str
+    """What it was trained in."""
+    threads: int
+    processes: int
+
+
+class Fingerprints(_Part):
+    """Hashes of what came out."""
+
+    weights: str
+    """Of the finished model."""
+    predictions: str
+    """Of the predictions table."""
+
+
+class Repeats(_Part):
+    """How a run compares with the one that it repeats."""
+
+    run: str
+    """The folder of the earlier run."""
+    differences: list[str]
+    """What it was made with and this one is not; empty where nothing differs."""
+    same_weights: bool | None
+    """Null where an older version made the earlier run."""
+    same_predictions: bool | None
+
+
 class RunResults(_Part):
     """Everything that a run found; fractions are in [0, 1], information is in nats."""
 
@@ -118,6 +161,10 @@ class RunResults(_Part):
     """By stage, the epoch whose weights were kept."""
     methods: dict[str, MethodFigures]
     """By name; `vanilla` is the model without mitigation."""
+    made_with: MadeWith | None = None
+    fingerprints: Fingerprints | None = None
+    repeats: Repeats | None = None
+    """Only where the settings are those that an earlier run left in its folder."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of `results.json`; what does not apply to a run is left out of it."""

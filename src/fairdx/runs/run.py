@@ -1,13 +1,16 @@
 """One run: data, stages, predictions, figures. Everything it finds is written to files that a report reads.
 
-A run folder holds `config.json` (every setting), `results.json`, `predictions.parquet`, `history.parquet`,
-`samples.npz` and the weights of each stage under `stages/`, named by the hash of what they depend on.
+A run folder holds `config.json` (every setting), `config.toml` (the same, to repeat the run), `results.json`,
+`predictions.parquet`, `history.parquet` and `history.csv`, `samples.npz` and the weights of each stage under
+`stages/`, named by the hash of what they depend on.
 """
 
 import io
 import json
+import logging
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,17 +30,32 @@ from fairdx.models.fair import FairModel
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.card import save_run_model
 from fairdx.runs.data import RunData, describe, open_data
-from fairdx.runs.files import HISTORY, PREDICTIONS, RESULTS, SAMPLES, STAGES, check_free, save_settings
+from fairdx.runs.files import (
+    CONFIG_TOML,
+    HISTORY,
+    PREDICTIONS,
+    RESULTS,
+    SAMPLES,
+    STAGES,
+    check_free,
+    save_settings,
+)
+from fairdx.runs.folder import to_toml
 from fairdx.runs.measure import Measured, measure
+from fairdx.runs.repeat import Earlier, fingerprints, made_with
 from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
+from fairdx.runs.tracking import tracking
 from fairdx.runs.trained import StageFolders, obtain_model, train_method
+from fairdx.training.choice import Record
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_PER_CELL = 2
 """Images of each group and label shown in the report."""
 
 
-def run(
+def run(  # noqa: PLR0913 - each is one fact of the run, and all but two are keywords
     settings: RunSettings,
     folder: Path,
     *,
@@ -47,6 +65,7 @@ def run(
     beside_vanilla: bool = True,
     network: nn.Module | None = None,
     hold: bool = True,
+    earlier: Earlier | None = None,
 ) -> dict[str, Any] | None:
     """Trains one method and measures it beside the same model without mitigation.
 
@@ -60,16 +79,19 @@ def run(
         beside_vanilla: Whether to measure the model without mitigation as well.
         network: The model itself, where the settings say that it is in memory.
         hold: Whether to hold the folder against other processes; False where the caller does.
+        earlier: The finished run that this one repeats, to be compared with it.
 
     Returns:
         The content of `results.json`; None in all but the first of several processes.
 
     Raises:
-        InputError: The data or settings cannot be used, or `folder` holds a run with other settings, or
-            another process writes to it.
+        InputError: The data or settings cannot be used, or `folder` holds a run with other settings or the
+            stages of the one that is to be repeated, or another process writes to it.
         DiskError: The disk is full.
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
+    if earlier is not None:
+        earlier.check(folder, resume=resume)
     fabric = make_fabric(settings.trainer)
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +105,7 @@ def run(
             phantoms=phantoms,
             beside_vanilla=beside_vanilla,
             network=network,
+            earlier=earlier,
         )
 
 
@@ -95,48 +118,76 @@ def _run(
     phantoms: Path | None,
     beside_vanilla: bool,
     network: nn.Module | None,
+    earlier: Earlier | None,
 ) -> dict[str, Any] | None:
     start = time.monotonic()
     with fabric.rank_zero_first():
         check_free(folder, settings, RESULTS)
         current = open_data(settings, folder, phantoms, fabric)
         save_settings(folder, settings)
+        write_whole(folder / CONFIG_TOML, to_toml(settings.model_dump(mode="json")).encode())
+    made = made_with(current)
+    if earlier is not None and fabric.is_global_zero:
+        for difference in earlier.differences(made):
+            logger.warning("not as it was when %s was made: %s", earlier.folder, difference)
+    with tracking(settings, folder, fabric) as heard:
+        found = _measured(replace(current, observers=heard.observers), place, network, beside_vanilla)
+        if not fabric.is_global_zero:
+            return None
+        table = pd.concat([one.table for one in found.measured.values()], ignore_index=True)
+        prints = fingerprints(found.method.fair, table)
+        compared = {} if earlier is None else {"repeats": earlier.compared(made, prints)}
+        results = RunResults(
+            schema_version=SCHEMA_VERSION,
+            fairdx_version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - start, 1),
+            data=describe(current),
+            notes=[record["note"] for record in found.history if record.get("note")],
+            kept_epochs={record["stage"]: record["epoch"] for record in found.history if record["kept"]},
+            methods={name: MethodFigures.model_validate(one.figures) for name, one in found.measured.items()},
+            made_with=made,
+            fingerprints=prints,
+            **compared,
+        ).as_json()
+        write_whole(folder / PREDICTIONS, table.to_parquet())
+        write_whole(folder / HISTORY, pd.DataFrame(found.history).to_parquet())
+        _save_samples(current, found.method, folder)
+        save_run_model(current, found.method, found.measured, folder)
+        write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
+        heard.measured(results)
+    return results
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a run comes to before it is written."""
+
+    method: Method
+    measured: dict[str, Measured]
+    history: list[Record]
+
+
+def _measured(current: RunData, place: StageFolders, network: nn.Module | None, beside: bool) -> _Found:
+    """Trains the method and measures it, and beside it the model without mitigation."""
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
-    name = settings.method_name
-    if beside_vanilla and name != "vanilla":
+    name = current.settings.method_name
+    if beside and name != "vanilla":
         plain = FairModel(obtained.model)
         measured["vanilla"] = measure(current, "vanilla", plain, scores=obtained.scores(plain))
     method, history = train_method(current, place, obtained)
     scores = obtained.scores(method.fair)
     measured[name] = measure(current, name, method.fair, method.adjust, scores=scores)
-    if not fabric.is_global_zero:
-        return None
-    history = [*obtained.history, *history]
-    results = RunResults(
-        schema_version=SCHEMA_VERSION,
-        fairdx_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - start, 1),
-        data=describe(current),
-        notes=[record["note"] for record in history if record.get("note")],
-        kept_epochs={record["stage"]: record["epoch"] for record in history if record["kept"]},
-        methods={name: MethodFigures.model_validate(one.figures) for name, one in measured.items()},
-    ).as_json()
-    tables = [one.table for one in measured.values()]
-    write_whole(folder / PREDICTIONS, pd.concat(tables, ignore_index=True).to_parquet())
-    write_whole(folder / HISTORY, pd.DataFrame(history).to_parquet())
-    _save_samples(current, method, folder)
-    save_run_model(current, method, measured, folder)
-    write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
-    return results
+    return _Found(method, measured, [*obtained.history, *history])
 
 
-def train(settings: RunSettings, *, stages: Path, phantoms: Path) -> tuple[RunData, Method]:
+def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) -> tuple[RunData, Method]:
     """Trains all stages of a method and measures nothing; what is finished or begun is not done again.
 
     Args:
         settings: Everything that the run depends on.
+        folder: Where the course of the training is written to; made if needed.
         stages: Where to keep trained stages.
         phantoms: Where to keep rendered phantoms.
 
@@ -151,7 +202,10 @@ def train(settings: RunSettings, *, stages: Path, phantoms: Path) -> tuple[RunDa
     with fabric.rank_zero_first():
         current = open_data(settings, phantoms, phantoms, fabric)
     place = StageFolders(stages, resume=True, shared=True)
-    method, _ = train_method(current, place, obtain_model(current, place))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tracking(settings, folder, fabric) as heard:
+        current = replace(current, observers=heard.observers)
+        method, _ = train_method(current, place, obtain_model(current, place))
     return current, method
 
 

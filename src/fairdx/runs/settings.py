@@ -1,7 +1,7 @@
 """Everything that a run depends on, as typed settings, and how they are read from a file."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -13,6 +13,7 @@ from fairdx.methods.pretraining import PretrainingConfig
 from fairdx.models.runtime import TrainerSettings
 from fairdx.models.sources import GivenModel
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 DEFAULT_METHOD: Final = "fair_diagnosis"
 """The method where none is named."""
 
@@ -68,6 +69,8 @@ class RunSettings(Config):
     """Intervals and true effects."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and bootstrap; the split has its own."""
+    track: tuple[TrackerName, ...] = ()
+    """Where else the course of the run is shown, as `["tensorboard"]`: each needs the extra of its name."""
 
 
 def load_settings(path: Path | None, assignments: tuple[str, ...] = ()) -> RunSettings:

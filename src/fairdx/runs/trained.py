@@ -28,6 +28,7 @@ from fairdx.models.runtime import precision_of
 from fairdx.models.scoring import predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
+from fairdx.runs.files import decisive
 from fairdx.runs.seen import FOLDER, SeenImages
 from fairdx.training.checkpoint import FINISHED, read_finished
 from fairdx.training.choice import Record
@@ -214,6 +215,7 @@ def _trained(
             folder=folder,
             resume=place.resume,
             seen=seen,
+            observers=current.observers,
         )
     return key, history
 
@@ -225,7 +227,7 @@ def _data_key(current: RunData) -> str:
     given = settings.data
     if given.fold is not None:
         data += (given.fold, given.folds, given.fold_seed, given.fold_validation)
-    return hash_of(*data, settings.seed, settings.trainer.model_dump(mode="json"))
+    return hash_of(*data, settings.seed, decisive(settings.model_dump(mode="json"))["trainer"])
 
 
 def hash_of(*parts: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from fairdx.core.config import merge, set_key
 from fairdx.core.errors import InputError
 from fairdx.data.base import PreparedDataset
+from fairdx.runs.files import decisive
 from fairdx.runs.settings import DEFAULT_METHOD, RunSettings, build_settings
 from fairdx.study.settings import StudySettings
 
@@ -204,7 +205,7 @@ def _changed(values: Values, changes: Values) -> Values:
 
 
 def _key(settings: RunSettings) -> str:
-    values = settings.model_dump(mode="json")
+    values = decisive(settings.model_dump(mode="json"))
     if settings.data.root is not None:
         # What is in the data set counts, not where one of several machines keeps it.
         values["data"]["root"] = _content(settings.data.root, settings.data.label, settings.data.attribute)

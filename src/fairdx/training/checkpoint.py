@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import torch
+from lightning_fabric import Fabric
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from fairdx.core.errors import InputError
 from fairdx.core.files import read_sealed, set_aside, write_sealed
 from fairdx.training.choice import Record
+from fairdx.training.pauses import Position
 
 if TYPE_CHECKING:
     from fairdx.training.fit import Fit
@@ -43,22 +45,40 @@ _DAMAGE = (
 """What files that hold something else raise when they are read, beside the `InputError` of a wrong hash."""
 
 
-_STATE: Final = {"modules", "average", "optimizers", "schedulers", "history", "best", "best_weights"}
+_STATE: Final = {
+    "modules",
+    "average",
+    "optimizers",
+    "schedulers",
+    "history",
+    "best",
+    "best_weights",
+    "processes",
+}
 
 T = TypeVar("T")
 
 
 class Checkpoint:
-    """A stage on disk: the best weights as safetensors, and what it takes to go on after the last epoch."""
+    """A stage on disk: the best weights as safetensors, and what it takes to go on after the last step."""
 
     def __init__(self, folder: Path, run: "Fit") -> None:
         self.run, self.folder = run, folder
         self.best, self.last, self.done = folder / BEST, folder / LAST, folder / FINISHED
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_last(self) -> None:
-        """Writes what it takes to go on after the last epoch."""
+    def save_last(self, position: Position) -> None:
+        """Writes what it takes to go on; every process has to call it.
+
+        Args:
+            position: Where this process is in the epoch under way.
+        """
         run = self.run
+        # What differs from process to process; every other tensor is the same in all.
+        own = {**vars(position), "buffers": [buffer.cpu() for buffer in run.buffers()]}
+        processes = _gathered(own, run.fabric)
+        if not run.fabric.is_global_zero:
+            return
         state = {
             "modules": {name: module.state_dict() for name, module in run.stage.modules.items()},
             "average": run.average.state_dict(),
@@ -67,13 +87,14 @@ class Checkpoint:
             "history": run.history,
             "best": run.history.index(cast(Record, run.best)),
             "best_weights": run.best_weights,
+            "processes": processes,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_sealed(self.last, buffer.getvalue())
 
     def load_last(self) -> bool:
-        """Goes on from the last epoch; False where there is none, or it was damaged and is set aside.
+        """Goes on from the last step saved; False where there is none, or it was damaged and is set aside.
 
         Raises:
             InputError: It is whole, and of another stage.
@@ -92,6 +113,10 @@ class Checkpoint:
                 learner.scheduler.load_state_dict(scheduler)
             run.history, run.best_weights = state["history"], state["best_weights"]
             run.best = run.history[state["best"]]
+            own = dict(state["processes"][run.fabric.global_rank])
+            for buffer, saved in zip(run.buffers(), own.pop("buffers"), strict=True):
+                buffer.copy_(saved)
+            run.position = Position(**own)
         return True
 
     def save_finished(self) -> None:
@@ -118,6 +143,16 @@ class Checkpoint:
             self.run.load_weights(found[1])
         self.run.history = found[0]
         return True
+
+
+def _gathered(own: dict[str, Any], fabric: Fabric) -> list[dict[str, Any]]:
+    """What every process has, in the first one."""
+    if fabric.world_size == 1:
+        return [own]
+    own["sums"] = {name: value.cpu() for name, value in own["sums"].items()}
+    found: list[Any] = [None] * fabric.world_size
+    torch.distributed.gather_object(own, found if fabric.is_global_zero else None)
+    return found
 
 
 def _unless_damaged(path: Path, read: Callable[[], T]) -> T | None:

@@ -7,8 +7,10 @@ not.
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,24 +22,28 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
+from fairdx.core.signals import KeptBack, kept_back
 from fairdx.data.base import Batch
 from fairdx.inference.visibility import learnt_by_heart, what_can_be_seen, within_chance
 from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
-from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng
+from fairdx.models.processes import common_statistics, whole_batch
+from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
 from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
 from fairdx.training.choice import JUDGED, JUDGED_IMAGES, Record, better, unfairness, validation_scores
+from fairdx.training.observers import Observer
 from fairdx.training.optimization import Learner, WeightAverage, learning, schedule_factor
+from fairdx.training.pauses import Pauses, Position
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
 3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
-judge no epoch."""
+judge no epoch. 6: an encoder with step sizes of its own learns (it did not)."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
@@ -47,6 +53,7 @@ training images flatter most, stay with validation images (docs/experiments.md).
 model has learnt by heart are left out: on them it is fairer than on others."""
 
 
+Parts = TypeVar("Parts", bound=NamedTuple)
 SeenBefore = Callable[[NDArray[np.int64]], Seen]
 """Returns what a model makes of the images of some indices, without looking at them again."""
 
@@ -93,6 +100,7 @@ class Fit:
         self.learners = [self._learner(player) for player in stage.players]
         self.average = WeightAverage(stage)
         self.history: list[Record] = []
+        self.position = Position()
         self.best: Record | None = None
         self.best_weights: dict[str, dict[str, Tensor]] = {}
 
@@ -110,37 +118,55 @@ class Fit:
 
     def _learner(self, player: Player) -> Learner:
         parameters = [p for name in player.modules for p in self.stage.modules[name].parameters()]
-        groups = parameters if player.rates is None else player.rates()
+        groups: Any = parameters
+        if player.rates is not None:
+            with learning(player.modules, self.stage.modules):  # timm leaves frozen parameters out
+                groups = player.rates()
+            grouped = {id(parameter) for group in groups for parameter in group["params"]}
+            assert grouped == {id(parameter) for parameter in parameters}, "a step size for every parameter"
         optimizer = AdamW(groups, lr=player.learning_rate, weight_decay=player.weight_decay, fused=True)
         factor = schedule_factor(self.stage.schedule, self.stage.epochs, self.steps * player.updates)
         return Learner(player, parameters, optimizer, LambdaLR(optimizer, factor))
 
-    def epoch(self, number: int, advance: Callable[[], None]) -> Record:
-        """Trains for one epoch and returns the means of all loss terms."""
+    def epoch(self, number: int, after_step: Callable[[Position, bool], None]) -> Record:
+        """Trains for one epoch, or for what is left of it, and returns the means of all loss terms.
+
+        Args:
+            number: Of the epoch, from 1.
+            after_step: Told after each step where the epoch is, and whether the device was waited for.
+        """
         seed = derive_seed(self.seed, self.stage.name, number, self.fabric.global_rank)
         order = np.random.default_rng(derive_seed(self.seed, self.stage.name, number)).permutation(self.train)
-        mine = order[self.fabric.global_rank :: self.fabric.world_size]
-        sums: dict[str, Tensor] = {}
+        settings, size, position = self.settings, self.stage.batch_size, self.position
+        # A batch's parts lie one after the other, as one process would have them.
+        parts = order[: self.steps * self.fabric.world_size * size].reshape(self.steps, -1, size)
+        mine = parts[:, self.fabric.global_rank].ravel()
         with isolated_rng(seed):
-            batches = self.images.batches(mine, self.stage.batch_size, self.fabric.device)
-            for step, batch in enumerate(batches, start=1):
+            restore_generators(position.generators)
+            for batch in self.images.batches(mine[position.step * size :], size, self.fabric.device):
                 if self.stage.progress is not None:
-                    done = (number - 1) * self.steps + step - 1
+                    done = (number - 1) * self.steps + position.step
                     self.stage.progress(done / (self.stage.epochs * self.steps))
-                settings = self.settings
                 image = augment(batch.image, shift=settings.shift, flip=settings.flip, turn=settings.turn)
-                for name, value in self._play(batch._replace(image=image)).items():
-                    sums[name] = sums[name] + value if name in sums else value
-                if step % CHECK_EVERY == 0 or step == self.steps:
-                    self._check(sums, number, step)
-                advance()
-        return {name: float(value) / self.steps for name, value in sums.items()}
+                position = position.after(self._play(batch._replace(image=image)))
+                waited = position.step % CHECK_EVERY == 0 or position.step == self.steps
+                if waited:
+                    self._check(position.sums, number, position.step)
+                after_step(position, waited)
+        self.position = Position()
+        return {name: float(value) / self.steps for name, value in position.sums.items()}
 
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
+        features = self._features(self.train), self._features(self.validation)
+        modules = self.stage.modules.values()
+        for module in modules:
+            module.cpu()  # where the features are
         with isolated_rng(derive_seed(self.seed, self.stage.name)):
-            record = self.stage.solve(self._features(self.train), self._features(self.validation))
+            record = self.stage.solve(*features)
+        for module in modules:
+            module.to(self.fabric.device)
         return dict(record or {})
 
     def _features(self, indices: NDArray[np.int64]) -> Features:
@@ -165,6 +191,7 @@ class Fit:
             owner = last.player.modules if last.player.through_shared else ()
             with learning(owner, self.stage.modules), self.fabric.autocast():
                 shared = self.stage.shared(batch)
+            batch, shared = self._whole(batch), self._whole(shared)
             detached = type(shared)(*(None if tensor is None else tensor.detach() for tensor in shared))
         for learner in self.learners:
             player = learner.player
@@ -177,6 +204,16 @@ class Fit:
             terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
         self.average.update()
         return terms
+
+    def _whole(self, parts: Parts) -> Parts:
+        """The same of all processes; images are not sent around unless somebody looks at them."""
+        left = () if self.stage.looks_at_images else ("image",)
+        changes = {
+            name: whole_batch(tensor)
+            for name, tensor in parts._asdict().items()
+            if tensor is not None and name not in left
+        }
+        return parts._replace(**changes)
 
     def _check(self, sums: Losses, epoch: int, step: int) -> None:
         for name, value in sums.items():
@@ -241,13 +278,19 @@ class Fit:
                 for name in self.stage.learning
             }
 
+    def buffers(self) -> Iterator[Tensor]:
+        """What each process has for itself: running statistics, of the modules that learn and of averages."""
+        for name in self.stage.learning:
+            yield from self.stage.modules[name].buffers()
+        yield from self.average.buffers()
+
     def load_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Puts weights into the stage's modules."""
         for name, state in weights.items():
             self.stage.modules[name].load_state_dict(dict(state))
 
 
-def fit(
+def fit(  # noqa: PLR0913 - each is one fact of the training, and all but two are keywords
     stage: Stage,
     images: TaskImages,
     *,
@@ -257,6 +300,7 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     seen: SeenBefore | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[Record]:
     """Trains a stage and leaves the best epoch's weights in its modules, frozen and in eval mode.
 
@@ -268,8 +312,9 @@ def fit(
         settings: Augmentation and compilation.
         seed: Seed of order, augmentation and dropout.
         folder: Where to keep checkpoints. A finished stage found there is loaded instead of trained.
-        resume: Whether to go on from an unfinished stage found there.
+        resume: Whether to go on from an unfinished stage found there, at the step after the last one saved.
         seen: What `stage.features` makes of images, where that is known already.
+        observers: Who hears what is found; told in the first process.
 
     Returns:
         A record for the state before training (epoch 0) and for each epoch.
@@ -277,10 +322,15 @@ def fit(
     Raises:
         InputError: There are fewer training images than a batch.
         TrainingError: A loss is no longer finite.
+        KeyboardInterrupt: The process was asked to end; where there is a `folder`, it was saved there how to
+            go on.
     """
     run = Fit(stage, images, fabric, settings, seed, seen)
     checkpoint = None if folder is None else Checkpoint(folder, run)
+    hearing = observers if fabric.is_global_zero else ()
     if checkpoint is not None and checkpoint.load_finished():
+        for one in hearing:
+            one.ended(run.history)
         return run.history
     if checkpoint is not None and resume and checkpoint.load_last():
         if run.history[0].get(JUDGED_IMAGES) == len(run.validation):
@@ -288,23 +338,47 @@ def fit(
     else:
         run.history.append({"stage": stage.name, "epoch": 0, **run.validate()})
         run.judge(0, run.history[0])
-    with Reporter(stage.name, stage.epochs * run.steps, enabled=fabric.is_global_zero) as reporter:
-        reporter.advance((len(run.history) - 1) * run.steps)
+    for one in hearing:
+        one.begun(run.history)
+    with common_statistics(stage.modules.values()):
+        _train(run, checkpoint, hearing)
+    for record in run.history:
+        record["kept"] = record is run.best
+    run.best_weights = fabric.broadcast(run.best_weights)
+    run.load_weights(run.best_weights)
+    if checkpoint is not None and fabric.is_global_zero:
+        checkpoint.save_finished()
+    for one in hearing:
+        one.ended(run.history)
+    return run.history
+
+
+def _train(run: Fit, checkpoint: Checkpoint | None, observers: Sequence[Observer]) -> None:
+    """Trains the epochs that are left."""
+    stage, first = run.stage, run.fabric.is_global_zero
+    total, done = stage.epochs * run.steps, (len(run.history) - 1) * run.steps + run.position.step
+    # What is solved, or kept nowhere, has no point to go on from.
+    keeping = kept_back() if checkpoint is not None and stage.players else nullcontext(KeptBack())
+    with (
+        keeping as signals,
+        Reporter(stage.name, total, done=done, enabled=first) as bar,
+    ):
+        pauses = None if checkpoint is None else Pauses(checkpoint, signals, run.settings.save_minutes)
+
+        def after_step(position: Position, waited: bool) -> None:
+            bar.advance()
+            if pauses is not None:
+                pauses.after_step(position, waited=waited)
+
         for epoch in range(len(run.history), stage.epochs + 1):
-            losses = run.epoch(epoch, reporter.advance) if stage.players else run.solve()
+            losses = run.epoch(epoch, after_step) if stage.players else run.solve()
             record = {"stage": stage.name, "epoch": epoch, **losses}
             with run.average.applied():
                 record.update(run.validate())
                 run.judge(epoch, record)
             run.history.append(record)
-            reporter.describe(record)
-            if checkpoint is not None and fabric.is_global_zero:
-                checkpoint.save_last()
-    for record in run.history:
-        record["kept"] = record is run.best
-    # BatchNorm statistics are each process's own; from here on all have those of the first.
-    run.best_weights = fabric.broadcast(run.best_weights)
-    run.load_weights(run.best_weights)
-    if checkpoint is not None and fabric.is_global_zero:
-        checkpoint.save_finished()
-    return run.history
+            bar.describe(record)
+            for one in observers:
+                one.recorded(record)
+            if pauses is not None:
+                pauses.after_epoch()

@@ -125,6 +125,11 @@ class WeightAverage:
             for (module, _), state in zip(self._pairs, own, strict=True):
                 module.load_state_dict(state)
 
+    def buffers(self) -> Iterator[Tensor]:
+        """Their own tensors that are no averages: running statistics, and how many steps were averaged."""
+        for _, average in self._pairs:
+            yield from average.buffers()
+
     def state_dict(self) -> list[dict[str, Any]]:
         """Returns what a checkpoint must hold of it."""
         return [average.state_dict() for _, average in self._pairs]

@@ -67,7 +67,8 @@ def data_utility(
     notes: list[str] = []
     current, unmasked = None, np.empty(0)
     for name, run in ((MI, settings.run), (NO_MI, _without(settings.run))):
-        current, method = train(run, stages=stages or folder / STAGES, phantoms=folder)
+        place = folder / name.replace(" ", "_")
+        current, method = train(run, place, stages=stages or folder / STAGES, phantoms=folder)
         findings, left_out = chosen_findings(current, settings.utility)
         parts = {split: _split(current, split) for split in SPLITS}
         for masked in (UNMASKED, MASKED):
