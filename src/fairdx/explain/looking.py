@@ -31,10 +31,10 @@ from fairdx.explain.subject import (
     decide,
     gradient_maps,
     occlusion_maps,
+    to_images,
 )
 from fairdx.inference.clustered import clustered_mean
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.models.loading import to_unit_range
 
 GRAD_CAM, OCCLUSION = "grad_cam", "occlusion"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -292,7 +292,7 @@ def same_patients(
 
 def _scores(subject: Subject, device: torch.device, images: NDArray[np.uint8]) -> Floats:
     with torch.inference_mode(), subject.as_found():
-        score = subject.fair(to_unit_range(images, device)).float().softmax(1)[:, 1]
+        score = subject.fair(to_images(images, device)).float().softmax(1)[:, 1]
     return np.asarray(score.cpu().double().numpy())
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fairdx.explain.capture import as_found
@@ -153,13 +154,30 @@ class Asked:
 
     def batch(self, rows: Ints) -> tuple[Tensor, Tensor]:
         """Returns images (N, C, H, W) in [0, 1] and labels (N,) of some of the rows."""
-        image = to_unit_range(self.images.dataset.read(self.indices[rows]), self.device)
+        image = to_images(self.images.dataset.read(self.indices[rows]), self.device)
         return image, torch.from_numpy(self.label[rows]).to(self.device)
 
     def rows(self) -> list[Ints]:
         """Returns the row numbers in batches."""
         n = len(self.indices)
         return [np.arange(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
+
+
+def to_images(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Returns images in [0, 1] as explaining takes them: on a CPU row by row, as `row_by_row` has weights."""
+    image = to_unit_range(pixels, device)
+    # By way of one row: of a single channel both orders look alike, and `contiguous` alone changes nothing.
+    return image.contiguous().view(-1).view(image.shape) if device.type == "cpu" else image
+
+
+def row_by_row(module: nn.Module) -> None:
+    """Lays weights out row by row where the module is on a CPU: gradients then take half the time.
+
+    Training and loading have channels last. The values are the same, results are so up to rounding.
+    """
+    for parameter in module.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.contiguous()
 
 
 @torch.no_grad()
