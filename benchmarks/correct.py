@@ -1,7 +1,7 @@
 """Methods behind a frozen model, on images that it never saw: five folds of patients, one command for all.
 
     fairdx run configs/skin_pretrained.toml --out runs/skin
-    OMP_NUM_THREADS=1 python benchmarks/correct.py --run runs/skin --out studies/correct
+    OMP_NUM_THREADS=1 python benchmarks/correct.py --run runs/skin --views none turns --out studies/correct
     OMP_NUM_THREADS=1 python benchmarks/correct.py --data prepared/fundus112 --label D --attribute age_group \
         --weights weights/lite0.safetensors --out studies/correct_fundus
 
@@ -205,22 +205,22 @@ def every_line(
     held: Held, views: list[Views], only: list[str]
 ) -> Iterator[tuple[tuple[str, str, str], Scored]]:
     """All methods at all settings."""
-    data, groups = held.images.dataset.root.name, held.spec.groups
+    groups = held.spec.groups
     for view in views:
+        data = held.images.dataset.root.name + ("" if view == "none" else f", {view}")
         features = held.features(view)
         fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
         own = partial(line, features=features, fold=fold, groups=groups)
-        extra = "" if view == "none" else f", {view}"
-        yield (data, f"vanilla{extra}", ""), own(built("vanilla", held))
-        yield (data, f"corrector (defaults{extra})", ""), own(built("corrector", held))
-        for name in only if view == "none" else ["corrector"]:
+        yield (data, "vanilla", ""), own(built("vanilla", held))
+        yield (data, "corrector (defaults)", ""), own(built("corrector", held))
+        for name in only:
             key, values = SETTINGS[name]
             for value in values:
                 given: dict[str, Any] = {key: value}
                 if name == "corrector":
                     given["steps"] = 320
                 varied = f"{key}={value}" if len(values) > 1 else ""
-                yield (data, f"{name}{extra}", varied), own(built(name, held, **given))
+                yield (data, name, varied), own(built(name, held, **given))
 
 
 def masks(held: Held, features: Features, count: int) -> str:
@@ -311,14 +311,18 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     held = of_encoder(arguments, out) if arguments.run is None else of_run(arguments.run, out)
-    scored = {}
+    scored: dict[str, dict[tuple[str, str, str], list[Scored]]] = {}
     for key, one in every_line(held, arguments.views, arguments.only):
-        scored[key] = [one]
-        print(key[1:], np.round(one.figures()[:4], 4), flush=True)
+        scored.setdefault(key[0], {})[key] = [one]
+        print(key, np.round(one.figures()[:4], 4), flush=True)
     features = held.features("none")
     assert features.patient is not None
-    lines = Lines(scored, held.images.task.group_names, int(features.patient.max()) + 1)
-    frame: pd.DataFrame = within_table(with_choices(lines))
+    patients = int(features.patient.max()) + 1
+    tables = [
+        within_table(with_choices(Lines(of, held.images.task.group_names, patients)))
+        for of in scored.values()
+    ]
+    frame: pd.DataFrame = pd.concat(tables, ignore_index=True)
     frame.to_csv(out / "within.csv", index=False)
     (out / "within.md").write_text(within_text(frame))
     print(within_text(frame))

@@ -2,6 +2,7 @@
 
     python benchmarks/cost.py                                  # on the GPU, if there is one
     python benchmarks/cost.py --flops                          # operations alone, counted on the CPU
+    OMP_NUM_THREADS=2 python benchmarks/cost.py --corrector 10000   # the corrector's fit to so many images
 
 Each stage's own steps through the one loop, images read from a prepared data set of 224 x 224 pixels. The
 first epoch is not counted. docs/scale.md says what follows from it.
@@ -13,13 +14,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
 from fairdx.methods import METHODS, Spec
-from fairdx.methods.base import Stage
+from fairdx.methods.base import Features, Stage
 from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
@@ -73,6 +75,28 @@ def operations(stage: Stage, images: TaskImages) -> float:
     return float(counter.get_total_flops())
 
 
+def corrector_seconds(count: int, features: int = 1280) -> tuple[float, float]:
+    """Wall and processor seconds of the corrector's fit to embeddings that show disease and group."""
+    rng = np.random.default_rng(0)
+    group, label = rng.integers(0, 2, count), rng.integers(0, 2, count)
+    embedding = rng.normal(size=(count, features))
+    embedding[:, :8] += 0.4 * label[:, None]
+    embedding[:, 4:16] += 0.4 * group[:, None]
+    odds = embedding[:, :8].sum(1) / 2
+    known = Features(embedding, np.stack([-odds / 2, odds / 2], 1), label, group)
+    model, _ = pretraining(PretrainingConfig(encoder="tf_efficientnet_lite0"), SPEC, seed=0)
+    method = METHODS["corrector"].build(
+        METHODS["corrector"].config_class(), SPEC, model.eval().requires_grad_(False), seed=0
+    )
+    (stage,) = method.stages()
+    assert stage.solve is not None
+    start, used = time.perf_counter(), time.process_time()
+    record = stage.solve(known, known)
+    assert record is not None
+    assert "weight" in record, record
+    return time.perf_counter() - start, time.process_time() - used
+
+
 def lines(options: argparse.Namespace, images: TaskImages) -> Iterator[str]:
     """A line for each encoder, stage and precision."""
     for encoder in options.encoders:
@@ -97,7 +121,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=768)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--flops", action="store_true")
+    parser.add_argument("--corrector", type=int, metavar="IMAGES")
     options = parser.parse_args()
+    if options.corrector is not None:
+        wall, used = corrector_seconds(options.corrector)
+        print(f"corrector, {options.corrector:,} images: {wall:.0f} s, {used:.0f} s of processor time")
+        return
     with tempfile.TemporaryDirectory() as folder:
         settings = PhantomSettings(size=SIZE, train=options.images, validation=64, test=64)
         dataset = prepare(Phantom(settings).source(), Path(folder) / "phantom")

@@ -96,6 +96,22 @@ def test_what_is_withheld_comes_first_among_the_limits():
     assert "What this cannot say Small numbers are withheld" in text
 
 
+def test_the_size_of_adf_that_it_names_is_that_of_two_groups():
+    """Mutual information by hand: two groups and labels of equal size, error rates of 15 %."""
+    truth, score, groups = scores(2000, 1.0)
+    text = text_of(render_summary(audit(truth, score, sensitive_features=groups, **QUICK)))
+    assert (
+        "0.0025 nats go with 5 points between groups with the same disease, 0.01 nats with 10 points" in text
+    )
+    for points, nats in ((0.05, 0.0025), (0.10, 0.01)):
+        information = 0.0
+        for rate in (0.15, 0.85):  # of healthy and of diseased images that are decided positive
+            for own in (rate - points / 2, rate + points / 2):
+                both = ((own, rate), (1 - own, 1 - rate))
+                information += sum(0.25 * p * np.log(p / q) for p, q in both)
+        assert information == pytest.approx(nats, rel=0.05)
+
+
 def test_a_name_with_tags_is_text(unfair):
     page = render_summary(unfair, title="<script>alert(1)</script>")
     assert "<script>alert" not in page

@@ -155,7 +155,8 @@ def test_stopped_at_any_steps_it_comes_to_the_same_weights_and_history(name, ima
     whole, stages = build_stages()
     broken, again = build_stages()
     for number, stage in enumerate(stages):
-        steps = set(rng.choice(8, 2, replace=False).tolist()) if stage.players else set()
+        count = 2 if name == "stage 1" else 1  # each stop costs another start
+        steps = rng.choice(8, count, replace=False) if stage.players else []
         for step in sorted(steps):
             with pytest.raises(KeyboardInterrupt):
                 fitted(stopped_before(again[number], step), folder=tmp_path / stage.name, resume=True)

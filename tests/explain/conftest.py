@@ -84,9 +84,13 @@ def _learn(images, target):
     return network.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Trained:
+def train(folder) -> Trained:
     phantom = Phantom(SETTINGS)
-    dataset = prepare(phantom.source(), tmp_path_factory.mktemp("trained") / "set")
+    dataset = prepare(phantom.source(), folder)
     images = TaskImages(dataset, dataset.task(None, None))
     return Trained(images, phantom, _learn(images, images.task.label), _learn(images, images.task.group))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    return train(tmp_path_factory.mktemp("trained") / "set")

@@ -14,27 +14,15 @@ from fairdx.core.errors import InputError
 from fairdx.data.phantom import Phantom, Regions
 from fairdx.explain.counterfactual import Pairs, counterfactual_pairs, label_preserving
 from fairdx.explain.findings import Evidence, assess, kinds, mean_of
+from fairdx.explain.mapped import Maps, Questions, gradient_maps, occlusion_maps
 from fairdx.explain.mask import BANDS, MaskOf, Pattern, measure_mask
 from fairdx.explain.probe import conditional_auroc
 from fairdx.explain.regions import deletion, partners
 from fairdx.explain.result import WHOLE, Counterfactual, Deleted, MaskFound, ModelFound
 from fairdx.explain.settings import ExplainSettings
-from fairdx.explain.subject import (
-    DIAGNOSIS,
-    LOT,
-    Answers,
-    Asked,
-    Maps,
-    Questions,
-    Subject,
-    answer,
-    decide,
-    gradient_maps,
-    occlusion_maps,
-)
+from fairdx.explain.subject import DIAGNOSIS, LOT, Answers, Asked, Subject, answer, decide, to_images
 from fairdx.inference.clustered import clustered_mean
 from fairdx.metrics.inputs import Floats, Ints
-from fairdx.models.loading import to_unit_range
 
 GRAD_CAM, OCCLUSION = "grad_cam", "occlusion"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -292,7 +280,7 @@ def same_patients(
 
 def _scores(subject: Subject, device: torch.device, images: NDArray[np.uint8]) -> Floats:
     with torch.inference_mode(), subject.as_found():
-        score = subject.fair(to_unit_range(images, device)).float().softmax(1)[:, 1]
+        score = subject.fair(to_images(images, device)).float().softmax(1)[:, 1]
     return np.asarray(score.cpu().double().numpy())
 
 

@@ -17,7 +17,7 @@ from fairdx.explain.explain import Explained, choose_images, explain, explains
 from fairdx.explain.figure import draw_figure
 from fairdx.explain.result import OVERLAP
 from fairdx.explain.settings import ExplainSettings
-from fairdx.explain.subject import Subject
+from fairdx.explain.subject import Subject, row_by_row
 from fairdx.methods import METHODS
 from fairdx.models.card import CARD, ModelCard, read_card, write_card
 from fairdx.models.fair import FairModel
@@ -124,9 +124,9 @@ def _open_run(request: ExplainRequest) -> _Opened:
     if name != "vanilla":
         subjects.append(Subject(name, method.fair, method.discriminator, found.thresholds.get(name)))
     for subject in subjects:
-        subject.fair.to(found.current.fabric.device).eval().requires_grad_(False)
-        if subject.discriminator is not None:
-            subject.discriminator.to(found.current.fabric.device).eval().requires_grad_(False)
+        for part in (subject.fair, subject.discriminator):
+            if part is not None:
+                row_by_row(part.to(found.current.fabric.device).eval().requires_grad_(False))
     model = folder / MODEL if (folder / MODEL / CARD).exists() else None
     if request.out is not None or request.data is not None:
         model = None  # the run's own folders say what its own images showed
@@ -148,6 +148,7 @@ def _open_model(request: ExplainRequest) -> _Opened:
     if not retrained and card.method != "vanilla":
         subjects.append(Subject("vanilla", FairModel(fair.model), threshold=_threshold(card, "vanilla")))
     subjects.append(Subject(card.method, fair, threshold=card.threshold))
+    row_by_row(fair)
     out = request.out or request.place / "explain"
     return _Opened(tuple(subjects), images, explains(phantom, images), out, None, None)
 

@@ -271,12 +271,11 @@ def _started(settings: RunSettings, folder: Path) -> Iterator[Tracked]:
     for name in settings.track:
         try:
             tracker = TRACKERS[name](Shown(folder, folder.resolve().name, shown, keys.get(name)))
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"`track` asks for {name}, and the package {error.name} is missing: "
-                f"pip install 'fairdx[{name}]'"
-            ) from error
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                raise InputError(
+                    f"`track` asks for {name}, which is not installed: pip install 'fairdx[{name}]'"
+                ) from error
             raise InputError(f"`track` asks for {name}, which cannot be started: {error}") from error
         keys[name] = tracker.key
         write_whole(folder / TRACKING, json.dumps(keys).encode())
