@@ -290,12 +290,21 @@ def _information(
     p_value, method = permuted.information_test(sample, float(noise.p_value()))
     if permuted.patients is not None and np.isfinite(p_value):
         noise = noise.matched(p_value, permuted.settings.level)
-    found = information_estimates(sample, noise, effect, permuted.settings.level, p_value)
+    # To first order the bias of a sparse table is too small; permuted tables have all of it.
+    bias = float((noise.null**2).mean()) if _sparse(sample) else None
+    found = information_estimates(sample, noise, effect, permuted.settings.level, p_value, bias)
     gaps = {
         ADF: Gap(found.plug_in, None, None, found.detectable, []),
         f"{ADF}_corrected": Gap(found.corrected, None, None, found.detectable, []),
     }
     return gaps, permuted.test(ADF, method, p_value)
+
+
+def _sparse(counts: Floats) -> bool:
+    """Whether, as in Cochran's rule, more than a fifth of the cells expect fewer than five images."""
+    expected = tables.independent(counts)
+    few = (expected > 0) & (expected < 5)
+    return bool(few.sum() > (expected > 0).sum() / 5)
 
 
 def _effects(
