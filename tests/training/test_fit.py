@@ -99,6 +99,29 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(images, fabric, tmp_pa
     assert not (tmp_path / "last.pt").exists()
 
 
+def test_within_a_long_epoch_it_is_saved_every_few_minutes(images, fabric, tmp_path):
+    often = EXACT.model_copy(update={"save_minutes": 1e-9})
+
+    class CrashedError(Exception):
+        pass
+
+    def train(model, progress):
+        stage = stage_of(model, progress=progress)
+        fit(stage, images, fabric=fabric, settings=often, seed=0, folder=tmp_path, resume=True)
+
+    def crash(done):
+        if done == 6 / 12:  # in the second of three epochs of four steps
+            raise CrashedError
+
+    with pytest.raises(CrashedError):
+        train(Linear(), crash)
+    again, whole, heard = Linear(), Linear(), []
+    train(again, heard.append)
+    assert heard == [step / 12 for step in range(6, 12)]
+    run(stage_of(whole), images, fabric)
+    torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
 def test_without_resume_an_unfinished_stage_starts_again(images, fabric, tmp_path):
     model = Linear()
     (tmp_path / "last.pt").write_bytes(b"not a checkpoint")

@@ -76,19 +76,19 @@ EVERY_METHOD = textwrap.dedent(
 
     loading.to_unit_range = scoring.to_unit_range = exact
 
-    root, folder, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    root, folder, processes, epochs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     settings = TrainerSettings(device="cpu", precision="fp32", shift=0, processes=processes)
     fabric = make_fabric(settings)
     dataset = PreparedDataset.open(root)
     images = TaskImages(dataset, dataset.task())
     spec = Spec(1, 32, 2, 2, counts=((20, 12), (14, 18)))
-    size = 32 // processes
-    first = PretrainingConfig(encoder="resnet10t", epochs=25, batch_size=size, learning_rate=1e-4)
+    size = 16 // processes
+    first = PretrainingConfig(encoder="test_resnet", epochs=epochs, batch_size=size, learning_rate=1e-4)
 
     def stages():
         yield "pretrain", pretraining(first, spec, seed=0)[1]
         for name, method in METHODS.items():
-            own = {"epochs": 25, "batch_size": size, "learning_rate": 1e-4}
+            own = {"epochs": epochs, "batch_size": size, "learning_rate": 1e-4, "width": 4}
             known = {key: value for key, value in own.items() if key in method.config_class.model_fields}
             model = pretraining(first, spec, seed=0)[0].eval().requires_grad_(False)
             for stage in method.build(method.config_class(**known), spec, model, seed=0).stages():
@@ -105,7 +105,7 @@ EVERY_METHOD = textwrap.dedent(
             save_file(weights, folder / f"{name}-{processes}.safetensors")
     """
 )
-"""Fifty steps of everything that learns in steps."""
+"""Four steps an epoch of everything that learns in steps."""
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
@@ -223,12 +223,13 @@ def test_two_processes_stop_at_the_same_step_and_go_on_to_the_same_weights(
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_every_method_learns_the_same_in_two_processes(small_phantom, tmp_path):
+@pytest.mark.parametrize("epochs", ["3", pytest.param("13", marks=pytest.mark.long)])
+def test_every_method_learns_the_same_in_two_processes(small_phantom, tmp_path, epochs):
     """At the same global batch, whatever its losses look at, and with norms over the batch."""
     script = tmp_path / "train.py"
     script.write_text(EVERY_METHOD)
     for processes in ("1", "2"):
-        completed([sys.executable, str(script), str(small_phantom.root), str(tmp_path), processes])
+        completed([sys.executable, str(script), str(small_phantom.root), str(tmp_path), processes, epochs])
     found = sorted(path.name.removesuffix("-1.safetensors") for path in tmp_path.glob("*-1.safetensors"))
     assert {"pretrain", "fair_diagnosis", "faap", "adversarial_debiasing", "group_dro"} <= set(found)
     for name in found:

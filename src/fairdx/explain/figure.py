@@ -7,8 +7,9 @@ import torch
 
 from fairdx.explain.explain import Explained
 from fairdx.explain.looking import look_again
+from fairdx.explain.mapped import Maps
 from fairdx.explain.maps import enlarged, rectified
-from fairdx.explain.subject import DIAGNOSIS, GROUP, Asked, Maps, Subject, decide
+from fairdx.explain.subject import DIAGNOSIS, GROUP, Asked, Subject, decide
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.report.pictures import Pixels, diverging, heated, sheet, to_pixels, to_png
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairdx.data.phantom import Regions
+from fairdx.explain.mapped import Maps
 from fairdx.explain.maps import enlarged
 from fairdx.explain.overlap import (
     MEASURES,
@@ -22,7 +23,7 @@ from fairdx.explain.overlap import (
 )
 from fairdx.explain.regions import REGIONS, Located, locate
 from fairdx.explain.result import WHOLE, Opinion, PairOfMaps, Places
-from fairdx.explain.subject import ADVERSARY, DIAGNOSIS, GROUP, Asked, Maps
+from fairdx.explain.subject import ADVERSARY, DIAGNOSIS, GROUP, Asked
 from fairdx.inference.clustered import clustered_mean
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics.inputs import Floats, Ints

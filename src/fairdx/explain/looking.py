@@ -14,25 +14,13 @@ from fairdx.core.errors import InputError
 from fairdx.data.phantom import Phantom, Regions
 from fairdx.explain.counterfactual import Pairs, counterfactual_pairs, label_preserving
 from fairdx.explain.findings import Evidence, assess, kinds, mean_of
+from fairdx.explain.mapped import Maps, Questions, gradient_maps, occlusion_maps
 from fairdx.explain.mask import BANDS, MaskOf, Pattern, measure_mask
 from fairdx.explain.probe import conditional_auroc
 from fairdx.explain.regions import deletion, partners
 from fairdx.explain.result import WHOLE, Counterfactual, Deleted, MaskFound, ModelFound
 from fairdx.explain.settings import ExplainSettings
-from fairdx.explain.subject import (
-    DIAGNOSIS,
-    LOT,
-    Answers,
-    Asked,
-    Maps,
-    Questions,
-    Subject,
-    answer,
-    decide,
-    gradient_maps,
-    occlusion_maps,
-    to_images,
-)
+from fairdx.explain.subject import DIAGNOSIS, LOT, Answers, Asked, Subject, answer, decide, to_images
 from fairdx.inference.clustered import clustered_mean
 from fairdx.metrics.inputs import Floats, Ints
 
