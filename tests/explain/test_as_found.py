@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairdx.explain import capture, layers, looking, maps, regions, subject
+from fairdx.explain import capture, layers, looking, mapped, maps, regions, subject
 from fairdx.explain.counterfactual import label_preserving
 from fairdx.explain.explain import explain
 from fairdx.explain.figure import draw_figure
@@ -98,8 +98,8 @@ def deleted(scene):
 
 def gradient_maps(scene):
     names = {"layer": None, "smallest": 4, "advance": nothing}
-    subject.gradient_maps(scene.subject, scene.asked, scene.answers, **names)
-    subject.gradient_maps(scene.subject, scene.asked, scene.answers, names=["lot 0", "lot 1"], **names)
+    mapped.gradient_maps(scene.subject, scene.asked, scene.answers, **names)
+    mapped.gradient_maps(scene.subject, scene.asked, scene.answers, names=["lot 0", "lot 1"], **names)
 
 
 def looked(scene):
@@ -136,7 +136,7 @@ CALLS = {
     "label_preserving": changed,
     "answer": lambda s: subject.answer(s.subject, s.asked, nothing, deals=2),
     "gradient_maps": gradient_maps,
-    "occlusion_maps": lambda s: subject.occlusion_maps(
+    "occlusion_maps": lambda s: mapped.occlusion_maps(
         s.subject, s.asked, s.answers, cells=2, advance=nothing, deals=2
     ),
     "same_patients": lambda s: looking.same_patients([s.plain, s.subject], s.asked, s.phantom, 6, nothing),
