@@ -25,7 +25,7 @@ demo-quick: $(STAMPS)/train  ## the same on fewer and smaller images, in a minut
 
 # A process for each processor, one thread each: threads of torch that wait for each other waste both.
 test: $(STAMPS)/train,test  ## every test but the long studies
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMPS)/train,test  ## the long studies: coverage of intervals, training at full size
 	$(BIN)/python -m pytest -m long

@@ -1,6 +1,7 @@
 """Small data that several tests share."""
 
 import resource
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,36 @@ from fairdx.data.prepare import prepare
 
 SMALL = PhantomSettings(size=32, train=64, validation=48, test=64, seed=3)
 """A phantom that is prepared in a moment; large enough for both labels in both groups of every split."""
+
+SLOW = (
+    *(
+        "study/test_crew",
+        "study/test_kill",
+        "training/test_processes",
+        "commands/test_stopping",
+        "study/test_shared",
+    ),
+    *("real_data/", "contracts/test_notebooks", "runs/", "deploy/test_export", "utility/", "data/test_kill"),
+    *("report/test_browser", "contracts/", "explain/"),
+)
+"""Files whose tests take long each: they come first, or one process would be left with them at the end."""
+
+
+def pytest_configure(config):
+    """A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send."""
+    del config
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first."""
+    places = {name: place for place, name in enumerate(SLOW)}
+
+    def place(item):
+        return min((at for name, at in places.items() if f"tests/{name}" in item.path.as_posix()), default=99)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

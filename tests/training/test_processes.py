@@ -10,48 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    import torch
-    from torch import nn
-    from torch.nn.functional import cross_entropy
-    from fairdx.data.base import PreparedDataset
-    from fairdx.models.loading import TaskImages
-    from fairdx.methods.base import Player, Stage
-    from fairdx.models.runtime import TrainerSettings, make_fabric
-    from fairdx.training.fit import fit
-
-    root, folder, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    settings = TrainerSettings(device="cpu", precision="fp32", shift=0, processes=processes)
-    fabric = make_fabric(settings)
-    dataset = PreparedDataset.open(root)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 2))
-
-    def loss(batch, shared):
-        return {"total": cross_entropy(model(batch.image), batch.label)}
-
-    stage = Stage(
-        name="toy", modules={"model": model}, players=(Player("model", ("model",), loss, 1e-2),), epochs=2,
-        batch_size=16 // processes, logits=model, choose="auroc", config={},
-    )
-    images = TaskImages(dataset, dataset.task())
-    history = fit(stage, images, fabric=fabric, settings=settings, seed=0, folder=folder)
-    assert len(history) == 3
-    """
-)
-
-
-def completed(command):
-    """Runs a command on one thread for each process, and shows what it said if it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 EVERY_METHOD = textwrap.dedent(
     """
     import sys
@@ -108,22 +66,12 @@ EVERY_METHOD = textwrap.dedent(
 """Four steps an epoch of everything that learns in steps."""
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(small_phantom, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    for processes in (1, 2):
-        command = [
-            sys.executable,
-            str(script),
-            str(small_phantom.root),
-            str(tmp_path / str(processes)),
-            str(processes),
-        ]
-        completed(command)
-    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("1", "2"))
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+def completed(command):
+    """Runs a command on one thread for each process, and shows what it said if it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_the_command_line_runs_on_two_processes_and_reports_once(small_phantom, tmp_path):
