@@ -119,14 +119,18 @@ def logistic(embedding: Floats, group: Ints, groups: int) -> tuple[Floats, Float
     factor = cho_factor(x.T @ x / 2 + np.diag(penalty) + 1e-9 * len(x) * np.eye(x.shape[1]))
     truth = group[:, None, :] == np.arange(groups)[:, None]  # (groupings, G, n)
     absent = np.where(truth.any(2, keepdims=True), 0.0, ABSENT)
-    found = np.zeros((len(group), groups, x.shape[1]))
+    kept = 1 if groups == 2 else groups
+    found = np.zeros((len(group), kept, x.shape[1]))
     for _ in range(STEPS):
-        chance = softmax(found @ x.T + absent, axis=1)
-        slope = (chance - truth) @ x + penalty * found
+        odds = found @ x.T
+        chance = softmax((np.concatenate([odds, -odds], axis=1) if groups == 2 else odds) + absent, axis=1)
+        slope = (chance - truth)[:, :kept] @ x + penalty * found
         step = cho_solve(factor, slope.reshape(-1, x.shape[1]).T).T.reshape(slope.shape)
         found -= step
         if np.abs(step).max() < 1e-6:
             break
+    if groups == 2:
+        found = np.concatenate([found, -found], axis=1)
     weight = found[..., :-1] / spread
     return weight, found[..., -1] + absent[..., 0] - weight @ mean
 
