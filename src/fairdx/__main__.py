@@ -6,9 +6,10 @@ import sys
 
 def main() -> None:
     """Runs the command line."""
-    # Read once, when torch is loaded. By default OpenMP's threads spin while they wait for each other: beside
-    # another program each then waits for one that is not running. Results are the same.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read once, when torch is loaded. By default OpenMP's threads spin for long while they wait for each
+    # other: beside another program each then waits for one that is not running. Results are the same.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         from fairdx.cli import main as run
 
