@@ -54,6 +54,7 @@ def test_the_audit_gives_the_same_figures(tmp_path, monkeypatch):
     assert (tmp_path / "audit.html").stat().st_size > 100_000
 
 
+@pytest.mark.long
 def test_the_mask_does_what_the_notebook_shows(tmp_path, monkeypatch):
     """Another processor trains a slightly different mask: figures are near, and the finding is the same."""
     kept, again = (figures(notebook) for notebook in run("mask-a-model", tmp_path, monkeypatch))

@@ -12,6 +12,14 @@ from fairdx.core.signals import ENDING, Terminated, heed, kept_back
 
 
 @pytest.fixture(autouse=True)
+def plain_handler():
+    """SIGINT as Python has it at the start, whatever tests before these have left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _handlers_as_before():
     before = {number: signal.getsignal(number) for number in ENDING}
     yield

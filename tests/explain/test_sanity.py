@@ -128,6 +128,7 @@ def false_findings(trained, runs, *, deals, level):
     return found
 
 
+@pytest.mark.long
 def test_groups_by_lot_show_nothing(trained):
     """Where no image shows the group, a test at the level of 10 % finds something in a tenth of the runs."""
     runs = 40

@@ -188,6 +188,7 @@ def test_seeds_are_put_together(explained):
     assert name in table_of(lines, [0, 1, 2])
 
 
+@pytest.mark.long
 def test_several_processes_go_on_with_what_is_there(explained, finished, tmp_path):
     settings = load_figure4(FIGURE4, ("figure4.seeds=[4, 7, 8]", "explain.images=60"))
     for seed in (4, 7):  # finished seeds: nothing is left to be done for them

@@ -146,6 +146,7 @@ STOPPED = textwrap.dedent(
 )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes_stop_at_the_same_step_and_go_on_to_the_same_weights(
     small_phantom, tmp_path, monkeypatch
