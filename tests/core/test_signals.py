@@ -12,16 +12,10 @@ from fairdx.core.signals import ENDING, Terminated, heed, kept_back
 
 
 @pytest.fixture(autouse=True)
-def plain_handler():
-    """SIGINT as Python has it at the start, whatever tests before these have left."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(autouse=True)
 def _handlers_as_before():
+    """Tests before these may have left others: each begins with Python's own of SIGINT."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
