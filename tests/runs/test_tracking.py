@@ -234,6 +234,17 @@ def test_a_tracker_that_cannot_be_started_says_why(settings, tmp_path, wandb):
         run(settings("track=['wandb']"), tmp_path)
 
 
+def test_an_address_with_a_password_is_not_shown(settings, tmp_path, wandb):
+    def refused(**_):
+        raise ConnectionError("cannot reach https://me:hunter2@tracker/api")
+
+    wandb.init = refused
+    with pytest.raises(InputError, match="wandb, which cannot be started: ConnectionError") as raised:
+        run(settings("track=['wandb']"), tmp_path)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__suppress_context__  # nor with --debug
+
+
 def test_an_unknown_tracker_is_refused():
     with pytest.raises(InputError, match=r"track.*tensorboard"):
         load_settings(None, ("track=['paper']",))

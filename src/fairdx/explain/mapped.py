@@ -57,35 +57,23 @@ def gradient_maps(
         InputError: No layer is spatial.
     """
     with subject.as_found(), torch.no_grad():  # gradients begin at the layer
-        return _gradient_maps(subject, asked, answers, layer, smallest, advance, names or _questions(subject))
-
-
-def _gradient_maps(
-    subject: Subject,
-    asked: Asked,
-    answers: Answers,
-    layer: str | None,
-    smallest: int,
-    advance: Callable[[int], None],
-    names: Sequence[str],
-) -> dict[str, Maps]:
-    sample = asked.batch(_spread(len(asked.indices)))
-    masked = subject.fair.masked(sample[0])
-    network = subject.behind
-    at = choose_layer(network, network, masked, name=layer, smallest=smallest)
-    places: dict[str, tuple[nn.Module, SpatialLayer]]
-    places = dict.fromkeys(names, (network, at))
-    other = subject.adversary_network
-    if ADVERSARY in places and other is not None and other is not network:
-        places[ADVERSARY] = (other, _own_layer(subject, masked, sample[1], smallest))
-    questions = Questions(subject, answers, asked)
-    parts: dict[str, list[Tensor]] = {name: [] for name in places}
-    for rows in asked.rows():
-        image, label = asked.batch(rows)
-        masked = subject.fair.masked(image)
-        for name, found in _in_passes(places, questions, rows, masked, label):
-            parts[name].append(found.cpu())
-        advance(len(rows))
+        sample = asked.batch(_spread(len(asked.indices)))
+        masked = subject.fair.masked(sample[0])
+        network = subject.behind
+        at = choose_layer(network, network, masked, name=layer, smallest=smallest)
+        places: dict[str, tuple[nn.Module, SpatialLayer]]
+        places = dict.fromkeys(names or _questions(subject), (network, at))
+        other = subject.adversary_network
+        if ADVERSARY in places and other is not None and other is not network:
+            places[ADVERSARY] = (other, _own_layer(subject, masked, sample[1], smallest))
+        questions = Questions(subject, answers, asked)
+        parts: dict[str, list[Tensor]] = {name: [] for name in places}
+        for rows in asked.rows():
+            image, label = asked.batch(rows)
+            masked = subject.fair.masked(image)
+            for name, found in _in_passes(places, questions, rows, masked, label):
+                parts[name].append(found.cpu())
+            advance(len(rows))
     return {
         name: Maps(name, torch.cat(found).numpy(), places[name][1].describe())
         for name, found in parts.items()

@@ -129,7 +129,8 @@ class Stage:
             is within chance, the one with the highest AUROC. `last`: the last.
         config: Everything that the result depends on besides data and seed; its hash is the stage's key.
         shared: One forward pass whose result all players use; a NamedTuple of tensors with a row for each
-            image. With several processes, losses get the rows of all of them, and the whole batch.
+            image. With several processes, losses get the rows of all of them, and the whole batch; without
+            it each process has its own part alone, and gradients are averaged.
         looks_at_images: Whether losses look at images themselves, in the batch or in what is shared.
         progress: Told before each batch how much of the stage is done, from 0 to below 1; for weights that
             change while it lasts.

@@ -205,7 +205,7 @@ class Tracked:
             say()
         except Exception as error:  # of a service that is no part of the run
             self._broken = True
-            logger.warning("%s hears no more of this run, which goes on: %s", self.name, error)
+            logger.warning("%s hears no more of this run, which goes on: %s", self.name, _reason(error))
 
 
 def _figures(record: Record) -> dict[str, float]:
@@ -276,10 +276,15 @@ def _started(settings: RunSettings, folder: Path) -> Iterator[Tracked]:
                 raise InputError(
                     f"`track` asks for {name}, which is not installed: pip install 'fairdx[{name}]'"
                 ) from error
-            raise InputError(f"`track` asks for {name}, which cannot be started: {error}") from error
+            raise InputError(f"`track` asks for {name}, which cannot be started: {_reason(error)}") from None
         keys[name] = tracker.key
         write_whole(folder / TRACKING, json.dumps(keys).encode())
         yield Tracked(name, tracker)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without an address that could hold a password."""
+    return f"{type(error).__name__} (its address is not shown)" if "@" in str(error) else str(error)
 
 
 def _known(path: Path) -> dict[str, str]:
