@@ -50,7 +50,7 @@ class Cell:
         power: A metric that does differ, whose corrected tests are to find it.
         options: Of the audit.
         joint: Whether to audit the joint table of several classes alone; it is the same without the audits of
-            each class, which take four times as long.
+            each class, which take ten times as long.
     """
 
     name: str
