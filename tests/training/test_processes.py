@@ -198,10 +198,11 @@ def completed(*commands, environments=({},)):
         for command, changes in zip(commands, environments, strict=True)
     ]
     try:
-        said = [one.communicate(timeout=240) for one in running]
+        said = [one.communicate(timeout=900) for one in running]
     finally:
         for one in running:
             one.kill()
+            one.wait()
     for one, (_, errors) in zip(running, said, strict=True):
         assert one.returncode == 0, errors
     return [printed for printed, _ in said]
