@@ -1,5 +1,6 @@
 """Several batches for one step; that every method learns the same by them is in test_processes."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from fairdx.data.base import Batch
 from fairdx.methods.base import Player, Stage
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, isolated_rng, make_fabric
+from fairdx.runs.files import decisive
 from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
 from fairdx.training.accumulation import Accumulated
@@ -152,3 +154,13 @@ def test_a_run_says_so_before_it_trains(small_phantom, tmp_path, changes, told):
     with pytest.raises(InputError, match=told):
         run(load_settings(None, (*given, *own, *changes)), tmp_path)
     assert not list(tmp_path.glob("stages/**/*.safetensors"))
+
+
+def test_what_earlier_versions_trained_keeps_its_key():
+    values = load_settings(None).model_dump(mode="json")
+    older = deepcopy(values)
+    del older["trainer"]["nodes"], older["method"]["accumulate_grad_batches"]
+    del older["model"]["accumulate_grad_batches"]
+    assert decisive(values) == decisive(older)
+    for change in ("method.accumulate_grad_batches=2", "trainer.nodes=2"):
+        assert decisive(load_settings(None, (change,)).model_dump(mode="json")) != decisive(older)

@@ -28,7 +28,7 @@ from fairdx.models.runtime import precision_of
 from fairdx.models.scoring import predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
-from fairdx.runs.files import decisive
+from fairdx.runs.files import as_before, decisive
 from fairdx.runs.seen import FOLDER, SeenImages
 from fairdx.training.accumulation import check_norms
 from fairdx.training.checkpoint import FINISHED, read_finished
@@ -213,7 +213,7 @@ def _trained(
     stage: Stage, current: RunData, place: StageFolders, key: str, seen: SeenBefore | None = None
 ) -> tuple[str, list[Record]]:
     """Trains a stage, or loads it where it is finished; returns its key as well."""
-    key = hash_of(key, RECIPE, stage.name, stage.config)
+    key = hash_of(key, RECIPE, stage.name, as_before(stage.config))
     with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
         history = fit(
             stage,
