@@ -312,6 +312,7 @@ STOPPED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
+    from typing import NamedTuple
     import torch
     from torch import nn
     from torch.nn.functional import cross_entropy
@@ -322,21 +323,28 @@ STOPPED = textwrap.dedent(
     from fairdx.training import fit as loop
 
     loop.CHECK_EVERY = 4
-    root, folder, asked, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    root, folder, asked = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    at, batches = int(sys.argv[4]), int(sys.argv[5])
     settings = TrainerSettings(device="cpu", precision="fp32", shift=2, processes=2)
     fabric = make_fabric(settings)
     dataset = PreparedDataset.open(root)
     torch.manual_seed(0)
-    # Running statistics differ between processes, and the second player's loss depends on them.
-    model = nn.Sequential(nn.Conv2d(1, 2, 5, 4), nn.BatchNorm2d(2), nn.Dropout(0.2), nn.Flatten(),
-                          nn.Linear(98, 2))
+    # Running statistics count in what a process saves; they rule out that several batches make a step.
+    norm = nn.BatchNorm2d(2) if batches == 1 else nn.GroupNorm(1, 2)
+    model = nn.Sequential(nn.Conv2d(1, 2, 5, 4), norm, nn.Dropout(0.2), nn.Flatten(), nn.Linear(98, 2))
     other = nn.Linear(2, 2)
 
+    class Seen(NamedTuple):
+        logit: torch.Tensor
+
+    def logit(batch, shared):
+        return model(batch.image) if shared is None else shared.logit
+
     def loss(batch, shared):
-        return {"total": cross_entropy(model(batch.image), batch.label)}
+        return {"total": cross_entropy(logit(batch, shared), batch.label)}
 
     def guess(batch, shared):
-        return {"total": cross_entropy(other(model(batch.image).detach()), batch.group)}
+        return {"total": cross_entropy(other(logit(batch, shared).detach()), batch.group)}
 
     steps = 0
     def progress(done):
@@ -345,10 +353,15 @@ STOPPED = textwrap.dedent(
         if steps == at and asked in ("both", str(fabric.global_rank)):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    players = Player("model", ("model",), loss, 1e-2), Player("other", ("other",), guess, 1e-2)
+    players = (
+        Player("other", ("other",), guess, 1e-2),
+        Player("model", ("model",), loss, 1e-2, through_shared=batches > 1),
+    )
     stage = Stage(
         name="toy", modules={"model": model, "other": other}, players=players, epochs=3,
-        batch_size=2, logits=model, choose="last", config={}, average=("model",), progress=progress,
+        batch_size=2 // batches, accumulate_grad_batches=batches, logits=model,
+        shared=None if batches == 1 else lambda batch: Seen(model(batch.image)),
+        choose="last", config={}, average=("model",), progress=progress,
     )
     images = TaskImages(dataset, dataset.task())
     loop.fit(stage, images, fabric=fabric, settings=settings, seed=0, folder=folder, resume=True)
@@ -358,15 +371,16 @@ STOPPED = textwrap.dedent(
 
 @pytest.mark.long
 @needs_gloo
+@pytest.mark.parametrize("batches", ["1", "2"])
 def test_two_processes_stop_at_the_same_step_and_go_on_to_the_same_weights(
-    small_phantom, tmp_path, monkeypatch
+    small_phantom, tmp_path, monkeypatch, batches
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     script = tmp_path / "train.py"
     script.write_text(STOPPED)
 
     def status(folder, asked, at):
-        command = [sys.executable, script, small_phantom.root, tmp_path / folder, asked, str(at)]
+        command = [sys.executable, script, small_phantom.root, tmp_path / folder, asked, str(at), batches]
         done = subprocess.run(command, check=False, capture_output=True, timeout=240)
         return done.returncode
 
