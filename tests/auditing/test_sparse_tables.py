@@ -24,7 +24,7 @@ def estimate(counts, drawn):
         null=lambda sample, effect: (drawn, 1.0),
         information_test=lambda sample, p_value: (p_value, "permutation"),
         patients=None,
-        settings=SimpleNamespace(level=0.95),
+        settings=SimpleNamespace(level=0.95, seed=0),
         test=lambda *_: None,
     )
     replicates = drawn  # they say how wide an interval is, not where the estimate lies

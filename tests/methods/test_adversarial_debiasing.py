@@ -202,7 +202,7 @@ def test_the_model_learns_to_hide_what_the_adversary_could_use():
 
 def test_the_losses_are_two_cross_entropies():
     spec = Spec(1, 32, 2, 2)
-    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
     method = AdversarialDebiasing.build(AdversarialDebiasingConfig(), spec, model, seed=0)
     method.retrained.eval()
     image = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))

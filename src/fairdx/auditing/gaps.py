@@ -163,12 +163,7 @@ class InformationEstimates:
 
 
 def information_estimates(
-    counts: Floats,
-    found: Information,
-    design_effect: float,
-    level: float,
-    p_value: float,
-    bias: float | None = None,
+    counts: Floats, found: Information, design_effect: float, level: float, p_value: float
 ) -> InformationEstimates:
     """Plug-in and bias-corrected estimates of I(S; D | Y), with one interval.
 
@@ -178,15 +173,13 @@ def information_estimates(
         design_effect: From `fairdx.metrics.counts.design_effect`.
         level: Nominal coverage.
         p_value: Of no information.
-        bias: Of the plug-in estimate; to first order (`information_bias`) unless given.
 
     Returns:
         Both estimates in nats. The interval is one for the true information, so it belongs to both: it
         allows for the bias, which is why the plug-in estimate may lie above it.
     """
     n, plug_in = int(counts.sum()), float(tables.mutual_information(counts))
-    if bias is None:
-        bias = float(tables.information_bias(counts, sample_size=float(n), design_effect=design_effect))
+    bias = float(tables.information_bias(counts, sample_size=float(n), design_effect=design_effect))
     interval = found.interval(level)
     first, second = (Estimate.of(value, interval, n) for value in (plug_in, max(0.0, plug_in - bias)))
     return InformationEstimates(first, second, p_value, found.detectable(level))

@@ -7,7 +7,7 @@ import numpy as np
 from fairdx.auditing.assemble import now, package_version
 from fairdx.auditing.design import Grouping
 from fairdx.auditing.effects import Strata, effect_estimates
-from fairdx.auditing.gaps import LEAST_IMAGES, information_estimates
+from fairdx.auditing.gaps import LEAST_IMAGES, InformationEstimates, information_estimates
 from fairdx.auditing.permuted import Permuted
 from fairdx.auditing.resampled import Groups
 from fairdx.auditing.result import SCHEMA_VERSION, Attribute, AuditResult, Gap, Note, Test
@@ -16,7 +16,8 @@ from fairdx.auditing.study import Study
 from fairdx.inference.information import Information
 from fairdx.inference.resampling import all_replicates, collapse, dense_vectors
 from fairdx.inference.score_intervals import Shares, critical_value, gap_ends
-from fairdx.inference.uncertainty import Estimate, few_patients_factor, percentile_interval
+from fairdx.inference.sparse_information import Course
+from fairdx.inference.uncertainty import Estimate, Interval, few_patients_factor, percentile_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import IDENTIFICATION
 from fairdx.metrics.inputs import Floats, Ints
@@ -25,6 +26,8 @@ MOST_CELLS = 20_000
 """A joint table larger than this is not compared between groups: most of its cells would be empty."""
 
 ADF = "approximate_diagnosis_fairness"
+
+_FAR = 3.0  # standard errors above the plug-in estimate, up to which the upper end is looked for
 
 
 @dataclass(frozen=True)
@@ -288,11 +291,12 @@ def _information(
 ) -> tuple[dict[str, Gap], Test]:
     noise = Information.of(sample, replicates, *permuted.null(sample, effect))
     p_value, method = permuted.information_test(sample, float(noise.p_value()))
+    matched = noise
     if permuted.patients is not None and np.isfinite(p_value):
-        noise = noise.matched(p_value, permuted.settings.level)
-    # To first order the bias of a sparse table is too small; permuted tables have all of it.
-    bias = float((noise.null**2).mean()) if _sparse(sample) else None
-    found = information_estimates(sample, noise, effect, permuted.settings.level, p_value, bias)
+        matched = noise.matched(p_value, permuted.settings.level)
+    found = information_estimates(sample, matched, effect, permuted.settings.level, p_value)
+    if _sparse(sample) and noise.known:
+        found = _simulated(found, noise, sample, effect, permuted.settings.seed)
     gaps = {
         ADF: Gap(found.plug_in, None, None, found.detectable, []),
         f"{ADF}_corrected": Gap(found.corrected, None, None, found.detectable, []),
@@ -300,11 +304,29 @@ def _information(
     return gaps, permuted.test(ADF, method, p_value)
 
 
+def _simulated(
+    found: InformationEstimates, noise: Information, sample: Floats, effect: float, seed: int
+) -> InformationEstimates:
+    """The same with estimate and interval by simulation: the closed form of the bias is too small."""
+    plug_in, level = found.plug_in, found.plug_in.level
+    most = float((noise.size + _FAR * noise.along.std() * noise.spread) ** 2)
+    course = Course.of(sample, noise.null**2, level, float(np.sqrt(effect)), most, seed)
+    low, value, high = course.found(plug_in.value, found.p_value <= 1 - level)
+    if not course.reaches(plug_in.value):
+        high = max(high, plug_in.high)
+    interval = Interval(low, high, level, plug_in.method)
+    first, second = (Estimate.of(size, interval, plug_in.n) for size in (plug_in.value, value))
+    return InformationEstimates(first, second, found.p_value, found.detectable)
+
+
 def _sparse(counts: Floats) -> bool:
-    """Whether, as in Cochran's rule, more than a fifth of the cells expect fewer than five images."""
+    """Whether, as in Cochran's rule, more than a fifth of the cells expect fewer than five images.
+
+    Tables with two decisions never are: their bias is nearly that of the closed form.
+    """
     expected = tables.independent(counts)
     few = (expected > 0) & (expected < 5)
-    return bool(few.sum() > (expected > 0).sum() / 5)
+    return counts.shape[-1] > 2 and bool(few.sum() > (expected > 0).sum() / 5)
 
 
 def _effects(

@@ -116,7 +116,7 @@ class Areas:
         """See `Figures`."""
         critical = critical * self.widen  # type: ignore[assignment]
         ratio = self._ratio()
-        low, high = (self._root(critical, ratio, stop) for stop in (0.0, 1.0))
+        low, high = self._roots(critical**2 * ratio)
         for place in zip(*np.nonzero((self.value == 0) | (self.value == 1)), strict=True):
             from scipy.special import ndtr
 
@@ -140,12 +140,13 @@ class Areas:
             ratio: Floats = (self.variance + added) / (self._model(self.value) + added)
         return ratio
 
-    def _root(self, critical: float, ratio: Floats, stop: float) -> Floats:
-        """The area on the way to `stop` at which the observed one is `critical` standard errors off."""
-        inner, outer = self.value.copy(), np.full_like(self.value, stop)
+    def _roots(self, square: Floats) -> Floats:
+        """The areas below and above the observed one, (2, ...), off it by `square` of its variance."""
+        inner = np.stack([self.value, self.value])
+        outer = np.stack([np.zeros_like(self.value), np.ones_like(self.value)])
         for _ in range(_STEPS):
             middle = (inner + outer) / 2
-            within = (self.value - middle) ** 2 <= critical**2 * ratio * self._model(middle)
+            within = (self.value - middle) ** 2 <= square * self._model(middle)
             inner, outer = np.where(within, middle, inner), np.where(within, outer, middle)
         return np.where(np.isnan(self.value), np.nan, inner)
 
