@@ -53,8 +53,8 @@ def check_started(processes: int, nodes: int) -> None:
     if found is not None and found[1:] != (processes, nodes):
         raise InputError(
             f"{found.by} started {found.processes} {'process' if found.processes == 1 else 'processes'} on "
-            f"each of {found.nodes} nodes, and the settings ask for {processes} on each of {nodes}: set `trainer.processes={found.processes}` and "
-            f"`trainer.nodes={found.nodes}`, or start as many"
+            f"each of {found.nodes} nodes, and the settings ask for {processes} on each of {nodes}: set "
+            f"`trainer.processes={found.processes}` and `trainer.nodes={found.nodes}`, or start as many"
         )
 
 
