@@ -33,10 +33,10 @@ def test_processes_that_were_started_are_compared_with_those_asked_for(given, va
     place = cluster_environment(4, 2)
     assert (place.world_size(), place.global_rank()) == (8, 5)
     assert place.creates_processes_externally
-    for asked in ((1, 1), (8, 1), (4, 1)):
-        told = rf"{by} started 4 processes on each of 2 .*ask for {asked[0]} on each of {asked[1]}.*trainer.nodes=2"
+    for processes, asked in ((1, 1), (8, 1), (4, 1)):
+        told = rf"{by} started 4 processes on each of 2 .*ask for {processes} on each of {asked}.*nodes=2"
         with pytest.raises(InputError, match=told):
-            check_started(*asked)
+            check_started(processes, asked)
     # Eight workers of a study do not train together.
     assert not cluster_environment(1, 1).creates_processes_externally
 
