@@ -5,8 +5,10 @@ tests over a few.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
+from unittest.mock import patch
 from zlib import crc32
 
 import numpy as np
@@ -47,6 +49,8 @@ class Cell:
         family: Whether no difference at all is true, so that no corrected p-value may be small.
         power: A metric that does differ, whose corrected tests are to find it.
         options: Of the audit.
+        joint: Whether to audit the joint table of several classes alone; it is the same without the audits of
+            each class, which take ten times as long.
     """
 
     name: str
@@ -56,15 +60,17 @@ class Cell:
     family: bool = False
     power: str = ""
     options: dict[str, object] = field(default_factory=dict)
+    joint: bool = False
 
 
 def audited(cell: Cell, drawn: Drawn, seed: int) -> AuditResult:
     options = {**OPTIONS, **cell.options, "seed": seed}
     if drawn.covariate is not None:
         options["covariates"] = {"covariate": drawn.covariate}
-    return audit(
-        drawn.y, drawn.score, sensitive_features={"group": drawn.group}, patients=drawn.patient, **options
-    )
+    with patch("fairdx.auditing.engine.MOST_CLASSES", 2) if cell.joint else nullcontext():
+        return audit(
+            drawn.y, drawn.score, sensitive_features={"group": drawn.group}, patients=drawn.patient, **options
+        )
 
 
 def interval(result: AuditResult, metric: str) -> tuple[float, float]:
@@ -213,6 +219,37 @@ def classes(n, k, shares, wrong):
     return draw, float(tables.mutual_information(p))
 
 
+def classes_of_patients(n, k, shares, wrong):
+    """As `classes`, but patients have one to seven images of one class, half of which share their errors."""
+    _, truth = classes(n, k, shares, wrong)
+
+    def draw(rng):
+        patient = np.repeat(np.arange(n), rng.integers(1, 8, n))[:n]
+        s, y = rng.choice(len(shares), n, p=shares)[patient], rng.integers(0, k, n)[patient]
+        shared = rng.random(n) < 0.5
+        luck, other = rng.random((2, n)), rng.integers(1, k, (2, n))
+        luck, other = (np.where(shared, one[0][patient], one[1]) for one in (luck, other))
+        decided = np.where(luck < np.array(wrong)[s], (y + other) % k, y)
+        return Drawn(y, 0.05 + 0.9 * np.eye(k)[decided], s.astype(str), patient)
+
+    return draw, truth
+
+
+def one_error(n, k, shares, wrong, usual):
+    """k classes, wrong with probability `wrong`; in the last group all but `usual` of it is of one kind."""
+    chance = np.full((len(shares), k, k), wrong / (k - 1))
+    chance[-1] = usual / (k - 1) + (wrong - usual) * np.roll(np.eye(k), 1, axis=1)
+    chance[:, np.eye(k) == 1] = 1 - wrong
+    cumulated = np.cumsum(chance, axis=-1)
+
+    def draw(rng):
+        s, y = rng.choice(len(shares), n, p=shares), rng.integers(0, k, n)
+        decided = (rng.random(n)[:, None] > cumulated[s, y, :-1]).sum(1)
+        return Drawn(y, 0.05 + 0.9 * np.eye(k)[decided], s.astype(str))
+
+    return draw, float(tables.mutual_information(np.array(shares)[:, None, None] / k * chance))
+
+
 def look_alikes(rng):
     """Three classes; the decision depends on the class alone, and look-alikes are rarer in one group."""
     n = 3000
@@ -269,13 +306,23 @@ def mixed_cell(name, n, gap, returning=1) -> Cell:
 def cells() -> dict[str, Cell]:
     """All of them by name."""
     fair, worse = [[0.1, 0.7]] * 2, [[0.1, 0.7], [0.1, 0.5]]
-    eight, eight_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.3))
-    biased, biased_adf = classes(1000, 8, (0.5, 0.4, 0.1), (0.3, 0.3, 0.5))
+    shares, alike = (0.5, 0.4, 0.1), (0.3, 0.3, 0.3)
+    sparse = {
+        "8 classes, 3 groups": classes(1000, 8, shares, alike),
+        "8 classes, 3 groups, a difference": classes(1000, 8, shares, (0.3, 0.3, 0.5)),
+        "8 classes, the small group is better": classes(1000, 8, shares, (0.3, 0.3, 0.1)),
+        "8 classes, the small group has errors of its own": one_error(1000, 8, shares, 0.3, 0.05),
+        "8 classes, 250 patients": classes_of_patients(1000, 8, shares, alike),
+        "8 classes, 250 patients, a difference": classes_of_patients(1000, 8, shares, (0.3, 0.3, 0.5)),
+        "20 classes, a difference": classes(2000, 20, (0.8, 0.2), (0.3, 0.45)),
+    }
     five, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.3))
     five_apart, _ = classes(800, 5, (0.6, 0.4), (0.3, 0.45))
     made = [  # those where intervals are hardest come first
-        Cell("8 classes, 3 groups", eight, {ADF: eight_adf}, (ADF,)),
-        Cell("8 classes, 3 groups, a difference", biased, {ADF: biased_adf}),
+        *(
+            Cell(name, draw, {ADF: adf}, () if adf > 0 else (ADF,), joint=True)
+            for name, (draw, adf) in sparse.items()
+        ),
         rates_cell("10 positives in the small group", (600, 30), (0.3, 0.33), fair),
         rates_cell("10 positives in the small group, a difference", (600, 30), (0.3, 0.33), worse),
         rates_cell("rates near 1 in a group of 3 %", (1940, 60), (0.3, 0.3), [[0.02, 0.97]] * 2),

@@ -105,19 +105,24 @@ class Information:
         """Ends of the interval of the information, shape (...); nan where unknown.
 
         The lower end is 0 unless the test of no information rejects. There the test has one side only; with
-        larger lengths a second side grows.
+        larger lengths a second side grows, by as much as the first one shrinks.
         """
         limit, tail = np.quantile(self.null, level, axis=0), (1 - level) / 2
         reach = self.size + limit + 2 * self.null.max(0) * self.spread + 1e-12
         under, over = self.size - _TIE, self.size + _TIE
         outside = self.p_value() <= 1 - level
 
+        def side(radius: Floats) -> Floats:
+            return tail * np.minimum(radius / np.maximum(limit, 1e-300), 1.0)
+
         def below(radius: Floats) -> NDArray[np.bool_]:
-            side = np.minimum(radius / np.maximum(limit, 1e-300), 1.0)
-            return self.share(radius, under) > level + (1 - level) / 2 * side
+            return self.share(radius, under) > level + side(radius)
+
+        def within(radius: Floats) -> NDArray[np.bool_]:
+            return self.share(radius, over) >= side(radius)
 
         low = np.where(outside, _last(below, np.zeros_like(limit), reach), 0.0)
-        high = _last(lambda radius: self.share(radius, over) >= tail, np.zeros_like(limit), reach)
+        high = _last(within, np.zeros_like(limit), reach)
         high = np.maximum(high, low)
         return np.where(self.known, low**2, np.nan), np.where(self.known, high**2, np.nan)
 

@@ -74,11 +74,11 @@ class Course:
         spread = np.maximum(_smooth(root, spread, 2), spread.min() / 2)
         tail = (1 - level) / 2
         clear = np.sqrt(max(float(np.quantile(null, level) - null.mean()), 1e-300))
-        upper = np.quantile(deviations, level + tail * np.minimum(root / clear, 1.0))
+        side = tail * np.minimum(root / clear, 1.0)  # of the test, as in `Information.ends`
+        lower, upper = np.quantile(deviations, side), np.quantile(deviations, level + side)
         fine = np.linspace(0.0, root[-1], _STEPS)
         low, middle, high = (
-            np.interp(fine, root, curve)
-            for curve in (mean + np.quantile(deviations, tail) * spread, mean, mean + upper * spread)
+            np.interp(fine, root, curve) for curve in (mean + lower * spread, mean, mean + upper * spread)
         )
         return cls(fine**2, low, middle, high)
 
