@@ -2,6 +2,7 @@
 
     python benchmarks/cost.py                                  # on the GPU, if there is one
     python benchmarks/cost.py --flops                          # operations alone, counted on the CPU
+    python benchmarks/cost.py --flops --stages faap --encoders resnet18 --batch 16 --accumulate 4
     OMP_NUM_THREADS=2 python benchmarks/cost.py --corrector 10000   # the corrector's fit to so many images
 
 Each stage's own steps through the one loop, images read from a prepared data set of 224 x 224 pixels. The
@@ -9,9 +10,11 @@ first epoch is not counted. docs/scale.md says what follows from it.
 """
 
 import argparse
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +36,15 @@ STAGES = ("pretrain", "fair_diagnosis", "faap", "adversarial_debiasing")
 EPOCHS = 3
 
 
-def stage_of(name: str, encoder: str, batch: int) -> Stage:
-    """Stage 1, or the stage of a method behind it."""
-    first = PretrainingConfig(epochs=EPOCHS, batch_size=batch, encoder=encoder)
+def stage_of(name: str, encoder: str, batch: int, times: int) -> Stage:
+    """Stage 1, or the stage of a method behind it, with so many batches for a step."""
+    own = {"epochs": EPOCHS, "batch_size": batch, "accumulate_grad_batches": times}
+    first = PretrainingConfig(encoder=encoder, **own)
     model, stage = pretraining(first, SPEC, seed=0)
     if name == "pretrain":
         return stage
     method = METHODS[name]
-    config = method.config_class(epochs=EPOCHS, batch_size=batch)
+    config = method.config_class(**own)
     return method.build(config, SPEC, model.eval().requires_grad_(False), seed=0).stages()[0]
 
 
@@ -66,10 +70,10 @@ def timed(stage: Stage, images: TaskImages, settings: TrainerSettings) -> tuple[
 
 
 def operations(stage: Stage, images: TaskImages) -> float:
-    """Floating-point operations of one step."""
+    """Floating-point operations of one step; what memory it takes on a CPU is seen for the first stage."""
     settings = TrainerSettings(device="cpu", precision="fp32")
     run = Fit(stage, images, make_fabric(settings), settings, seed=0)
-    batch = images.batch(run.train[: stage.batch_size], torch.device("cpu"))
+    batch = images.batch(run.train[: run.batch], torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         run._play(batch)
     return float(counter.get_total_flops())
@@ -100,24 +104,30 @@ def corrector_seconds(count: int, features: int = 1280) -> tuple[float, float]:
 def lines(options: argparse.Namespace, images: TaskImages) -> Iterator[str]:
     """A line for each encoder, stage and precision."""
     for encoder in options.encoders:
-        for name in STAGES:
+        for name in options.stages:
+            times = options.accumulate
+            made = partial(stage_of, name, encoder, options.batch, times)
             if options.flops:
-                count = operations(stage_of(name, encoder, options.batch), images) / options.batch
-                yield f"{encoder} {name}: {count / 1e9:.1f} GFLOP an image"
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                count = operations(made(), images) / (options.batch * times)
+                more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+                yield f"{encoder} {name}: {count / 1e9:.1f} GFLOP an image, {more / 2**20:.1f} GiB"
                 continue
             for precision in ("fp32", "bf16"):
                 settings = TrainerSettings(device=options.device, precision=precision)
-                took, memory = timed(stage_of(name, encoder, options.batch), images, settings)
+                took, memory = timed(made(), images, settings)
                 yield (
-                    f"{encoder} {name} {precision}: {1e3 * took:.1f} ms a step of {options.batch}, "
-                    f"{1e3 * took / options.batch:.3f} ms an image, {memory:.1f} GiB"
+                    f"{encoder} {name} {precision}: {1e3 * took:.1f} ms a step of {options.batch * times}, "
+                    f"{1e3 * took / (options.batch * times):.3f} ms an image, {memory:.1f} GiB"
                 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="*", default=["resnet18", "resnet50"])
+    parser.add_argument("--stages", nargs="*", default=STAGES)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--accumulate", type=int, default=1, metavar="BATCHES")
     parser.add_argument("--images", type=int, default=768)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--flops", action="store_true")

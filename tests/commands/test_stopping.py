@@ -1,9 +1,6 @@
 """A run that is asked to end: it finishes the step, says how to go on, and comes to the same in the end."""
 
-import os
-import subprocess
-import sys
-import textwrap
+import multiprocessing
 
 import pandas as pd
 import pytest
@@ -14,33 +11,48 @@ from fairdx.runs.settings import load_settings
 
 SETTINGS = (
     *("model.epochs=2", "model.batch_size=16", "method.epochs=2", "method.batch_size=16"),
-    *("evaluation.replicates=20", "evaluation.true_effect_patients=16"),
+    *("model.encoder=test_resnet", "method.width=4"),
+    *("evaluation.replicates=2", "evaluation.true_effect_patients=0"),
     *("trainer.precision=fp32", "trainer.device=cpu"),
 )
 
+FORKS = multiprocessing.get_context("forkserver")
+"""Processes that have imported everything already."""
+SIGNALLED = """
+import os, signal, sys
+os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+import torch
+torch.set_num_threads(1)
+from fairdx.training import fit
+augment, count = fit.augment, iter(range(1, 10**6))
+def signalled(image, **options):
+    if next(count) == at:
+        os.kill(os.getpid(), getattr(signal, name))
+    return augment(image, **options)
+fit.augment = signalled
+sys.argv = ["fairdx", *command]
+from fairdx.__main__ import main
+main()
+"""
 
-def stopped(command, *, at, name):
-    """Runs a command that gets a signal at one of its training steps, counted from 1."""
-    first = f"""
-    import os, signal, sys
-    from fairdx.training import fit
-    augment, count = fit.augment, iter(range(1, 10**6))
-    def signalled(image, **options):
-        if next(count) == {at}:
-            os.kill(os.getpid(), signal.{name})
-        return augment(image, **options)
-    fit.augment = signalled
-    from fairdx.__main__ import main
-    main()
-    """
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(first), *map(str, command)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+
+@pytest.fixture
+def stopped(tmp_path):
+    """Does a command that gets a signal at one of its steps, from 1; returns its status and last words."""
+    said = tmp_path / "said.txt"
+
+    def do(command, *, at, name):
+        given = {"said": str(said), "at": at, "name": name, "command": [str(part) for part in command]}
+        said.unlink(missing_ok=True)
+        process = FORKS.Process(target=exec, args=(SIGNALLED, {"__name__": "stopped", **given}))
+        process.start()
+        process.join(300)
+        process.kill()
+        process.join()
+        return process.exitcode, said.read_text()
+
+    FORKS.set_forkserver_preload(["fairdx.__main__", "fairdx.runs.page", "fairdx.study.run"])
+    return do
 
 
 def weights(folder):
@@ -59,7 +71,7 @@ def whole(small_phantom, tmp_path_factory):
     return folder
 
 
-def test_a_run_that_is_stopped_twice_comes_to_the_same(whole, small_phantom, tmp_path):
+def test_a_run_that_is_stopped_twice_comes_to_the_same(stopped, whole, small_phantom, tmp_path):
     config, out = tmp_path / "run.toml", tmp_path / "out"
     config.write_text("")
     command = ["run", config, "--out", out, "--resume"]
@@ -70,18 +82,18 @@ def test_a_run_that_is_stopped_twice_comes_to_the_same(whole, small_phantom, tmp
         (6, "SIGTERM", 143, "stopped by SIGTERM"),
         (4, "SIGINT", 130, "interrupted"),
     ):
-        done = stopped(command, at=at, name=name)
-        assert done.returncode == status, done.stderr
-        assert done.stderr.splitlines()[-1] == f"{words}; the same command with --resume goes on"
+        ended, said = stopped(command, at=at, name=name)
+        assert ended == status, said
+        assert said.splitlines()[-1] == f"{words}; the same command with --resume goes on"
         assert len(list(out.glob("stages/*/last.pt"))) == 1
-    done = stopped(command, at=7, name="SIGTERM")  # six steps are left: none is done twice
-    assert done.returncode == 0, done.stderr
+    ended, said = stopped(command, at=7, name="SIGTERM")  # six steps are left: none is done twice
+    assert ended == 0, said
     assert weights(out) == weights(whole)
     for name in ("predictions.parquet", "history.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(out / name), pd.read_parquet(whole / name))
 
 
-def test_a_study_that_is_stopped_says_that_the_same_command_goes_on(small_phantom, tmp_path):
+def test_a_study_that_is_stopped_says_that_the_same_command_goes_on(stopped, small_phantom, tmp_path):
     study, out = tmp_path / "study.toml", tmp_path / "out"
     study.write_text(
         f"""
@@ -94,12 +106,12 @@ def test_a_study_that_is_stopped_says_that_the_same_command_goes_on(small_phanto
         batch_size = 16
         [run]
         data = {{ root = "{small_phantom.root}" }}
-        model = {{ epochs = 2, batch_size = 16 }}
-        evaluation = {{ replicates = 20, true_effect_patients = 16 }}
+        model = {{ encoder = "test_resnet", epochs = 2, batch_size = 16 }}
+        evaluation = {{ replicates = 2, true_effect_patients = 0 }}
         trainer = {{ precision = "fp32", device = "cpu" }}
         """
     )
-    done = stopped(["compare", study, "--out", out], at=2, name="SIGTERM")
-    assert done.returncode == 143, done.stderr
-    assert done.stderr.endswith("stopped by SIGTERM; the same command goes on\n")
+    ended, said = stopped(["compare", study, "--out", out], at=2, name="SIGTERM")
+    assert ended == 143, said
+    assert said.endswith("stopped by SIGTERM; the same command goes on\n")
     assert len(list(out.glob("stages/*/last.pt"))) == 1

@@ -82,7 +82,13 @@ def prepared(tmp_path_factory):
 
 
 def settings_of(root, *more):
-    small = ("model.epochs=1", "model.batch_size=16", "evaluation.replicates=20", "trainer.precision=fp32")
+    small = (
+        "model.encoder=test_resnet",
+        "model.epochs=1",
+        "model.batch_size=16",
+        "evaluation.replicates=20",
+        "trainer.precision=fp32",
+    )
     return load_settings(None, (*small, f"data.root={root}", "method.name=score_shift", *more))
 
 

@@ -24,7 +24,7 @@ from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.training.fit import fit
 from fairdx.training.optimization import learning
 
-FIRST = PretrainingConfig(epochs=1, batch_size=16)
+FIRST = PretrainingConfig(encoder="test_resnet", epochs=1, batch_size=16)
 SPEC = Spec(1, 32, 2, 2, counts=((20, 12), (14, 18)))
 
 
@@ -85,7 +85,8 @@ def test_every_method_stays_on_its_device(name):
             play(stage)
         assert method.fair(batch().image).device.type == "cuda"
         if method.fair.correction is not None:
-            seen = Diagnosis(torch.empty(5, 512, device="cuda"), torch.empty(5, 2, device="cuda"))
+            size = method.model.encoder.features
+            seen = Diagnosis(torch.empty(5, size, device="cuda"), torch.empty(5, 2, device="cuda"))
             assert method.fair.corrected(seen).device.type == "cuda"
 
 
@@ -100,6 +101,7 @@ def test_views_stay_on_their_device(views):
 def test_a_realised_mask_stays_on_its_device(monkeypatch):
     """Without the pass back, for which a GPU has to be there."""
     monkeypatch.setattr(realised, "_gradient", lambda model, image: (model(image), torch.empty_like(image)))
+    monkeypatch.setattr(realised, "CHECKS", 1)  # how many images go on is not known of tensors without values
     method = built("corrector")
     method.fair.realisation = Realisation(1, 1)
     with on_gpu(method.fair):

@@ -18,7 +18,7 @@ from fairdx.models.scoring import predict
 from fairdx.training.fit import fit
 
 EXACT = TrainerSettings(device="cpu", precision="fp32", shift=1)
-FIRST = PretrainingConfig(epochs=1, batch_size=16)
+FIRST = PretrainingConfig(encoder="test_resnet", epochs=1, batch_size=16)
 STAGE_TWO = {"epochs": 1, "batch_size": 16}
 SPEC = Spec(channels=1, size=32, classes=2, groups=2, counts=((20, 12), (14, 18)))
 

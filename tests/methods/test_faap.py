@@ -12,7 +12,7 @@ from fairdx.training.optimization import learning
 
 def make(**changes):
     spec = Spec(1, 32, 2, 2)
-    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
     method = FAAP.build(FAAPConfig(**changes), spec, model, seed=0)
     for module in (method.model, method.mask_generator, method.discriminator):
         module.requires_grad_(False).eval()

@@ -15,7 +15,8 @@ from fairdx.training.optimization import learning
 def make(**changes):
     config = FairDiagnosisConfig(**changes)
     spec = Spec(1, 32, 2, 2)
-    method = FairDiagnosis.build(config, spec, pretraining(PretrainingConfig(), spec, seed=0)[0], seed=0)
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
+    method = FairDiagnosis.build(config, spec, model, seed=0)
     for module in method.stages()[0].modules.values():
         module.requires_grad_(False).eval()
     return method

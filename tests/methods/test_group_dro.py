@@ -47,7 +47,8 @@ def test_without_a_step_q_stays_equal():
 def method_of(epochs):
     config = GroupDROConfig(epochs=epochs, batch_size=16, step_size=0.5)
     spec = Spec(1, 32, 2, 2)
-    return GroupDRO.build(config, spec, pretraining(PretrainingConfig(), spec, seed=0)[0], seed=0)
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
+    return GroupDRO.build(config, spec, model, seed=0)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights_and_the_same_q(small_phantom, tmp_path):

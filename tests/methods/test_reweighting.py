@@ -18,7 +18,7 @@ COUNTS = ((30, 10), (20, 40), (5, 15))
 def make(counts=COUNTS):
     classes, groups = (len(counts), len(counts[0])) if counts else (2, 2)
     spec = Spec(1, 32, classes, groups, counts)
-    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
     return Reweighting.build(RetrainingConfig(), spec, model, seed=0)
 
 
@@ -93,7 +93,8 @@ def test_the_second_training_starts_from_the_first_ones_weights():
 
 
 def test_what_is_not_given_is_as_in_stage_one():
-    first = PretrainingConfig(epochs=3, batch_size=9, learning_rate=0.2, weight_decay=0.3, schedule="step")
+    given = {"epochs": 3, "batch_size": 9, "learning_rate": 0.2, "weight_decay": 0.3, "schedule": "step"}
+    first = PretrainingConfig(encoder="test_resnet", **given)
     spec = Spec(1, 32, 2, 2, ((1, 1), (1, 1)))
     model = pretraining(first, spec, seed=0)[0]
     (own,) = Reweighting.build(RetrainingConfig().resolved(first), spec, model, seed=0).stages()

@@ -16,7 +16,7 @@ from fairdx.runs.settings import load_settings
 
 def make(classes=2, **changes):
     spec = Spec(1, 32, classes, 2)
-    model = pretraining(PretrainingConfig(), spec, seed=0)[0]
+    model = pretraining(PretrainingConfig(encoder="test_resnet"), spec, seed=0)[0]
     return ThresholdOptimizer.build(ThresholdOptimizerConfig(**changes), spec, model, seed=0)
 
 
@@ -113,6 +113,7 @@ def test_a_run_reports_the_randomised_decisions_and_no_true_effects(small_phanto
         (
             f"data.root={small_phantom.root}",
             "method.name=threshold_optimizer",
+            "model.encoder=test_resnet",
             "model.epochs=1",
             "model.batch_size=16",
             "evaluation.replicates=20",

@@ -16,7 +16,7 @@ from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-SHORT = ("model.epochs=1", "method.epochs=1", "evaluation.replicates=20")
+SHORT = ("model.encoder=test_resnet", "model.epochs=1", "method.epochs=1", "evaluation.replicates=20")
 CLOSE = ExplainSettings(images=200, second_opinion=20, deals=9, dealt_images=20, occlusion_cells=4, shown=1)
 EYES = ("data.label=D", "data.attribute=age_group", "model.batch_size=64", "method.batch_size=64")
 FOREIGN = (
@@ -32,11 +32,12 @@ FOREIGN = (
 
 
 @pytest.fixture(scope="module")
-def skin(tmp_path_factory):
+def skin(tmp_path_factory, fewer):
     if not (SHARED / "real_skin").is_dir():
         pytest.skip(f"no real images at {SHARED / 'real_skin'}")
     options = PrepareOptions(size=64, test=0.3, validation=0.2)
-    return prepare(read_ham10000(SHARED / "real_skin"), tmp_path_factory.mktemp("skin") / "set", options).root
+    source = fewer(read_ham10000(SHARED / "real_skin"), 6)
+    return prepare(source, tmp_path_factory.mktemp("skin") / "set", options).root
 
 
 def test_a_foreign_model_on_skin(skin, tmp_path):
@@ -54,13 +55,13 @@ def test_a_foreign_model_on_skin(skin, tmp_path):
     assert (folder / "figure4.png").exists()
 
 
-def test_a_model_of_ours_on_fundus_photographs(tmp_path):
+def test_a_model_of_ours_on_fundus_photographs(tmp_path, fewer):
     """Two eyes a patient, groups by age: intervals are over patients, and changes those of photographs."""
     if not (SHARED / "real_fundus").is_dir():
         pytest.skip(f"no real images at {SHARED / 'real_fundus'}")
     options = PrepareOptions(size=32, test=0.4, validation=0.2)
     source = read_table(SHARED / "real_fundus", label=("D",), attribute=("age@60",), channels=3)
-    data = prepare(source, tmp_path / "set", options).root
+    data = prepare(fewer(source, 4), tmp_path / "set", options).root
     run(load_settings(Path("configs/nih_small.toml"), (*SHORT, *EYES, f"data.root={data}")), tmp_path / "run")
     found, folder = explain_folder(ExplainRequest(tmp_path / "run", CLOSE))
     assert found.explanation.data["groups"] == ["under 60", "60 and over"]

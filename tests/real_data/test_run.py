@@ -16,6 +16,7 @@ from fairdx.runs.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 SHORT = (
+    "model.encoder=test_resnet",
     "model.epochs=1",
     "method.epochs=1",
     "evaluation.replicates=100",
@@ -23,16 +24,22 @@ SHORT = (
 
 
 @pytest.mark.parametrize(
-    ("folder", "reader", "config", "options"),
+    ("folder", "reader", "config", "part", "options"),
     [
-        ("real_cxr", read_nih, "nih_small.toml", PrepareOptions(size=32, test=0.4, validation=0.25, seed=1)),
-        ("real_skin", read_ham10000, "ham10000.toml", PrepareOptions(size=32, test=0.3, validation=0.2)),
+        (
+            "real_cxr",
+            read_nih,
+            "nih_small.toml",
+            1,
+            PrepareOptions(size=32, test=0.4, validation=0.25, seed=1),
+        ),
+        ("real_skin", read_ham10000, "ham10000.toml", 5, PrepareOptions(size=32, test=0.3, validation=0.2)),
     ],
 )
-def test_from_real_images_to_a_report(tmp_path, folder, reader, config, options):
+def test_from_real_images_to_a_report(tmp_path, folder, reader, config, part, options, fewer):
     if not (SHARED / folder).is_dir():
         pytest.skip(f"no real images at {SHARED / folder}")
-    dataset = prepare(reader(SHARED / folder), tmp_path / "set", options)
+    dataset = prepare(fewer(reader(SHARED / folder), part), tmp_path / "set", options)
     settings = load_settings(ROOT / "configs" / config, (*SHORT, f"data.root={dataset.root}"))
     results = run(settings, tmp_path / "run")
     for figures in results["methods"].values():

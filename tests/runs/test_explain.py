@@ -25,6 +25,7 @@ from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
 
 TINY = (
+    "model.encoder=test_resnet",
     "model.epochs=1",
     "model.batch_size=32",
     "method.epochs=1",

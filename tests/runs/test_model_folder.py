@@ -26,7 +26,7 @@ from fairdx.runs.settings import build_settings
 
 QUICK = {
     "method": {"epochs": 1, "batch_size": 16},
-    "model": {"epochs": 1, "batch_size": 16},
+    "model": {"encoder": "test_resnet", "epochs": 1, "batch_size": 16},
     "evaluation": {"replicates": 20, "true_effect_patients": 0},
     "trainer": {"precision": "fp32", "shift": 0, "device": "cpu"},
 }

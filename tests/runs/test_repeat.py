@@ -18,7 +18,7 @@ from fairdx.runs.settings import load_settings
 
 SETTINGS = (
     *("method.name=faap", "method.epochs=1", "method.batch_size=16", "method.eta=0.15"),
-    *("model.epochs=1", "model.batch_size=16"),
+    *("model.encoder=test_resnet", "model.epochs=1", "model.batch_size=16"),
     *("evaluation.replicates=20", "evaluation.true_effect_patients=16"),
 )
 

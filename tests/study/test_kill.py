@@ -20,7 +20,7 @@ seeds = [0, 1]
 evaluation = { replicates = 20, true_effect_patients = 16 }
 trainer = { precision = "fp32", shift = 1, device = "cpu" }
 data.phantom = { size = 32, train = 96, validation = 64, test = 96, conspicuity = 0.6 }
-model = { epochs = 1, batch_size = 32 }
+model = { encoder = "test_resnet", epochs = 1, batch_size = 32 }
 [[method]]
 name = "vanilla"
 [[method]]

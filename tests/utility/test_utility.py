@@ -27,6 +27,7 @@ root = "{root}"
 epochs = 1
 batch_size = 64
 [model]
+encoder = "test_resnet"
 epochs = 1
 batch_size = 64
 [trainer]

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -47,6 +47,14 @@ def unsaid(ended: SystemExit) -> KeyboardInterrupt | None:
     return None if error is None or error in _SAID else error
 
 
+def _speaks() -> bool:
+    """Whether this is the first of the processes that train together; before they met, as far as it knows."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if getattr(distributed, "is_initialized", bool)():  # which it lacks while it is being imported
+        return bool(distributed.get_rank() == 0)
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
 def say_stopped(stop: KeyboardInterrupt, then: str) -> int:
     """Says on stderr that work was stopped.
 
@@ -59,6 +67,6 @@ def say_stopped(stop: KeyboardInterrupt, then: str) -> int:
     """
     ended = isinstance(stop, Terminated)
     _SAID.append(stop)
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # of several that train together
+    if _speaks():
         sys.stderr.write(f"{'stopped by SIGTERM' if ended else 'interrupted'}; {then}\n")
     return STATUS[signal.SIGTERM if ended else signal.SIGINT]

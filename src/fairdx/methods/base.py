@@ -122,6 +122,8 @@ class Stage:
         players: Who learns, in the order of their moves on each batch; none in a stage that is solved.
         epochs: Passes over the training images.
         batch_size: Images in a batch.
+        accumulate_grad_batches: Batches that make one step, in each process; needs `shared`, and no batch
+            norm that learns in it.
         logits: The model whose validation scores choose the best epoch: images to class logits.
         choose: `auroc`: the highest AUROC. `fairness`: the lowest ADF, averaged over operating points and
             judged on training images as well where there are few validation images, among the epochs whose
@@ -159,6 +161,7 @@ class Stage:
     schedule: Schedule = "cosine"
     average: tuple[str, ...] = ()
     average_decay: float = 0.99
+    accumulate_grad_batches: int = 1
     budget: float = 0.01
     solve: Callable[[Features, Features], Mapping[str, Any] | None] | None = None
     features: Callable[[Tensor], Diagnosis] | None = None

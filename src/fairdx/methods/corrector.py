@@ -67,7 +67,7 @@ class CorrectorConfig(MethodConfig):
     realise: bool = False
     """Whether the corrected score becomes a mask on the image, by steps along the frozen model's gradient."""
     realise_steps: int = Field(3, ge=1)
-    """Such steps; the first costs a pass forward and one back, each other a pass forward."""
+    """The most gradients that are taken of an image; most images need one."""
     realise_levels: int = Field(1, ge=1, le=255)
     """Largest change of a value of the image, in grey levels of 255."""
 

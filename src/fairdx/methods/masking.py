@@ -25,6 +25,9 @@ class MaskingConfig(MethodConfig):
     """Passes over the training images."""
     batch_size: int = Field(128, ge=2)
     """Images in a batch."""
+    accumulate_grad_batches: int = Field(1, ge=1)
+    """Batches that make one step, exactly as one batch of as many images would, in the memory of one of them
+    and with a second forward pass."""
     learning_rate: float = Field(2e-3, gt=0)
     """Of the generator."""
     discriminator_learning_rate: float = Field(2e-3, gt=0)
@@ -134,6 +137,7 @@ class Masking(Method):
             players=tuple(players),
             epochs=config.epochs,
             batch_size=config.batch_size,
+            accumulate_grad_batches=config.accumulate_grad_batches,
             logits=self.logits,
             choose="fairness",
             config=config.model_dump(mode="json"),

@@ -29,6 +29,9 @@ class PretrainingConfig(Config):
     """Not in the paper; enough for the phantom to level off."""
     batch_size: int = Field(128, ge=2)
     """Not in the paper."""
+    accumulate_grad_batches: int = Field(1, ge=1)
+    """Batches that make one step, exactly as one batch of as many images would, in the memory of one of them
+    and with a second forward pass. Not with batch norms that learn."""
     learning_rate: float = Field(1e-3, gt=0)
     """The paper has 1e-4 (A.1); from random weights on small images that is far from done in a few epochs."""
     weight_decay: float = Field(0.01, ge=0)
@@ -153,6 +156,7 @@ def pretraining_stage(diagnoser: Diagnoser, config: PretrainingConfig, spec: Spe
         players=(player,),
         epochs=config.epochs,
         batch_size=config.batch_size,
+        accumulate_grad_batches=config.accumulate_grad_batches,
         logits=logits,
         choose="auroc",
         config=config.model_dump(mode="json"),

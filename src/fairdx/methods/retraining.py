@@ -32,6 +32,8 @@ class RetrainingConfig(MethodConfig):
     """Passes over the training images."""
     batch_size: int | None = Field(None, ge=2)
     """Images in a batch."""
+    accumulate_grad_batches: int | None = Field(None, ge=1)
+    """Batches that make one step."""
     learning_rate: float | None = Field(None, gt=0)
     """Of the diagnosis model."""
     weight_decay: float | None = Field(None, ge=0)
@@ -49,7 +51,7 @@ class RetrainingConfig(MethodConfig):
         """Returns the settings with what is left out as in stage 1."""
         names = (
             *("epochs", "batch_size", "learning_rate", "weight_decay", "schedule"),
-            *("head_learning_rate", "layer_decay"),
+            *("accumulate_grad_batches", "head_learning_rate", "layer_decay"),
         )
         missing = {name: getattr(pretraining, name) for name in names if getattr(self, name) is None}
         return self.model_copy(update=missing)
@@ -125,12 +127,14 @@ class Retraining(Method):
         assert config.epochs is not None
         assert config.batch_size is not None
         assert config.schedule is not None
+        assert config.accumulate_grad_batches is not None
         return Stage(
             name=name,
             modules=modules,
             players=players,
             epochs=config.epochs,
             batch_size=config.batch_size,
+            accumulate_grad_batches=config.accumulate_grad_batches,
             logits=self.logits,
             choose=config.choose,
             config=config.model_dump(mode="json"),

@@ -6,14 +6,18 @@ compute the same loss; what flows back to an exchange is added up over them. The
 therefore the gradient that one process would have.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+T = TypeVar("T")
 
 
 def count() -> int:
@@ -67,6 +71,36 @@ def whole_batch(own: Tensor) -> Tensor:
         Shape (processes * N, ...); `own` itself where there is one process.
     """
     return own if count() == 1 else cast(Tensor, _Rows.apply(own.contiguous()))
+
+
+def in_turn(parts: Sequence[T]) -> Sequence[T]:
+    """Returns the parts of some work that fall on this process: one of them, then one of the next processes.
+
+    Args:
+        parts: The same in every process.
+
+    Returns:
+        As many in every process, so that they can exchange something after each; at the end some have the
+        last one as well.
+    """
+    if count() == 1:
+        return parts
+    rounds = range(distributed.get_rank(), -(-len(parts) // count()) * count(), count())
+    return [parts[min(place, len(parts) - 1)] for place in rounds]
+
+
+def in_any(own: NDArray[np.bool_], device: torch.device) -> NDArray[np.bool_]:
+    """Returns what is true in any process.
+
+    Args:
+        own: What is true in this one, shape (n,).
+        device: Where processes exchange what they have.
+    """
+    if count() == 1:
+        return own
+    whole = torch.from_numpy(own).to(device, torch.int32)
+    distributed.all_reduce(whole, distributed.ReduceOp.MAX)
+    return whole.bool().cpu().numpy()
 
 
 @contextmanager

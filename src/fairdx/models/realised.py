@@ -21,6 +21,9 @@ GREY: Final = 255.0
 NEAR: Final = 0.05
 """How far from its target, in log-odds, an image may be that is not moved any further."""
 
+CHECKS: Final = 4
+"""How often the model is asked, along the path of one gradient, what an image came to."""
+
 
 @dataclass(frozen=True)
 class Realisation:
@@ -28,7 +31,7 @@ class Realisation:
 
     Attributes:
         steps: K, the most gradients that are taken of an image. Each costs a pass forward and one back, and
-            another pass forward.
+            up to `CHECKS` passes forward.
         levels: Largest change of a value, in grey levels.
     """
 
@@ -45,7 +48,8 @@ def realised(
     more where that is not enough, as far as `plan.levels` and the range allow. They are spread over the image
     in a fixed order, until the target is reached to first order. (Fewer values moved further bend the model,
     and miss by more.) The model is then asked what they came to, and more or fewer values of the same order
-    are moved in proportion. Images that this did not bring near enough go another step from where they are.
+    are moved, by the rule of false position. Images that this did not bring near enough go another step from
+    where they are.
     Needs gradients, and binary labels.
 
     Args:
@@ -80,12 +84,54 @@ def realised(
 def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Goes along a path from log-odds to others; returns the images, and which are known to be near."""
     sign, need = (goal - before).sign(), (goal - before).abs()
-    first = path.at(need)
-    came = (log_odds(model(first / GREY).logit.float()) - before) * sign
-    near = (came - need).abs() <= NEAR
-    factor = (need / came.clamp_min(1e-6)).clamp(0.5, 2)
-    second = path.at(need * torch.where(came > 0, factor, 2.0))
-    return torch.where(near[:, None, None, None], first, second), near
+    image, near = path.at(need), torch.zeros_like(need, dtype=torch.bool)
+    rows, reach, bracket = torch.arange(len(need), device=need.device), need, _Bracket.around(need)
+    for check in range(CHECKS):
+        if check > 0:
+            far = ~near[rows]
+            rows, reach, bracket = rows[far], reach[far], _Bracket(*(end[far] for end in bracket))
+            if len(rows) == 0:
+                break
+        came = (log_odds(model(image[rows] / GREY).logit.float()) - before[rows]) * sign[rows]
+        near[rows] = (came - need[rows]).abs() <= NEAR
+        bracket = bracket.narrowed(reach, came, need[rows])
+        reach = torch.where(near[rows], reach, bracket.secant(need[rows]))
+        image[rows] = path.of(rows).at(reach)
+    return image, near
+
+
+class _Bracket(NamedTuple):
+    """How far along its path an image fell short of its target, and how far it went beyond; shape (N,)."""
+
+    low: Tensor
+    at_low: Tensor
+    """What the image came to there, in log-odds."""
+    high: Tensor
+    at_high: Tensor
+    """Infinite, as long as nothing went beyond."""
+
+    @classmethod
+    def around(cls, need: Tensor) -> "_Bracket":
+        """All of the path."""
+        zero, infinite = torch.zeros_like(need), torch.full_like(need, float("inf"))
+        return cls(zero, zero, infinite, infinite)
+
+    def narrowed(self, reach: Tensor, came: Tensor, need: Tensor) -> "_Bracket":
+        """With one more point."""
+        short = came < need
+        return _Bracket(
+            torch.where(short, reach, self.low),
+            torch.where(short, came, self.at_low),
+            torch.where(short, self.high, reach),
+            torch.where(short, self.at_high, came),
+        )
+
+    def secant(self, need: Tensor) -> Tensor:
+        """Where to look next: between both ends, or on from the lower one, at most to twice as far."""
+        slope = (self.high - self.low) / (self.at_high - self.at_low).clamp_min(1e-6)
+        between = self.low + (need - self.at_low) * slope
+        factor = (need / self.at_low.clamp_min(1e-6)).clamp(1, 2)
+        return torch.where(self.high.isfinite(), between, self.low * factor)
 
 
 class _Path(NamedTuple):
@@ -115,6 +161,10 @@ class _Path(NamedTuple):
         before = torch.empty_like(gain)
         before[:, order] = own.cumsum(1) - own
         return cls(start, room, before, gain)
+
+    def of(self, rows: Tensor) -> "_Path":
+        """Those of some images."""
+        return _Path(*(part[rows] for part in self))
 
     def at(self, reach: Tensor) -> Tensor:
         """Grey levels with as many values moved as come to `reach`, shape (N,), to first order."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fairdx.core.config import Config
+from fairdx.models.cluster import cluster_environment
 
 
 class TrainerSettings(Config):
@@ -25,7 +26,9 @@ class TrainerSettings(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes an accelerator where there is one."""
     processes: int = Field(1, ge=1)
-    """Devices of one machine that train together; with more than one, each sees its share of an epoch."""
+    """Devices of a machine that train together; with more than one, each sees its share of an epoch."""
+    nodes: int = Field(1, ge=1)
+    """Machines that train together, each with as many `processes`; torchrun or SLURM starts these."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bfloat16 where the processor computes with it and is clearly faster so, and 32 bits
     elsewhere. On a CPU it measures; a result that must not depend on that names its precision."""
@@ -43,18 +46,23 @@ class TrainerSettings(Config):
 
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
-    """Returns a launched Fabric for the settings."""
+    """Returns a launched Fabric for the settings.
+
+    Raises:
+        InputError: Of several processes others were started than the settings ask for.
+    """
     precision = "bf16-mixed" if precision_of(settings) == "bf16" else "32-true"
-    strategy = "ddp" if settings.processes > 1 else "auto"
+    environment = cluster_environment(settings.processes, settings.nodes)
     fabric = Fabric(
         accelerator=settings.device,
         devices=settings.processes,
+        num_nodes=settings.nodes,
         precision=cast(Any, precision),
-        strategy=strategy,
+        strategy="ddp" if settings.processes * settings.nodes > 1 else "auto",
+        plugins=environment,
     )
     fabric.launch()
-    environment = getattr(fabric.strategy, "cluster_environment", None)
-    if not fabric.is_global_zero and environment and not environment.creates_processes_externally:
+    if not fabric.is_global_zero and not environment.creates_processes_externally:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
 

@@ -1,6 +1,6 @@
 """The only inference loop: images in order, through anything, in batches."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from fairdx.core.progress import Reporter
 from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.loading import TaskImages, to_unit_range
+from fairdx.models.processes import count, in_turn, whole_batch
 
 BATCH: Final = 512
 """Images scored at once. Another number rounds otherwise: scores are equal bit for bit at the same one."""
@@ -58,18 +59,54 @@ def apply(
     return tuple(torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
 
 
-def blocks_of(
-    images: TaskImages, indices: NDArray[np.int64], size: int = BATCH
-) -> Iterator[NDArray[np.uint8]]:
-    """Yields images of a data set in blocks.
+def blocks_of(indices: NDArray[np.int64], size: int = BATCH) -> list[NDArray[np.int64]]:
+    """Returns indices of images in blocks, in order.
 
     Args:
-        images: Where they are.
-        indices: Which, in order, shape (n,).
+        indices: Shape (n,).
         size: Images in a block.
     """
-    for start in range(0, len(indices), size):
-        yield images.dataset.read(indices[start : start + size])
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def apply_to(
+    function: Callable[[Tensor], tuple[Tensor, ...]],
+    images: TaskImages,
+    indices: NDArray[np.int64],
+    place: Place,
+    *,
+    size: int = BATCH,
+    title: str | None = None,
+) -> tuple[NDArray[np.float64], ...]:
+    """Applies a function to images of a data set, in order; every process has to call it.
+
+    Processes take blocks in turn, and each gets what all made. A block holds the same images as it would in
+    one process: so do the results, bit for bit.
+
+    Args:
+        function: Maps images (n, C, H, W) in [0, 1] to tensors with n rows each.
+        images: Where the images are.
+        indices: Which of them, shape (n,).
+        place: Device and precision.
+        size: Images in a block.
+        title: What to call the work where progress is shown.
+
+    Returns:
+        As `apply`.
+    """
+    blocks = in_turn(blocks_of(indices, size))
+
+    def shared(image: Tensor) -> tuple[Tensor, ...]:
+        # Processes exchange the same number of rows: those that are missing of the last block are cut below.
+        rows = (tensor.float() for tensor in function(image))
+        return tuple(whole_batch(_filled(own, size) if count() > 1 else own) for own in rows)
+
+    made = apply(shared, map(images.dataset.read, blocks), place, title=title, total=len(blocks))
+    return tuple(column[: len(indices)] for column in made)
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])
 
 
 class Seen(NamedTuple):
@@ -84,7 +121,7 @@ class Seen(NamedTuple):
 def diagnose(
     diagnosis: Callable[[Tensor], Diagnosis], images: TaskImages, indices: NDArray[np.int64], place: Place
 ) -> Seen:
-    """Diagnoses images in order.
+    """Diagnoses images in order; every process has to call it.
 
     Args:
         diagnosis: Maps images (N, C, H, W) in [0, 1] to embedding and logits.
@@ -97,7 +134,7 @@ def diagnose(
         found = diagnosis(image)
         return (found.logit,) if found.embedding is None else (found.logit, found.embedding)
 
-    logit, *rest = apply(columns, blocks_of(images, indices), place)
+    logit, *rest = apply_to(columns, images, indices, place)
     return Seen(rest[0].astype(np.float32) if rest else None, logit.astype(np.float32))
 
 
@@ -133,7 +170,7 @@ def predict(
     *,
     batch_size: int = BATCH,
 ) -> NDArray[np.float64]:
-    """Scores images in order.
+    """Scores images in order; every process has to call it.
 
     Args:
         logits: Maps images (N, C, H, W) in [0, 1] to class logits (N, classes).
@@ -145,7 +182,7 @@ def predict(
     Returns:
         Class probabilities, shape (n, classes).
     """
-    found = apply(
-        lambda image: (logits(image).float().softmax(1),), blocks_of(images, indices, batch_size), place
+    found = apply_to(
+        lambda image: (logits(image).float().softmax(1),), images, indices, place, size=batch_size
     )
     return found[0] if found else np.empty((0, 0))

@@ -121,7 +121,8 @@ def _familiar(current: RunData, fair: FairModel) -> dict[str, Range]:
         change = (fair.masked(image).float() - image).abs().flatten(1).mean(1)
         return flat.mean(1), flat.std(1), change
 
-    found: tuple[Any, ...] = apply(statistics, blocks_of(current.images, chosen), current.fabric)
+    blocks = map(current.images.dataset.read, blocks_of(chosen))
+    found: tuple[Any, ...] = apply(statistics, blocks, current.fabric)
     bounds = [np.quantile(values, (_TAIL, 1 - _TAIL)) for values in found]
     return {
         name: Range(low=float(low), high=float(high))

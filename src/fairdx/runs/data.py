@@ -117,10 +117,12 @@ def _check_training(task: Task, settings: RunSettings, processes: int, root: Pat
     share = len(train) // processes
     for table, config in (("model", settings.model), ("method", settings.method)):
         batch = getattr(config, "batch_size", None) or 0
-        if batch > share:
+        times = getattr(config, "accumulate_grad_batches", None) or 1
+        if batch * times > share:
+            said = f"`{table}.batch_size` is {batch}" + (f", taken {times} times for a step" * (times > 1))
             raise InputError(
-                f"`{table}.batch_size` is {batch}, and {root} has {len(train)} usable training images for "
-                f"{processes} {'process' if processes == 1 else 'processes'}: give {share} or less"
+                f"{said}, and {root} has {len(train)} usable training images for {processes} "
+                f"{'process' if processes == 1 else 'processes'}: give {share // times} or less"
             )
     seen = {task.group_names[code] for code in task.group[train]}
     missing = [name for name in task.group_names if name not in seen]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ MODEL: Final = "model"
 """The fair model, ready to be used elsewhere: a folder."""
 LOG: Final = "log.txt"
 """What a run printed that had a process of its own."""
+LATER: Final = {"nodes": 1, "accumulate_grad_batches": 1}
+"""Settings that earlier versions did not have, with what these did: so what they trained keeps its key."""
 ALL: Final = (RESULTS, CONFIG, PREDICTIONS, HISTORY, SAMPLES)
 
 
@@ -82,9 +85,15 @@ def decisive(values: Any) -> Any:
     kept = {name: value for name, value in values.items() if name != "track"}
     if "run" in kept:
         kept["run"] = decisive(kept["run"])
-    if isinstance(kept.get("trainer"), dict):
-        kept["trainer"] = {name: v for name, v in kept["trainer"].items() if name != "save_minutes"}
+    for table in ("trainer", "model", "method"):
+        if isinstance(kept.get(table), dict):
+            kept[table] = {name: v for name, v in as_before(kept[table]).items() if name != "save_minutes"}
     return kept
+
+
+def as_before(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings without those that earlier versions did not have, where they change nothing."""
+    return {name: value for name, value in table.items() if LATER.get(name, ...) != value}
 
 
 def save_settings(folder: Path, settings: BaseModel) -> None:

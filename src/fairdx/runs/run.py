@@ -26,6 +26,7 @@ from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.methods import Method
+from fairdx.models.cluster import check_started
 from fairdx.models.fair import FairModel
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.card import save_run_model
@@ -45,6 +46,7 @@ from fairdx.runs.measure import Measured, measure
 from fairdx.runs.repeat import Earlier, fingerprints, made_with
 from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
+from fairdx.runs.together import check_same_data, check_together, in_all
 from fairdx.runs.tracking import tracking
 from fairdx.runs.trained import StageFolders, obtain_model, train_method
 from fairdx.training.choice import Record
@@ -92,9 +94,12 @@ def run(  # noqa: PLR0913 - each is one fact of the run, and all but two are key
     """
     if earlier is not None:
         earlier.check(folder, resume=resume)
+    if hold:  # many runs at a time, each of one process, have a study that holds their folders
+        check_started(settings.trainer.processes, settings.trainer.nodes)
     fabric = make_fabric(settings.trainer)
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    if fabric.is_global_zero:
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     mine = hold and fabric.is_global_zero
     with room_in(folder), locked(folder, required=False) if mine else nullcontext():
         return _run(
@@ -121,11 +126,9 @@ def _run(
     earlier: Earlier | None,
 ) -> dict[str, Any] | None:
     start = time.monotonic()
-    with fabric.rank_zero_first():
-        check_free(folder, settings, RESULTS)
-        current = open_data(settings, folder, phantoms, fabric)
-        save_settings(folder, settings)
-        write_whole(folder / CONFIG_TOML, to_toml(settings.model_dump(mode="json")).encode())
+    check_together(fabric, settings.model_dump(mode="json", exclude={"data": {"root"}}), folder)
+    current = in_all(fabric, lambda: _opened(settings, folder, phantoms, fabric))
+    check_same_data(fabric, current.images.dataset.meta.hash, current.images.dataset.root)
     made = made_with(current)
     if earlier is not None and fabric.is_global_zero:
         for difference in earlier.differences(made):
@@ -157,6 +160,17 @@ def _run(
         write_whole(folder / RESULTS, json.dumps(results, indent=2, allow_nan=False).encode())
         heard.measured(results)
     return results
+
+
+def _opened(settings: RunSettings, folder: Path, phantoms: Path | None, fabric: Fabric) -> RunData:
+    """Opens the data; the first process also takes the folder for these settings."""
+    if fabric.is_global_zero:
+        check_free(folder, settings, RESULTS)
+    current = open_data(settings, folder, phantoms, fabric)
+    if fabric.is_global_zero:
+        save_settings(folder, settings)
+        write_whole(folder / CONFIG_TOML, to_toml(settings.model_dump(mode="json")).encode())
+    return current
 
 
 @dataclass(frozen=True)
@@ -199,8 +213,7 @@ def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) 
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
     fabric = make_fabric(settings.trainer)
-    with fabric.rank_zero_first():
-        current = open_data(settings, phantoms, phantoms, fabric)
+    current = in_all(fabric, lambda: open_data(settings, phantoms, phantoms, fabric))
     place = StageFolders(stages, resume=True, shared=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tracking(settings, folder, fabric) as heard:

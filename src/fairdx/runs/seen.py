@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fairdx.core.files import write_whole
 from fairdx.models.diagnosis import DiagnosisModel
 from fairdx.models.loading import TaskImages
+from fairdx.models.processes import in_any
 from fairdx.models.scoring import Seen, diagnose
 from fairdx.models.views import Views, averaged
 
@@ -43,7 +44,11 @@ class SeenImages:
     def of(self, views: Views, indices: NDArray[np.int64]) -> Seen:
         """Returns what the model makes of some images, averaged over their views."""
         known = self._known.get(views) or self._load(views)
-        missing = indices if not known else indices[np.isnan(known["logit"][indices]).any(1)]
+        unknown = np.ones(len(indices), dtype=np.bool_)
+        if known:
+            unknown = np.isnan(known["logit"][indices].sum(1))
+        # Another run may write the file before the next process reads it, and all have to look together.
+        missing = indices[in_any(unknown, self.fabric.device)]
         if len(missing):
             known = self._make(known, views, missing)
         self._known[views] = known

@@ -28,8 +28,9 @@ from fairdx.models.runtime import precision_of
 from fairdx.models.scoring import predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
-from fairdx.runs.files import decisive
+from fairdx.runs.files import as_before, decisive
 from fairdx.runs.seen import FOLDER, SeenImages
+from fairdx.training.accumulation import check_norms
 from fairdx.training.checkpoint import FINISHED, read_finished
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, SeenBefore, TrainingError, fit
@@ -125,6 +126,7 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
     key = _data_key(current)
     if isinstance(config, PretrainingConfig):
         model, stage = pretraining(config, spec, seed=current.settings.seed)
+        _check_retraining(current, model)
         key, history = _trained(stage, current, place, key)
         return _obtained(model, key, history, current, place)
     given = load_given(config, classes=spec.classes, size=spec.size, network=network)
@@ -137,6 +139,13 @@ def obtain_model(current: RunData, place: StageFolders, network: nn.Module | Non
     # What it makes of an image does not depend on who is in which fold.
     seen = hash_of(current.images.dataset.meta.hash, *whose)
     return _obtained(given, hash_of(key, *whose), [], current, place, seen)
+
+
+def _check_retraining(current: RunData, model: DiagnosisModel) -> None:
+    """Says before stage 1 is trained, not after it, what a method that trains the model anew would refuse."""
+    name, config = current.settings.method_name, current.settings.method
+    if METHODS[name].retrains and (getattr(config, "accumulate_grad_batches", None) or 1) > 1:
+        check_norms(name, {"encoder": model})
 
 
 def _obtained(
@@ -204,7 +213,7 @@ def _trained(
     stage: Stage, current: RunData, place: StageFolders, key: str, seen: SeenBefore | None = None
 ) -> tuple[str, list[Record]]:
     """Trains a stage, or loads it where it is finished; returns its key as well."""
-    key = hash_of(key, RECIPE, stage.name, stage.config)
+    key = hash_of(key, RECIPE, stage.name, as_before(stage.config))
     with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
         history = fit(
             stage,

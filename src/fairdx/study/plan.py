@@ -179,10 +179,10 @@ def point_runs(study: StudySettings, entry: Entry, point: Mapping[str, Any]) -> 
         if study.study.redraw:
             data["phantom"] = {"seed": seed}
         settings = build_settings(merge(values, {"seed": seed, "data": data}), where=entry.where)
-        if settings.trainer.processes > 1:
+        if settings.trainer.processes * settings.trainer.nodes > 1:
             raise InputError(
                 f"{entry.where}: the runs of a study use one process; start the command several times with "
-                "one --storage instead of setting `trainer.processes`"
+                "one --storage instead of setting `trainer.processes` or `trainer.nodes`"
             )
         found.append(PlannedRun(_key(settings), entry.data, entry.method, seed, fold, shown, settings))
     return found

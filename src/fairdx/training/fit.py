@@ -30,6 +30,7 @@ from fairdx.models.loading import TaskImages
 from fairdx.models.processes import common_statistics, whole_batch
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
 from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
+from fairdx.training.accumulation import Accumulated, check_accumulation
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
 from fairdx.training.choice import JUDGED, JUDGED_IMAGES, Record, better, unfairness, validation_scores
@@ -79,12 +80,14 @@ class Fit:
         train = images.task.indices("train")
         # Every process takes the same number of steps, or the last one would wait for the others for ever.
         self.train = train[: len(train) // fabric.world_size * fabric.world_size]
-        self.steps = len(self.train) // fabric.world_size // stage.batch_size
+        self.batch = stage.batch_size * stage.accumulate_grad_batches
+        self.steps = len(self.train) // fabric.world_size // self.batch
         if self.steps == 0 and stage.players:
             raise InputError(
-                f"stage `{stage.name}` needs a full batch of {stage.batch_size} training images for each of "
+                f"stage `{stage.name}` needs a full batch of {self.batch} training images for each of "
                 f"{fabric.world_size} processes, and there are {len(train)}; lower `batch_size`"
             )
+        check_accumulation(stage)
         for module in stage.modules.values():
             module.to(fabric.device).to(memory_format=torch.channels_last)
             module.requires_grad_(False).eval()
@@ -137,7 +140,7 @@ class Fit:
         """
         seed = derive_seed(self.seed, self.stage.name, number, self.fabric.global_rank)
         order = np.random.default_rng(derive_seed(self.seed, self.stage.name, number)).permutation(self.train)
-        settings, size, position = self.settings, self.stage.batch_size, self.position
+        settings, size, position = self.settings, self.batch, self.position
         # A batch's parts lie one after the other, as one process would have them.
         parts = order[: self.steps * self.fabric.world_size * size].reshape(self.steps, -1, size)
         mine = parts[:, self.fabric.global_rank].ravel()
@@ -186,11 +189,12 @@ class Fit:
         """Lets every player move on one batch; returns all loss terms, detached."""
         terms: Losses = {}
         last = self.learners[-1]
-        shared, detached = None, None
+        shared, detached, accumulated = None, None, None
         if self.stage.shared is not None:
-            owner = last.player.modules if last.player.through_shared else ()
-            with learning(owner, self.stage.modules), self.fabric.autocast():
-                shared = self.stage.shared(batch)
+            with learning(last.player.modules if last.player.through_shared else (), self.stage.modules):
+                if self.stage.accumulate_grad_batches > 1:
+                    accumulated = Accumulated(self._shared, batch, self.stage.accumulate_grad_batches)
+                shared = self._shared(batch) if accumulated is None else accumulated.rows
             batch, shared = self._whole(batch), self._whole(shared)
             detached = type(shared)(*(None if tensor is None else tensor.detach() for tensor in shared))
         for learner in self.learners:
@@ -199,11 +203,16 @@ class Fit:
                 with learning(player.modules, self.stage.modules):
                     with self.fabric.autocast():
                         losses = player.loss(batch, shared if player.through_shared else detached)
-                    learner.step(self.fabric, losses)
+                    learner.step(self.fabric, losses, accumulated if player.through_shared else None)
                 learner.scheduler.step()
             terms.update({f"{player.name}/{name}": value.detach() for name, value in losses.items()})
         self.average.update()
         return terms
+
+    def _shared(self, batch: Batch) -> Any:
+        assert self.stage.shared is not None
+        with self.fabric.autocast():
+            return self.stage.shared(batch)
 
     def _whole(self, parts: Parts) -> Parts:
         """The same of all processes; images are not sent around unless somebody looks at them."""

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fairdx.methods.base import Gradients, Losses, Player, Schedule, Stage
+from fairdx.training.accumulation import Accumulated
 
 
 @contextmanager
@@ -45,28 +46,32 @@ class Learner:
     optimizer: Optimizer
     scheduler: LambdaLR
 
-    def step(self, fabric: Fabric, losses: Losses) -> None:
+    def step(self, fabric: Fabric, losses: Losses, accumulated: Accumulated | None = None) -> None:
         """Moves the parameters against the gradient of `total`, averaged over all processes.
 
         Where the player combines two gradients, each is averaged, and the step follows what it makes of them.
+
+        Args:
+            fabric: Precision and processes.
+            losses: The player's.
+            accumulated: The pass that their gradients have still to go back through, if any.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.player.combine is None:
-            fabric.backward(losses["total"])
-            average_gradients(fabric, [p.grad for p in self.parameters])
-        else:
-            own = self._gradients(fabric, losses["total"], keep=True)
-            other = self._gradients(fabric, losses["opponent"], keep=False)
-            combined = self.player.combine(own, other)
-            for parameter, gradient in zip(self.parameters, combined, strict=True):
+        own = self._gradients(fabric, losses["total"], accumulated, keep=self.player.combine is not None)
+        if self.player.combine is not None:
+            other = self._gradients(fabric, losses["opponent"], accumulated, keep=False)
+            for parameter, gradient in zip(self.parameters, self.player.combine(own, other), strict=True):
                 parameter.grad = gradient
         self.optimizer.step()
 
-    def _gradients(self, fabric: Fabric, loss: Tensor, *, keep: bool) -> Gradients:
+    def _gradients(
+        self, fabric: Fabric, loss: Tensor, accumulated: Accumulated | None, *, keep: bool
+    ) -> Gradients:
         """The gradient of one loss; neither 32 bits nor bfloat16 scale a loss, so it is the true one."""
-        moving = [p for p in self.parameters if p.requires_grad]
-        found = iter(torch.autograd.grad(loss, moving, retain_graph=keep, allow_unused=True))
-        gradients = [next(found) if p.requires_grad else None for p in self.parameters]
+        self.optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss, retain_graph=keep)
+        if accumulated is not None:
+            accumulated.backward()
+        gradients: Gradients = [p.grad for p in self.parameters]
         average_gradients(fabric, gradients)
         return gradients
 

@@ -14,7 +14,7 @@ from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.split import SPLITS, Split
 from fairdx.methods import Method
-from fairdx.models.scoring import BATCH, apply, blocks_of
+from fairdx.models.scoring import apply_to
 from fairdx.runs.data import RunData
 from fairdx.runs.files import STAGES, check_free, save_settings
 from fairdx.runs.run import train
@@ -170,10 +170,8 @@ def embed(current: RunData, method: Method, indices: Indices, *, masked: bool) -
         found = method.fair.model(method.fair.masked(image) if masked else image).embedding
         return (found,)
 
-    total = -(-len(indices) // BATCH)
-    blocks = blocks_of(current.images, indices)
     title = "embeddings" if current.fabric.is_global_zero else None
-    found = apply(embedding, blocks, current.fabric, title=title, total=total)
+    found = apply_to(embedding, current.images, indices, current.fabric, title=title)
     return found[0] if found else np.empty((0, 0))
 
 
