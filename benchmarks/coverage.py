@@ -1,6 +1,6 @@
 """What the audit's intervals and tests are worth: the cells of `tests/inference/cells.py`, counted.
 
-Run with `python benchmarks/coverage.py`, which takes an hour and a half of processor time with 1,000 data
+Run with `python benchmarks/coverage.py`, which takes two hours of processor time with 1,000 data
 sets for each cell, or name cells: `python benchmarks/coverage.py --draws 200 "ten groups"`. It adds what it
 finds to docs/figures/coverage.csv.
 """
