@@ -94,7 +94,7 @@ def test_every_process_has_its_share_of_threads_and_a_gpu_of_its_own(monkeypatch
 
 
 def wait_for(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 90  # on a busy machine a process takes long to begin
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -135,7 +135,7 @@ def test_two_runs_at_a_time_each_once_and_a_dead_one_does_not_end_the_study(stud
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system has no /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_the_processes_end_with_the_study_which_then_goes_on(study, how):
-    with study(600, VANILLA) as process:
+    with study(150, VANILLA) as process:
         wait_for(lambda: len(study.begun()) == 2)
         process.send_signal(how)
         process.communicate(timeout=60)

@@ -89,14 +89,17 @@ def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) ->
     for check in range(CHECKS):
         if check > 0:
             far = ~near[rows]
-            rows, reach, bracket = rows[far], reach[far], _Bracket(*(end[far] for end in bracket))
+            rows, reach, path = rows[far], reach[far], path.of(far)
+            bracket = _Bracket(*(end[far] for end in bracket))
             if len(rows) == 0:
                 break
+            image[rows] = path.at(reach)
         came = (log_odds(model(image[rows] / GREY).logit.float()) - before[rows]) * sign[rows]
         near[rows] = (came - need[rows]).abs() <= NEAR
         bracket = bracket.narrowed(reach, came, need[rows])
         reach = torch.where(near[rows], reach, bracket.secant(need[rows]))
-        image[rows] = path.of(rows).at(reach)
+    else:
+        image[rows] = path.at(reach)
     return image, near
 
 
