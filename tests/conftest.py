@@ -51,6 +51,17 @@ def small_phantom(tmp_path_factory) -> PreparedDataset:
     return prepare(Phantom(SMALL).source(), folder / "set")
 
 
+@pytest.fixture
+def one_thread():
+    """As many threads as another process has: another number rounds sums and trains models otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @contextmanager
 def _full_disk(folder, largest=16):
     """No file grows beyond so many bytes: a write fails as on a full disk, and one sentence has to say so."""

@@ -8,7 +8,6 @@ import time
 
 import pandas as pd
 import pytest
-import torch
 
 from fairdx.study.run import StudyRequest, run_study
 
@@ -37,15 +36,6 @@ def finished(out):
 
 def trained(out):
     return {path: path.stat().st_mtime_ns for path in out.glob("stages/*/best.safetensors")}
-
-
-@pytest.fixture
-def one_thread():
-    """As many threads as the killed process: another number rounds sums otherwise and trains other models."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -223,14 +223,6 @@ def both(request, images, tmp_path_factory):
     return Both(folder, int(request.param), said)
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @needs_gloo
 @pytest.mark.parametrize("way", list(WAYS))
 def test_every_method_learns_the_same_in_two_processes(both, images, one_thread, way):
