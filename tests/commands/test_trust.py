@@ -31,6 +31,8 @@ from fairdx.runs.settings import load_settings
 from fairdx.runs.trained import StageFolders
 from fairdx.study.settings import load_study
 from fairdx.study.tables import csv_text
+from fairdx.utility.run import data_utility
+from fairdx.utility.settings import UtilitySettings
 
 SOURCES = Path(fairdx_package.__file__).parent
 
@@ -197,7 +199,8 @@ def test_a_damaged_stage_is_not_trained_again_by_who_only_looks(tmp_path):
     assert (stage / "history.json").read_bytes() == b"[]"
 
 
-def test_a_folder_is_held_by_one_run(prepared, tmp_path):
+@pytest.mark.parametrize("work", [run, lambda own, folder: data_utility(UtilitySettings(run=own), folder)])
+def test_a_folder_is_held_by_one_run(prepared, tmp_path, work):
     code = """
     import sys
     from pathlib import Path
@@ -210,7 +213,7 @@ def test_a_folder_is_held_by_one_run(prepared, tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=rf"{tmp_path} is being written by process {other.pid}"):
-            run(settings_of(prepared), tmp_path)
+            work(settings_of(prepared), tmp_path)
         other.stdin.close()
     assert not (tmp_path / "config.json").exists()
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that `export_models:small` 
 import export_models as models
 
 import fairdx.deploy.comparison
+import fairdx.deploy.export
 import fairdx.deploy.onnx_export
 from fairdx.core.errors import InputError
 from fairdx.deploy.comparison import TOLERANCE, noise
@@ -340,6 +341,20 @@ def test_an_export_replaces_the_one_before_and_leaves_the_others(tmp_path, monke
     assert not (folder / "model.onnx.data").exists()
     assert set(second.card.exports) == {"safetensors", "onnx"}
     assert second.card == read_card(folder)
+
+
+def test_what_was_exported_in_the_meantime_stays_on_the_card(tmp_path, monkeypatch):
+    folder = models.store(tmp_path / "model", models.our_model())
+    measured = fairdx.deploy.export.reference_of
+
+    def meantime(*given):
+        monkeypatch.undo()
+        export(Request(folder, "safetensors"))
+        return measured(*given)
+
+    monkeypatch.setattr(fairdx.deploy.export, "reference_of", meantime)
+    assert set(export(Request(folder, "onnx")).card.exports) == {"safetensors", "onnx"}
+    assert set(load_model(folder).card.exports) == {"safetensors", "onnx"}
 
 
 @pytest.mark.parametrize("content", ["model", "mask"])

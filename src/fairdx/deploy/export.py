@@ -10,6 +10,7 @@ from typing import Final, Literal
 from torch import nn
 
 from fairdx.core.errors import InputError, writing_to
+from fairdx.core.locks import locked
 from fairdx.deploy.comparison import Run, Samples, noise, reference_of
 from fairdx.deploy.monai_bundle import SCRIPT, write_bundle
 from fairdx.deploy.onnx_export import OPSET, open_onnx, write_onnx
@@ -143,10 +144,15 @@ def export(request: Request) -> Exported:
     program = Program.of(stored.card, stored.fair, request.content)
     samples = request.samples or noise(stored.card)
     reference = reference_of(stored, program.module, request.content, samples)
-    home = model_folder(request.folder)
-    place = request.out or home
-    with writing_to(place), _aside(place, request.format) as partial:
-        card = _card_of(place, home, stored.card)
+    place = request.out or model_folder(request.folder)
+    with writing_to(place):
+        place.mkdir(parents=True, exist_ok=True)
+    with (
+        locked(place, wait=True, required=False),
+        writing_to(place),
+        _aside(place, request.format) as partial,
+    ):
+        card = _card_of(place, stored.card)
         (partial / form.top(program)).parent.mkdir(parents=True, exist_ok=True)
         form.write(program, partial / form.top(program), request.opset)
         outcome = reference.compare(form.load(program, partial / form.main(program)), form.outputs)
@@ -183,10 +189,8 @@ def _format(request: Request) -> Format:
     return FORMATS[request.format]
 
 
-def _card_of(place: Path, home: Path, card: ModelCard) -> ModelCard:
-    """The card to enter the export on: the model's own, or that of a folder with exports alone."""
-    if place.resolve() == home.resolve():
-        return card
+def _card_of(place: Path, card: ModelCard) -> ModelCard:
+    """The card to enter an export on, as it is by now: the model's, or that of a folder of exports alone."""
     if (place / CARD).exists():
         known = read_card(place)
         if (known.created, known.frozen.weights_sha256) != (card.created, card.frozen.weights_sha256):

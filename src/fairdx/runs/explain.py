@@ -1,6 +1,7 @@
 """`fairdx explain`: opens a run or a model folder, looks at its models, and writes what was found."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.verify import verified
 from fairdx.explain.charts import charts
@@ -63,7 +65,6 @@ class _Opened:
     phantom: Phantom | None
     folder: Path
     model: Path | None
-    card: ModelCard | None
 
 
 def explain_folder(request: ExplainRequest) -> tuple[Explained, Path]:
@@ -89,15 +90,18 @@ def explain_folder(request: ExplainRequest) -> tuple[Explained, Path]:
 
 def _write(explained: Explained, figure: bytes, opened: _Opened) -> None:
     folder, explanation = opened.folder, explained.explanation
-    with writing_to(folder):
+    with writing_to(folder), ExitStack() as stack:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for place in (folder, opened.model):
+            if place is not None:
+                stack.enter_context(locked(place, wait=True, required=False))
         write_whole(folder / MAPS, figure)
         for chart in charts(explanation):
             write_whole(folder / "figures" / f"{chart.name}.svg", chart.file().encode())
         write_whole(folder / OVERLAP, explanation.json())
-        if opened.model is not None and opened.card is not None:
+        if opened.model is not None:
             write_whole(opened.model / OVERLAP, explanation.json())
-            card = opened.card
+            card = read_card(opened.model, check=())  # now: something may have been exported in the meantime
             card = write_card(opened.model, card.model_copy(update={"files": {**card.files, OVERLAP: ""}}))
             write_whole(opened.model / TEXT, card_text(card, explanation.sentences).encode())
     if is_run(folder):
@@ -131,8 +135,7 @@ def _open_run(request: ExplainRequest) -> _Opened:
     if request.out is not None or request.data is not None:
         model = None  # the run's own folders say what its own images showed
     out = request.out or (folder if request.data is None else folder / "explain")
-    card = None if model is None else read_card(model, check=())
-    return _Opened(tuple(subjects), images, explains(phantom, images), out, model, card)
+    return _Opened(tuple(subjects), images, explains(phantom, images), out, model)
 
 
 def _open_model(request: ExplainRequest) -> _Opened:
@@ -150,7 +153,7 @@ def _open_model(request: ExplainRequest) -> _Opened:
     subjects.append(Subject(card.method, fair, threshold=card.threshold))
     row_by_row(fair)
     out = request.out or request.place / "explain"
-    return _Opened(tuple(subjects), images, explains(phantom, images), out, None, None)
+    return _Opened(tuple(subjects), images, explains(phantom, images), out, None)
 
 
 def _threshold(card: ModelCard, name: str) -> float | None:

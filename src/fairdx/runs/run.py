@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from fairdx import __version__
-from fairdx.core.errors import room_in, writing_to
 from fairdx.core.files import write_whole
-from fairdx.core.locks import locked
 from fairdx.methods import Method
 from fairdx.models.cluster import check_started
 from fairdx.models.fair import FairModel
@@ -46,7 +43,7 @@ from fairdx.runs.measure import Measured, measure
 from fairdx.runs.repeat import Earlier, fingerprints, made_with
 from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
-from fairdx.runs.together import check_same_data, check_together, in_all
+from fairdx.runs.together import check_same_data, check_together, held, in_all
 from fairdx.runs.tracking import tracking
 from fairdx.runs.trained import StageFolders, obtain_model, train_method
 from fairdx.training.choice import Record
@@ -97,11 +94,7 @@ def run(  # noqa: PLR0913 - each is one fact of the run, and all but two are key
     if hold:  # many runs at a time, each of one process, have a study that holds their folders
         check_started(settings.trainer.processes, settings.trainer.nodes)
     fabric = make_fabric(settings.trainer)
-    if fabric.is_global_zero:
-        with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    mine = hold and fabric.is_global_zero
-    with room_in(folder), locked(folder, required=False) if mine else nullcontext():
+    with held(folder, fabric, hold=hold):
         return _run(
             settings,
             folder,

@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -10,9 +11,31 @@ from uuid import uuid4
 from lightning_fabric import Fabric
 from torch import distributed
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import InputError, room_in, writing_to
+from fairdx.core.locks import locked
 
 T = TypeVar("T")
+
+
+@contextmanager
+def held(folder: Path, fabric: Fabric, *, hold: bool = True) -> Iterator[None]:
+    """Makes a folder, and holds it for the first process and those that belong to it.
+
+    Args:
+        folder: What they write to.
+        fabric: The processes.
+        hold: Whether to hold it; False where the caller does.
+
+    Raises:
+        InputError: It cannot be made, or another process writes to it.
+        fairdx.core.errors.DiskError: The disk is full.
+    """
+    if fabric.is_global_zero:
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    mine = hold and fabric.is_global_zero
+    with room_in(folder), locked(folder, required=False) if mine else nullcontext():
+        yield
 
 
 def in_all(fabric: Fabric, work: Callable[[], T]) -> T:

@@ -14,11 +14,13 @@ from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.data.split import SPLITS, Split
 from fairdx.methods import Method
+from fairdx.models.runtime import make_fabric
 from fairdx.models.scoring import apply_to
 from fairdx.runs.data import RunData
 from fairdx.runs.files import STAGES, check_free, save_settings
 from fairdx.runs.run import train
 from fairdx.runs.settings import RunSettings
+from fairdx.runs.together import held
 from fairdx.utility.heads import MEAN, Answer, Figure, compare, fit_head
 from fairdx.utility.settings import UtilityOptions, UtilitySettings
 from fairdx.utility.tables import RESULTS, write_utility
@@ -57,18 +59,26 @@ def data_utility(
         All figures; None in all but the first of several processes.
 
     Raises:
-        InputError: The settings or the data cannot be used, or `folder` holds a run with other settings.
+        InputError: The settings or the data cannot be used, or `folder` holds a run with other settings, or
+            another process writes to it.
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
-    check_free(folder, settings, RESULTS)
-    save_settings(folder, settings)
+    fabric = make_fabric(settings.run.trainer)
+    with held(folder, fabric):
+        if fabric.is_global_zero:
+            check_free(folder, settings, RESULTS)
+            save_settings(folder, settings)
+        return _data_utility(settings, folder, stages or folder / STAGES)
+
+
+def _data_utility(settings: UtilitySettings, folder: Path, stages: Path) -> list[Figure] | None:
     answers: list[Answer] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
     current, unmasked = None, np.empty(0)
     for name, run in ((MI, settings.run), (NO_MI, _without(settings.run))):
         place = folder / name.replace(" ", "_")
-        current, method = train(run, place, stages=stages or folder / STAGES, phantoms=folder)
+        current, method = train(run, place, stages=stages, phantoms=folder)
         findings, left_out = chosen_findings(current, settings.utility)
         parts = {split: _split(current, split) for split in SPLITS}
         for masked in (UNMASKED, MASKED):
