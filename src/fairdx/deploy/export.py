@@ -148,7 +148,7 @@ def export(request: Request) -> Exported:
     with writing_to(place):
         place.mkdir(parents=True, exist_ok=True)
     with (
-        locked(place, wait=True, required=False),
+        locked(place, wait=True, required=False, clear=True),
         writing_to(place),
         _aside(place, request.format) as partial,
     ):

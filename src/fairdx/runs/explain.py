@@ -94,7 +94,7 @@ def _write(explained: Explained, figure: bytes, opened: _Opened) -> None:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         for place in (folder, opened.model):
             if place is not None:
-                stack.enter_context(locked(place, wait=True, required=False))
+                stack.enter_context(locked(place, wait=True, required=False, clear=True))
         write_whole(folder / MAPS, figure)
         for chart in charts(explanation):
             write_whole(folder / "figures" / f"{chart.name}.svg", chart.file().encode())
