@@ -2,24 +2,41 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from fairdx import cli
 
-def fairdx(*arguments, cwd=None):
+
+@pytest.fixture
+def fairdx(monkeypatch, capsys):
+    """The command in this process, which has imported what it needs."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fairdx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        told = capsys.readouterr()
+        return SimpleNamespace(returncode=stopped.value.code, stdout=told.out, stderr=told.err)
+
+    return command
+
+
+def from_the_shell(*arguments):
     command = [sys.executable, "-m", "fairdx.cli", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=cwd)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
 def test_help_lists_every_command():
-    done = fairdx("--help")
+    done = from_the_shell("--help")
     assert done.returncode == 0
     for command in ("demo", "prepare", "inspect", "run", "audit", "predict"):
         assert command in done.stdout
 
 
 @pytest.mark.parametrize("command", ["demo", "inspect", "run", "audit", "predict"])
-def test_the_help_of_every_command_has_an_example(command):
+def test_the_help_of_every_command_has_an_example(fairdx, command):
     done = fairdx(command, "--help")
     assert done.returncode == 0
     assert f"fairdx {command}" in done.stdout.partition("Example")[2]
@@ -28,7 +45,7 @@ def test_the_help_of_every_command_has_an_example(command):
 def test_bad_input_is_one_sentence_and_status_2(tmp_path):
     config = tmp_path / "run.toml"
     config.write_text("[method]\nepoch = 3\n")
-    done = fairdx("run", config)
+    done = from_the_shell("run", config)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].endswith("unknown key `epoch`; did you mean `epochs`?")
     assert "Traceback" not in done.stderr
@@ -44,18 +61,19 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path):
         (("prepare", "nih", "--root", "nowhere", "--out", "out"), "nowhere"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path, arguments, word):
-    done = fairdx(*arguments, cwd=tmp_path)
+def test_what_is_missing_is_named(fairdx, tmp_path, monkeypatch, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    done = fairdx(*arguments)
     assert done.returncode == 2
     assert word in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_option_is_status_2():
+def test_an_unknown_option_is_status_2(fairdx):
     assert fairdx("demo", "--quik").returncode == 2
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_to_is_named(fairdx, tmp_path):
     (tmp_path / "file").write_text("")
     config = tmp_path / "run.toml"
     config.write_text("")
@@ -65,12 +83,12 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    done = fairdx("inspect", tmp_path / "nowhere", "--debug")
+    done = from_the_shell("inspect", tmp_path / "nowhere", "--debug")
     assert done.returncode != 0
     assert "Traceback" in done.stderr
 
 
-def test_the_phantom_is_prepared_and_inspected(tmp_path):
+def test_the_phantom_is_prepared_and_inspected(fairdx, tmp_path):
     sizes = ("--size", 32, "--train", 40, "--validation", 20, "--test", 20)
     done = fairdx("prepare", "phantom", "--out", tmp_path / "set", *sizes)
     assert done.returncode == 0, done.stderr
