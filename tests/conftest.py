@@ -2,11 +2,14 @@
 
 import resource
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fairdx import cli
 from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
@@ -49,6 +52,20 @@ def pytest_collection_modifyitems(items):
 def small_phantom(tmp_path_factory) -> PreparedDataset:
     folder: Path = tmp_path_factory.mktemp("phantom")
     return prepare(Phantom(SMALL).source(), folder / "set")
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """The command in this process, which has imported what it needs."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fairdx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        told = capsys.readouterr()
+        return SimpleNamespace(returncode=stopped.value.code, stdout=told.out, stderr=told.err)
+
+    return command
 
 
 @pytest.fixture

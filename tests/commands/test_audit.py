@@ -51,14 +51,11 @@ def path(frame, tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(here):
     def command(*arguments, label="y", score="p", group="sex"):
         columns = ["--label", label, "--score", score, "--group", group]
-        monkeypatch.setattr(sys, "argv", ["fairdx", "audit", *columns, *QUICK, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        told = capsys.readouterr()
-        return stopped.value.code, told.out, told.err
+        done = here("audit", *columns, *QUICK, *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 

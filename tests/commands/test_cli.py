@@ -2,25 +2,8 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
-
-from fairdx import cli
-
-
-@pytest.fixture
-def fairdx(monkeypatch, capsys):
-    """The command in this process, which has imported what it needs."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fairdx", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        told = capsys.readouterr()
-        return SimpleNamespace(returncode=stopped.value.code, stdout=told.out, stderr=told.err)
-
-    return command
 
 
 def from_the_shell(*arguments):
@@ -36,8 +19,8 @@ def test_help_lists_every_command():
 
 
 @pytest.mark.parametrize("command", ["demo", "inspect", "run", "audit", "predict"])
-def test_the_help_of_every_command_has_an_example(fairdx, command):
-    done = fairdx(command, "--help")
+def test_the_help_of_every_command_has_an_example(here, command):
+    done = here(command, "--help")
     assert done.returncode == 0
     assert f"fairdx {command}" in done.stdout.partition("Example")[2]
 
@@ -61,23 +44,23 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path):
         (("prepare", "nih", "--root", "nowhere", "--out", "out"), "nowhere"),
     ],
 )
-def test_what_is_missing_is_named(fairdx, tmp_path, monkeypatch, arguments, word):
+def test_what_is_missing_is_named(here, tmp_path, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
-    done = fairdx(*arguments)
+    done = here(*arguments)
     assert done.returncode == 2
     assert word in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_option_is_status_2(fairdx):
-    assert fairdx("demo", "--quik").returncode == 2
+def test_an_unknown_option_is_status_2(here):
+    assert here("demo", "--quik").returncode == 2
 
 
-def test_a_place_that_cannot_be_written_to_is_named(fairdx, tmp_path):
+def test_a_place_that_cannot_be_written_to_is_named(here, tmp_path):
     (tmp_path / "file").write_text("")
     config = tmp_path / "run.toml"
     config.write_text("")
-    done = fairdx("run", config, "--out", tmp_path / "file" / "out")
+    done = here("run", config, "--out", tmp_path / "file" / "out")
     assert done.returncode == 2
     assert "cannot write to" in done.stderr
 
@@ -88,11 +71,11 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_the_phantom_is_prepared_and_inspected(fairdx, tmp_path):
+def test_the_phantom_is_prepared_and_inspected(here, tmp_path):
     sizes = ("--size", 32, "--train", 40, "--validation", 20, "--test", 20)
-    done = fairdx("prepare", "phantom", "--out", tmp_path / "set", *sizes)
+    done = here("prepare", "phantom", "--out", tmp_path / "set", *sizes)
     assert done.returncode == 0, done.stderr
     assert "80 images" in done.stdout
-    shown = fairdx("inspect", tmp_path / "set")
+    shown = here("inspect", tmp_path / "set")
     assert shown.returncode == 0, shown.stderr
     assert "pneumonia" in shown.stdout
