@@ -20,11 +20,18 @@ SHORT = {
     "auroc 1": "AUC",
     "calibration_slope 1": "slope",
     "expected_calibration_error 1": "ECE",
-    "score_mutual_information": "I(S;score|Y)",
+    "score_mutual_information": r"I(S;score\|Y)",
     "tpr 0": "TPR large",
     "auroc 0": "AUC large",
     "tpr 1": "TPR small",
 }
+
+
+CORRECTIONS = ("Westfall-Young", "Holm", "uncorrected")
+SINGLE = """| Cell | Data sets | Intervals that hold the truth | Tests at 5 % that reject a true hypothesis |
+|---|---|---|---|"""
+FAMILY = """| Audits | Counted | | Westfall and Young | Holm | Uncorrected |
+|---|---|---|---|---|---|"""
 
 
 def short(metric: str, *, mixed: bool) -> str:
@@ -34,10 +41,9 @@ def short(metric: str, *, mixed: bool) -> str:
 
 def markdown(rows: Rows) -> list[str]:
     """Two tables: intervals and tests of each cell; corrected tests of a family."""
-    single = ["| Cell | Data sets | Intervals that hold the truth | Tests at 5 % that reject a true hypothesis |"]
-    family = ["| Audits | Counted | | Westfall and Young | Holm | uncorrected |", "|---|---|---|---|---|---|"]
-    single.append("|---|---|---|---|")
-    for cell in dict.fromkeys(cell for cell, _ in rows):
+    single, family = SINGLE.splitlines(), FAMILY.splitlines()
+    counted = {cell for cell, _ in rows}
+    for cell in (name for name in load(MODULE).cells() if name in counted):
         found = {figure: row for (name, figure), row in rows.items() if name == cell}
         count = next(iter(found.values()))["data_sets"]
         said = {
@@ -55,9 +61,6 @@ def markdown(rows: Rows) -> list[str]:
             if set(shares) != {"-"}:
                 family.append(f"| {cell} | {count} | {words} | {' | '.join(shares)} |")
     return [*single, "", *family]
-
-
-CORRECTIONS = ("Westfall-Young", "Holm", "uncorrected")
 
 
 def main() -> None:

@@ -106,3 +106,15 @@ def test_intervals_of_changes_cover_the_truth(n, gaps):
 def test_intervals_of_changes_cover_a_gap_that_went_away():
     found = change_coverage(2000, (0.3, 0.0), 60)
     assert min(found.values()) > 0.88  # the percentile interval of equal opportunity covers 0.86 of the time
+
+
+def test_the_page_shows_what_was_counted(monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    found = importlib.util.spec_from_file_location("counted", root / "benchmarks" / "coverage.py")
+    counted = importlib.util.module_from_spec(found)
+    found.loader.exec_module(counted)
+    table = counted.Table(root / "docs" / "figures" / "coverage.csv", counted.FIELDS)
+    page = (root / "docs" / "coverage.md").read_text(encoding="utf-8")
+    for line in counted.markdown(table.read()):
+        assert line in page, line
