@@ -117,7 +117,7 @@ def read_arrivals(paths: Sequence[str | Path], asked: ArrivalColumns) -> Arrival
         score[rows],
         {g.column: read_groups(kept, g, notes) for g in _groups(sources[0], asked)},
         looks.take(rows),
-        None if asked.patient is None else complete(kept, asked.patient, "patient"),
+        None if asked.patient is None else complete(kept, asked.patient, "patient", "attribute"),
         truth.names[1],
         tuple(notes),
     )
@@ -132,7 +132,7 @@ def _read(source: Source, asked: ArrivalColumns) -> Table:
     columns = [asked.label, asked.score, *(g.column for g in _groups(source, asked)), *single]
     table = read_table(source, columns, missing=asked.missing)
     if asked.patient is not None:
-        complete(table, asked.patient, "patient")
+        complete(table, asked.patient, "patient", "attribute")
     return table
 
 

@@ -72,21 +72,16 @@ def sizes(result: AuditResult) -> list[str]:
 def _about(result: AuditResult, about: Attribute) -> list[Note]:
     name, notes = about.name, _doubts(result, about)
     if about.excluded:
-        listed = ", ".join(f"{g} ({about.groups[g]})" for g in about.excluded[:10])
-        notes.append(
-            _note(
-                "caution",
-                name,
-                f"{name}: groups with fewer than {result.settings.min_group_size} images are reported but "
-                f"not compared: {listed}{' and more' if len(about.excluded) > 10 else ''}.",
-            )
-        )
+        notes.append(_too_small(result, about))
     if not result.gaps[name]:
         return [*notes, _note("limit", name, f"{name}: fewer than two groups are large enough to compare.")]
     notes.append(_decision(result, name))
     notes += _four_fifths(result, name)
     if result.effects[name]:
         notes.append(_effect(result, name, most_affected(result, name)))
+    elif about.reference in about.excluded:
+        text = f"{name}: no effects are estimated, as the reference {about.reference} is too small."
+        notes.append(_note("caution", name, text))
     notes.append(discrimination(result, name))
     notes += case_mix_notes(result, name)
     notes.append(_power(result, name))
@@ -100,6 +95,20 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
         text = f"{name}: {', '.join(undefined)} has images of one label only, so its AUC is undefined."
         notes.append(_note("caution", name, text))
     return notes
+
+
+def _too_small(result: AuditResult, about: Attribute) -> Note:
+    """Which groups are not compared, and whether their images or their patients are too few."""
+    least = result.settings.min_group_size
+    listed = ", ".join(f"{g} ({about.groups[g]:,})" for g in about.excluded[:10])
+    why = f"fewer than {least} images"
+    if any(about.groups[g] >= least for g in about.excluded):
+        why += " or too few patients"
+    text = (
+        f"{about.name}: groups with {why} are reported but not compared: {listed}"
+        f"{' and more' if len(about.excluded) > 10 else ''}."
+    )
+    return _note("caution", about.name, text)
 
 
 def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
@@ -363,6 +372,8 @@ def _in_general(result: AuditResult) -> list[Note]:
         notes.append(_note("caution", None, text))
     if settings.clustered and result.n_patients < FEW_PATIENTS:
         text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
+        if result.n_patients == 1:
+            text = "All images are of one patient: no interval and no test can be trusted."
         notes.append(_note("caution", None, text))
     if not settings.clustered:
         notes.append(

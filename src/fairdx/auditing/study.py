@@ -153,7 +153,8 @@ class Study:
             grouping: The attribute.
 
         Returns:
-            The description; the largest group with a name is the reference unless another was named.
+            The description; the largest group with a name that is not too small is the reference unless
+            another was named.
         """
         group = grouping.of_finest[self.finest]
         size = np.bincount(group, minlength=len(grouping.groups))
@@ -170,13 +171,13 @@ class Study:
             grouping.name,
             dict(zip(grouping.groups, size.tolist(), strict=True)),
             dict(zip(grouping.groups, patients.tolist(), strict=True)),
-            self._reference(grouping, size),
+            self._reference(grouping, size, small),
             [g for g, few in zip(grouping.groups, small, strict=True) if few],
             grouping.intersection,
             effective,
         )
 
-    def _reference(self, grouping: Grouping, size: Ints) -> str:
+    def _reference(self, grouping: Grouping, size: Ints, small: np.ndarray[Any, Any]) -> str:
         """The group that was named; of an intersection the largest that is made of those named."""
         if grouping.name in self.references:
             return self.references[grouping.name]
@@ -185,7 +186,7 @@ class Study:
             (MISSING not in part.values(), all(part[name] == group for name, group in named.items()))
             for part in grouping.parts
         ]
-        best = max(range(len(size)), key=lambda s: (fitting[s][1], fitting[s][0], size[s]))
+        best = max(range(len(size)), key=lambda s: (*fitting[s][::-1], not small[s], size[s]))
         return grouping.groups[best]
 
 
