@@ -258,7 +258,7 @@ def _read_text(name: str, data: pa.Buffer, separator: str, columns: list[str]) -
 def _check_quotes(name: str, data: pa.Buffer, separator: str, n_rows: int) -> None:
     """Refuse a quotation mark that nobody closes, as in `"5 inch`: its cell would swallow rows.
 
-    Lines that a cell joins may be a text of several lines. If each has the cells of the header, they are rows.
+    Lines in one cell may be a text of several lines. They are rows if each has as many cells as the header.
     """
     step = 1 << 24  # not all of a large file at once
     parts = (data[at : at + step].to_pybytes() for at in range(0, data.size, step))
