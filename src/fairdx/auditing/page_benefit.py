@@ -49,7 +49,7 @@ def benefit_figure(result: AuditResult, name: str) -> Figure | None:
         shown = values >= floor
         panel.band(at[shown].tolist(), low[shown].tolist(), high[shown].tolist(), series)
         panel.line(at[shown].tolist(), values[shown].tolist(), series)
-    everybody = {g: explorer.positives[g] / (explorer.negatives[g] + explorer.positives[g]) for g in groups}
+    everybody = {g: result.by_group[name][g]["prevalence"].value for g in groups}
     rows = [[g, *_read(*curves[g], everybody[g])] for g in groups]
     return Figure(
         "benefit",
