@@ -204,11 +204,13 @@ def read_patients(table: Table, column: str, notes: list[str]) -> Codes:
             f"{table.name}: patient column {column!r} holds floating-point numbers beyond 2^53, where "
             "neighbouring numbers are one; store it as text or as whole numbers."
         )
-    merged = len(found.names) - len({alike(name) if _number(name) is None else name for name in found.names})
-    if merged:
+    shapes = {
+        alike(name) if _number(name) is None else name.strip().removesuffix(".0") for name in found.names
+    }
+    if merged := len(found.names) - len(shapes):
         notes.append(
-            f"{column}: {merged:,} patients are written like another but for capitals or spaces; they count "
-            "as patients of their own."
+            f"{column}: {merged:,} patients are written like another but for capitals, spaces or a last .0; "
+            "they count as patients of their own."
         )
     return found
 
