@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from fairdx.auditing import audit, read_predictions
+from fairdx.auditing.gate import parse_condition
 from fairdx.core.errors import InputError
 from fairdx.core.missing import BY_PEOPLE, unknown_attribute
 
@@ -295,3 +296,26 @@ def test_the_list_of_words_is_in_lower_case_and_in_the_guide():
 def test_weights_that_cannot_be(tmp_path, bad, told):
     with pytest.raises(InputError, match=told):
         read(tmp_path, BASE.assign(w=bad), weight="w")
+
+
+@pytest.mark.parametrize(("column", "is_the"), [("y", "label"), ("sex", "group"), ("p@0.5", "score")])
+def test_a_covariate_is_neither_label_nor_group_nor_score(tmp_path, column, is_the):
+    with pytest.raises(InputError, match=f"is given as a covariate and as the {is_the}"):
+        read(tmp_path, BASE, covariates=[column])
+
+
+def test_labels_of_a_second_file_may_be_written_otherwise_but_not_differ(tmp_path):
+    first, second = BASE.assign(image=np.arange(N)), BASE.assign(image=np.arange(N), p=1 - SCORE)
+    second["y"] = np.where(second.image < 5, np.nan, TRUTH.astype(float))  # 1.0, and blank where image < 5
+    second.sample(frac=1, random_state=0).to_csv(tmp_path / "second.csv", index=False)
+    asked = {"identifier": "image", "compare_to": tmp_path / "second.csv"}
+    assert read(tmp_path, first, **asked).compare_to == pytest.approx(1 - SCORE)
+    second.assign(y=1 - TRUTH).to_csv(tmp_path / "second.csv", index=False)
+    with pytest.raises(InputError, match="'y' differs from that"):
+        read(tmp_path, first, **asked)
+
+
+def test_digits_of_a_condition_are_not_joined():
+    assert parse_condition("eo>0.05").limit == 0.05
+    with pytest.raises(InputError, match="not of the form"):
+        parse_condition("eo>0_05")  # which Python takes for 5

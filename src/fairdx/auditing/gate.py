@@ -155,7 +155,7 @@ def parse_condition(text: str) -> Condition:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace("_", "?"))  # which would be digits, as in 0_05 for 5
     except ValueError:
         return math.nan
 

@@ -223,6 +223,13 @@ class _Layout:
                 raise InputError(
                     f"{column!r} is given as the label and as a {used[column]}; a {used[column]} is no truth."
                 )
+        used |= dict.fromkeys(asked.label, "label")
+        for covariate in covariates:
+            if covariate.column in used:
+                raise InputError(
+                    f"{covariate.column!r} is given as a covariate and as the {used[covariate.column]}; within "
+                    "its values there is nothing left to compare."
+                )
         return cls(scores, groups, covariates, second, model, base)
 
     def needed(self, asked: Columns) -> list[str]:

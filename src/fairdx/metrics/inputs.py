@@ -345,7 +345,7 @@ def to_labels(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Ints, Ints, tuple[A
         classes = sorted(set(truth.values) | set(decision.values))
     except TypeError as error:
         raise InputError(
-            f"y_true holds {truth.names[:3]} and y_pred {decision.names[:3]}: use one type."
+            f"y_true holds {truth.values[:3]} and y_pred {decision.values[:3]}: use one type."
         ) from error
     unknown = set(classes) - set(truth.values)
     if len(unknown) > max(len(truth.values), 2):
