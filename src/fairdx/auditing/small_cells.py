@@ -67,7 +67,8 @@ def plan(
     """
     cells, labels = [2 * label + decided for decided in decisions], [label]
     overall = not _any_few([], cells, people, least)
-    shown, joined, left_out, undecided = {}, {}, [], []
+    shown, joined = dict[str, Codes](), dict[str, dict[str, list[str]]]()
+    left_out, undecided = list[str](), list[str]()
     for name, column in attributes.items():
         place = _joined(column, cells, people, least)
         decided = overall and place.max() > 0

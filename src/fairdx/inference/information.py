@@ -111,7 +111,8 @@ class Information:
         no information at all.
         """
         tail = (1 - level) / 2
-        limit, rare = np.quantile(self.null, [level, tail], axis=0)
+        limit: Floats = np.quantile(self.null, level, axis=0)
+        rare: Floats = np.quantile(self.null, tail, axis=0)
         reach = self.size + limit + 2 * self.null.max(0) * self.spread + 1e-12
         longer = np.where(self.null > self.size + _TIE, self.null, np.inf).min(0)
         over = np.maximum(np.where(np.isfinite(longer), longer, self.size), rare) + _TIE
@@ -125,8 +126,7 @@ class Information:
             return self.share(radius, under) > level + side(radius)
 
         def within(radius: Floats) -> NDArray[np.bool_]:
-            held: NDArray[np.bool_] = self.share(radius, over) >= side(radius)
-            return held
+            return self.share(radius, over) >= side(radius)
 
         low = np.where(outside, _last(below, np.zeros_like(limit), reach), 0.0)
         high = _last(within, np.zeros_like(limit), reach)
