@@ -8,6 +8,7 @@ from scipy.stats import fisher_exact
 
 from fairdx import metrics
 from fairdx.auditing import audit, evaluate
+from fairdx.auditing.summary import render_summary
 from fairdx.metrics import effects
 
 QUICK = {"n_replicates": 200, "n_permutations": 199, "explore": False}
@@ -285,3 +286,63 @@ def test_small_groups_stand_beside_what_they_probably_are():
     assert "after partial pooling" in found.to_html()
     two = audit(y, rng.random(1212), sensitive_features=np.where(s == "a", "a", "b"), **QUICK)
     assert two.pooled["group"] == {}
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("n", [30, 60])
+def test_few_images_never_show_that_there_is_no_information(n, seed):
+    """Intervals hold their estimate, and are no points: 30 images cannot show that ADF is exactly 0."""
+    rng = np.random.default_rng(seed)
+    group, y = rng.choice(["a", "b"], n), (rng.random(n) < 0.4).astype(int)
+    score = np.clip(0.4 + 0.2 * y + 0.2 * rng.normal(size=n), 0, 1).round(1)
+    found = audit(y, score, sensitive_features=group, min_group_size=5, **QUICK)
+    for name in ("approximate_diagnosis_fairness_corrected", "score_mutual_information"):
+        estimate = found.gaps["group"][name].estimate
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.high > 0.5 / n
+    for figures in found.by_group["group"].values():
+        error = figures["expected_calibration_error"]
+        assert np.isnan(error.low) or error.low <= error.value <= error.high
+
+
+def test_a_calibration_gap_may_be_larger_than_one():
+    y = np.repeat([0, 1, 0, 1], [95, 5, 5, 95])
+    score, group = np.repeat([0.99, 0.01], 100), np.repeat(["a", "b"], 100)
+    gap = audit(y, score, sensitive_features=group, **QUICK).gaps["group"]["calibration_gap"].estimate
+    assert gap.value == pytest.approx(0.94 + 0.94)
+    assert gap.low <= gap.value <= gap.high <= 2
+
+
+def test_what_was_not_tested_is_not_called_fair():
+    y = np.arange(200) % 2
+    group, patients = np.repeat(["a", "b"], 100), np.repeat(["one", "two", "three", "four"], 50)
+    found = audit(y, y.astype(float), sensitive_features=group, patients=patients, threshold=1.0, **QUICK)
+    same = audit(y, y * 0.0, sensitive_features=group, **QUICK)
+    untested = [t for t in found.tests if t.metric == "approximate_diagnosis_fairness"]
+    texts = [note.text for note in (*found.notes, *same.notes)]
+    if np.isnan(untested[0].p_value):
+        assert any("could not be tested" in text for text in texts)
+    assert not any("as often as a " in text and "a is decided" in text for text in texts)
+    assert not any("lowest in a" in text and "higher in a" in text for text in texts)
+
+
+def test_every_group_with_a_sure_effect_is_named():
+    """The largest effect may be unsure, in a small group, and another one sure."""
+    of_most = {("most", 1, 1): 1400, ("most", 1, 0): 600, ("most", 0, 1): 400, ("most", 0, 0): 1600}
+    of_another = {
+        ("differs", 1, 1): 800,
+        ("differs", 1, 0): 200,
+        ("differs", 0, 1): 300,
+        ("differs", 0, 0): 700,
+    }
+    of_few = {("small", 1, 1): 17, ("small", 1, 0): 3, ("small", 0, 1): 7, ("small", 0, 0): 13}
+    y, score, group = rows({**of_most, **of_another, **of_few})
+    found = audit(y, score, sensitive_features=group, reference="most", **QUICK)
+    ends = {g: e["direct_effect"] for g, e in found.simultaneous_effects["group"].items()}
+    assert ends["differs"].low > 0 > ends["small"].low
+    assert ends["small"].value > ends["differs"].value
+    said = next(n.text for n in found.notes if "direct effect" in n.text and n.kind == "finding")
+    assert said.endswith("which includes 0). For differs it excludes 0.")
+    page = render_summary(found)
+    assert "decisions differ though the disease is the same" in page
+    assert "no direct effect is shown" not in page

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 
 from fairdx import metrics
 from fairdx.auditing import audit, monitor, monitor_schema
+from fairdx.auditing.arrivals import ArrivalColumns, read_arrivals
+from fairdx.auditing.gate import parse_condition
 from fairdx.core.errors import InputError
 
 SPEC = importlib.util.spec_from_file_location("streams", Path(__file__).with_name("streams.py"))
@@ -164,3 +167,51 @@ def test_bad_columns_are_named():
         monitor(y, score, sensitive_features=[0, 1, 0, 1], looks=[1, 2, 3])
     with pytest.raises(InputError, match="follows one score"):
         monitor(y, np.full((4, 3), 0.3), sensitive_features=[0, 1, 0, 1], looks=[1, 2, 3, 4])
+
+
+def arrivals(tmp_path, dates, by="month", **more):
+    n = len(dates)
+    frame = pd.DataFrame({"when": dates, "y": np.arange(n) % 2, "p": 0.5, "g": np.arange(n) // 2 % 2, **more})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    asked = ArrivalColumns("y", "p", ["g"], time="when", by=by, patient="patient" if more else None)
+    return read_arrivals([tmp_path / "t.csv"], asked)
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "-05:00", "+0900", " +02"])
+def test_a_day_is_that_of_the_place_where_the_image_was_made(tmp_path, zone):
+    dates = [
+        f"2025-{month:02d}-{day}T{hour}{zone}"
+        for month, day in ((1, 31), (2, 28))
+        for hour in ("00:10:00", "23:50")
+    ]
+    found = arrivals(tmp_path, dates * 2)
+    assert found.looks.names == ("2025-01", "2025-02")
+    assert found.looks.codes.tolist() == [0, 0, 1, 1] * 2
+
+
+@pytest.mark.parametrize(
+    ("date", "by"), [("2025", "month"), ("2025", "quarter"), ("2025-03", "week"), ("2025-03", "day")]
+)
+def test_dates_that_do_not_tell_the_period_are_refused(tmp_path, date, by):
+    with pytest.raises(InputError, match=f"does not tell the {by}, in 1 row .first: row 2"):
+        arrivals(tmp_path, [date, *["2025-03-02"] * 7], by)
+    assert arrivals(tmp_path, [date, *["2025-03-02"] * 7], "year").looks.names == ("2025",)
+
+
+def test_patients_of_two_files_that_are_written_in_two_ways_are_said(tmp_path):
+    found = arrivals(tmp_path, ["2025-01-01"] * 8, patient=["7", "7.0", "8", "8.0", "9", "07", "7.1", "7.10"])
+    assert any("2 patients are written like another" in note for note in found.notes)
+
+
+def test_a_gate_that_cannot_be_checked_is_not_passed():
+    rng, n = np.random.default_rng(0), 400
+    y, p, look = rng.integers(0, 2, n), rng.random(n), np.arange(n) // 100
+    groups = {"sex": rng.choice(["a", "b"], n), "few": np.where(np.arange(n) < 390, "one", "two")}
+    condition = parse_condition("dp_low>0.9")
+    assert (
+        condition.violations_now(monitor(y, p, sensitive_features={"sex": groups["sex"]}, looks=look)) == []
+    )
+    for given in (groups, {"few": groups["few"]}):
+        found = monitor(y, p, sensitive_features=given, looks=look)
+        (told,) = condition.violations_now(found)
+        assert "undefined for few" in told

@@ -1,5 +1,7 @@
 """Ways in which an auditor's table can be read as something else: each is read right, said, or refused."""
 
+import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pandas as pd
 import pytest
 
 from fairdx.auditing import audit, read_predictions
+from fairdx.auditing.gate import parse_condition
 from fairdx.core.errors import InputError
 from fairdx.core.missing import BY_PEOPLE, unknown_attribute
 
@@ -88,6 +91,80 @@ def test_the_line_that_excel_puts_before_the_header_is_none(tmp_path, sign):
     assert found.y_score == pytest.approx(SCORE)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("note", ["{y},{p},{sex},{note}", "{y},{p},{note},{sex}"], ids=["last", "inside"])
+@pytest.mark.parametrize("marked", [(3,), (3, 200), tuple(range(0, N, 9))], ids=["one", "two", "many"])
+def test_a_quotation_mark_that_nobody_closes_loses_no_rows(tmp_path, end, note, marked):
+    def lines(mark):
+        rows = zip(TRUTH, SCORE, SEX, strict=True)
+        yield note.format(y="y", p="p", sex="sex", note="note")
+        for row, (y, p, sex) in enumerate(rows):
+            yield note.format(y=y, p=p, sex=sex, note=mark if row in marked else "")
+
+    def text(mark):
+        return end.join([*lines(mark), ""]).encode()
+
+    with pytest.raises(InputError, match=r"quotation mark in line 5|in line 2|has \d fields"):
+        read(tmp_path, None, text=text('"5 inch'))
+    for fine in ('5" inch', '"two, or""' + end + "three" + end + end + 'lines"'):
+        assert read(tmp_path, None, text=text(fine)).y_score == pytest.approx(SCORE)
+
+
+@pytest.mark.parametrize("above", ["\n\n", " \n\t\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_blank_lines_above_the_header_are_none(tmp_path, above, encoding):
+    found = read(tmp_path, None, text=(above + BASE.to_csv(index=False)).encode(encoding))
+    assert found.y_score == pytest.approx(SCORE)
+
+
+@pytest.mark.parametrize(
+    ("ill", "written", "healthy", "positive"),
+    [("ill", "ILL ", "well", "ill"), ("1", "1.0", "0", "1"), ("2", "2.0", "1", "2")],
+)
+def test_a_named_disease_that_is_written_in_two_ways_is_one(tmp_path, ill, written, healthy, positive):
+    words = np.where(TRUTH == 1, np.where(np.arange(N) % 2, ill, written), healthy)
+    found = read(tmp_path, BASE.assign(y=words), positive=positive)
+    assert found.y_true.codes == pytest.approx(TRUTH)
+    assert any("all of them count as positive" in note for note in found.notes)
+
+
+def test_a_patient_who_is_nobody_is_refused(tmp_path):
+    frame = BASE.assign(patient=np.where(np.arange(N) % 4 == 0, "unknown", PATIENT))
+    with pytest.raises(InputError, match=r"'patient' is empty .as 'unknown'. in 100 rows"):
+        read(tmp_path, frame, patient="patient")
+
+
+@pytest.mark.parametrize("size", [b"", b'<dimension ref="A1"/>', b'<dimension ref="A1:E100"/>'])
+def test_the_size_that_a_workbook_claims_cuts_nothing_off(tmp_path, size):
+    frame = BASE.assign(note=np.where(np.arange(N) == 3, "x", None))  # most rows end before the last column
+    frame.to_excel(tmp_path / "whole.xlsx", index=False)
+    whole = zipfile.ZipFile(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "table.xlsx", "w") as archive:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name.endswith("sheet1.xml"):
+                content, n = re.subn(rb"<dimension[^>]*/>", size, content)
+                assert n == 1
+            archive.writestr(name, content)
+    columns = {"label": "y", "score": "p", "groups": ["sex", "note"]}
+    found = read_predictions(tmp_path / "table.xlsx", **columns)
+    assert found.y_score == pytest.approx(SCORE)
+    assert sizes(found.sensitive_features["note"]) == {"x": 1, "(missing)": N - 1}
+
+
+def test_a_group_of_one_patient_is_no_reference():
+    group = np.where(np.arange(N) < 100, "a", np.where(np.arange(N) < 190, "b", "large"))
+    patients = np.where(group == "large", "one", np.arange(N).astype(str))
+    result = audit(
+        TRUTH, SCORE, sensitive_features={"g": group}, patients=patients, n_replicates=20, explore=False
+    )
+    assert result.attributes["g"].reference == "a"
+    assert list(result.effects["g"]) == ["b"]
+    assert any(
+        "fewer than 30 images or too few patients" in n.text and "large (210)" in n.text for n in result.notes
+    )
+
+
 def test_decimal_commas_are_read_and_weights_too(tmp_path):
     frame = BASE.assign(p=BASE.p.map(lambda v: str(v).replace(".", ",")), w="1,5")
     found = read(tmp_path, None, text=frame.to_csv(index=False, sep=";").encode(), weight="w")
@@ -106,7 +183,10 @@ def test_patients_that_differ_in_spaces_are_said(tmp_path):
     frame = BASE.assign(patient=[p + " " * (i % 2) for i, p in enumerate(PATIENT)])
     found = read(tmp_path, frame, patient="patient")
     assert len(found.patients.names) == N
-    assert any("200 patients are written like another but for capitals or spaces" in n for n in found.notes)
+    assert any(
+        "200 patients are written like another but for capitals, spaces or a last .0" in n
+        for n in found.notes
+    )
 
 
 def test_patients_as_numbers_that_coincide_are_refused(tmp_path):
@@ -216,3 +296,26 @@ def test_the_list_of_words_is_in_lower_case_and_in_the_guide():
 def test_weights_that_cannot_be(tmp_path, bad, told):
     with pytest.raises(InputError, match=told):
         read(tmp_path, BASE.assign(w=bad), weight="w")
+
+
+@pytest.mark.parametrize(("column", "is_the"), [("y", "label"), ("sex", "group"), ("p@0.5", "score")])
+def test_a_covariate_is_neither_label_nor_group_nor_score(tmp_path, column, is_the):
+    with pytest.raises(InputError, match=f"is given as a covariate and as the {is_the}"):
+        read(tmp_path, BASE, covariates=[column])
+
+
+def test_labels_of_a_second_file_may_be_written_otherwise_but_not_differ(tmp_path):
+    first, second = BASE.assign(image=np.arange(N)), BASE.assign(image=np.arange(N), p=1 - SCORE)
+    second["y"] = np.where(second.image < 5, np.nan, TRUTH.astype(float))  # 1.0, and blank where image < 5
+    second.sample(frac=1, random_state=0).to_csv(tmp_path / "second.csv", index=False)
+    asked = {"identifier": "image", "compare_to": tmp_path / "second.csv"}
+    assert read(tmp_path, first, **asked).compare_to == pytest.approx(1 - SCORE)
+    second.assign(y=1 - TRUTH).to_csv(tmp_path / "second.csv", index=False)
+    with pytest.raises(InputError, match="'y' differs from that"):
+        read(tmp_path, first, **asked)
+
+
+def test_digits_of_a_condition_are_not_joined():
+    assert parse_condition("eo>0.05").limit == 0.05
+    with pytest.raises(InputError, match="not of the form"):
+        parse_condition("eo>0_05")  # which Python takes for 5

@@ -277,3 +277,36 @@ def test_what_cannot_be_suppressed_is_refused():
             sensitive_features=["a", "b"] * 30,
             least=LEAST,
         )
+
+
+def test_scores_that_are_decisions_tell_no_small_cell():
+    """From the AUC and the squared error of 0/1 scores both kinds of errors follow, by two equations."""
+    counts = {("a", 1): (80, 60), ("a", 0): (40, 90), ("b", 1): (50, 3), ("b", 0): (30, 60)}
+    group = np.concatenate([[g] * sum(n) for (g, _), n in counts.items()])
+    y = np.concatenate([[label] * sum(n) for (_, label), n in counts.items()])
+    decided = np.concatenate([np.repeat([1, 0], n) for n in counts.values()])
+    rough = {"sensitive_features": {"g": group}, "least": 10, "n_replicates": 20}
+    with pytest.raises(InputError, match="nothing can be shown"):
+        audit_suppressed(y, decided.astype(float), **rough)
+    fine = np.clip(0.5 * decided + 0.5 * np.random.default_rng(0).random(len(y)), 0, 1)
+    found = audit_suppressed(y, fine, **rough)
+    assert found.withheld.decisions == ["g"]
+    assert "auroc" in found.by_group["g"]["b"]
+
+
+@pytest.mark.parametrize("order", [("older", "old"), ("old", "older")])
+def test_groups_within_groups_are_not_subtracted(order):
+    """Who is 58 or 59 are those of 58 and over that are not 60 and over: four people."""
+    rng, n = np.random.default_rng(0), 600
+    y, old = rng.integers(0, 2, n), rng.random(n) < 0.5
+    older = old.copy()
+    older[np.flatnonzero(~old)[:4]] = True
+    columns = {"old": np.where(old, "60+", "<60"), "older": np.where(older, "58+", "<58")}
+    score = np.clip(0.1 + 0.8 * rng.random(n), 0, 1)
+    features = {name: columns[name] for name in order}
+    found = audit_suppressed(y, score, sensitive_features=features, least=10, n_replicates=20)
+    assert list(found.attributes) == [order[0]]
+    assert found.withheld.attributes == [order[1]]
+    apart = {"a": columns["old"], "b": rng.choice(["x", "y"], n)}
+    both = audit_suppressed(y, score, sensitive_features=apart, least=10, n_replicates=20)
+    assert set(both.attributes) >= {"a", "b"}

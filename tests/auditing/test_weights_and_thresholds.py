@@ -1,5 +1,7 @@
 """Weights of images, and thresholds of findings, groups and models, through `audit`."""
 
+import json
+
 import fairlearn.metrics as fl
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from sklearn import metrics as sk
 from fairdx import metrics
 from fairdx.auditing import audit
 from fairdx.auditing.models import audit_models
+from fairdx.auditing.page import render_audit
 from fairdx.auditing.threshold import Thresholds
 from fairdx.core.errors import InputError
 from fairdx.inference.delong import delong
@@ -269,3 +272,41 @@ def test_the_decision_curve_of_a_group_is_the_net_benefit_with_a_band():
     assert found.by_group["group"]["a"]["net_benefit"].value == pytest.approx(
         metrics.net_benefit(y[s == "a"], score[s == "a"], 0.5)
     )
+
+
+def test_figures_at_every_threshold_are_those_of_the_weighted_images():
+    y, score, s, w = images(300, seed=3)
+    w = np.where(s == "a", w / 1000, w)  # a group that counts next to nothing
+    result = audit(y, score, sensitive_features=s, sample_weight=w, n_replicates=40)
+    found = result.explorer["group"]
+    for group in "abc":
+        own = s == group
+        for place, threshold in enumerate(found.thresholds):
+            for name, decided, true in (
+                ("npv", score < threshold, y == 0),
+                ("ppv", score >= threshold, y == 1),
+            ):
+                rows = own & decided
+                expected = np.average(true[rows], weights=w[rows]) if rows.any() else np.nan
+                value = found.rates[group][name].value[place]
+                assert value == pytest.approx(expected, abs=1e-6, nan_ok=True), (group, name, threshold)
+    adf = found.gaps["approximate_diagnosis_fairness_corrected"]
+    assert np.isfinite([adf.value[1:], adf.low[1:], adf.high[1:]]).all()  # at first all are decided positive
+    kish = w[s == "a"].sum() ** 2 / (w[s == "a"] ** 2).sum()
+    assert result.attributes["group"].effective["a"] == pytest.approx(kish, rel=1e-6)
+    render_audit(result)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1 / 300, 3.0, 1e12])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_the_scale_of_weights_changes_no_digit(scale, clustered):
+    y, score, s, w = images(300)
+    patients = np.arange(300) // 2 if clustered else None
+
+    def found(weight):
+        result = audit(
+            y, score, sensitive_features=s, sample_weight=weight, patients=patients, n_replicates=40
+        )
+        return {k: v for k, v in json.loads(result.to_json()).items() if k != "created"}
+
+    assert found(w) == found(w * scale)

@@ -185,3 +185,23 @@ def test_scores_are_matched_by_name_or_refused():
             match(["edema", "nodule"], columns)
     with pytest.raises(InputError, match="Say so as a=COLUMN"):
         match(["a", "b"], ["s1", "s2"], positional=False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        2.0**53 + np.arange(6),
+        1e300 * np.arange(6),
+        np.array([0, 1, 2, 3, 4, np.inf]),
+        (2.0**24 + np.arange(6)).astype(np.float32),
+    ],
+)
+def test_numbers_in_which_neighbours_are_one_are_no_patients(values):
+    with pytest.raises(InputError, match="neighbouring numbers are one"):
+        to_codes(values, "patients")
+    assert len(to_codes(2**53 + np.arange(6), "patients").names) == 6
+
+
+def test_a_date_that_is_none_is_missing():
+    with pytest.raises(InputError, match="missing in 1 rows"):
+        to_codes(np.array(["2020-01-01", "NaT", "2021-01-01"], dtype="datetime64[D]"), "group")

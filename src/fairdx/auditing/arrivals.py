@@ -15,6 +15,7 @@ from fairdx.auditing.columns import (
     parse_group,
     read_groups,
     read_label,
+    read_patients,
     read_scores,
 )
 from fairdx.auditing.matched import unique
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 PERIODS: dict[str, str] = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
 """How dates are divided, and what pandas calls it."""
+
+_YEAR, _MONTH = r"\d{4}", r"\d{4}(-\d{2})?"
+_COARSER = {"day": _MONTH, "week": _MONTH, "month": _YEAR, "quarter": _YEAR, "year": r"\b\B"}
+"""Dates that do not say in which period they are; pandas takes them for its first day."""
+_ZONE = r"(?<=:\d\d)(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?)$"
+"""The zone behind a time of day."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def read_arrivals(paths: Sequence[str | Path], asked: ArrivalColumns) -> Arrival
         score[rows],
         {g.column: read_groups(kept, g, notes) for g in _groups(sources[0], asked)},
         looks.take(rows),
-        None if asked.patient is None else complete(kept, asked.patient, "patient"),
+        None if asked.patient is None else read_patients(kept, asked.patient, notes),
         truth.names[1],
         tuple(notes),
     )
@@ -132,7 +139,7 @@ def _read(source: Source, asked: ArrivalColumns) -> Table:
     columns = [asked.label, asked.score, *(g.column for g in _groups(source, asked)), *single]
     table = read_table(source, columns, missing=asked.missing)
     if asked.patient is not None:
-        complete(table, asked.patient, "patient")
+        read_patients(table, asked.patient, [])
     return table
 
 
@@ -169,7 +176,9 @@ def _files(parts: Sequence[Table]) -> Codes:
 def _periods(parts: Sequence[Table], column: str, by: str) -> Codes:
     import pandas as pd
 
-    found = pd.concat([_dates(part, column) for part in parts], ignore_index=True).dt.to_period(PERIODS[by])
+    found = pd.concat([_dates(part, column, by) for part in parts], ignore_index=True).dt.to_period(
+        PERIODS[by]
+    )
     distinct, first, codes = np.unique(
         found.map(lambda period: period.ordinal).to_numpy(), return_index=True, return_inverse=True
     )
@@ -177,16 +186,23 @@ def _periods(parts: Sequence[Table], column: str, by: str) -> Codes:
     return Codes(codes.reshape(-1).astype(np.int64), shown, tuple(int(k) for k in distinct))
 
 
-def _dates(table: Table, column: str) -> "pd.Series[pd.Timestamp]":
+def _dates(table: Table, column: str, by: str) -> "pd.Series[pd.Timestamp]":
+    """Dates as the clock showed them where the image was made."""
     import pandas as pd
 
     when = complete(table, column, "time")
-    names = pd.Series(when.names)
-    dates = pd.to_datetime(names, format="ISO8601", errors="coerce", utc=True)
+    names = pd.Series(when.names, dtype=object)
+    dates = pd.to_datetime(names.str.replace(_ZONE, "", regex=True), format="ISO8601", errors="coerce")
     bad = dates.isna().to_numpy()
     if bad.any():
         raise InputError(
             f"{table.name}: column {column!r} holds {names[bad].iloc[0]!r}, no date, in "
             f"{table.rows(bad[when.codes])}; write dates as 2025-03-31."
         )
-    return dates.dt.tz_localize(None).iloc[when.codes].reset_index(drop=True)
+    coarse = names.str.fullmatch(_COARSER[by]).to_numpy(bool)
+    if coarse.any():
+        raise InputError(
+            f"{table.name}: column {column!r} holds {names[coarse].iloc[0]!r}, which does not tell the {by}, "
+            f"in {table.rows(coarse[when.codes])}; write dates as 2025-03-31, or choose longer periods."
+        )
+    return dates.iloc[when.codes].reset_index(drop=True)

@@ -95,6 +95,11 @@ def read_label(table: Table, column: str, rules: LabelRules, notes: list[str]) -
         if mask.any():
             done = "left out" if policy == "exclude" else f"counted as {policy}"
             notes.append(f"{mask.sum():,} of {len(table):,} rows have {what} and are {done}.")
+    if len(positive) > 1 and rules.positive is not None:
+        notes.append(
+            f"{column}: {', '.join(map(repr, positive[:8]))} differ only in how they are written; "
+            "all of them count as positive."
+        )
     rest = [name for name in certain if name not in positive]
     if len(rest) > 1 and rules.positive is not None and len({_number(n) or n.strip() for n in rest}) > 1:
         notes.append(f"{column}: all of {', '.join(map(repr, rest[:8]))} count as negative.")
@@ -126,7 +131,8 @@ def _positive(table: Table, column: str, names: list[str], rules: LabelRules) ->
             "others "
             "then counting as negative, or give a column of scores for each class."
         )
-    return [names[positive_place(names, rules.positive, what=what, how=NAME_THE_POSITIVE)]]
+    named = names[positive_place(names, rules.positive, what=what, how=NAME_THE_POSITIVE)]
+    return [named, *(name for name in names if name != named and alike(name) == alike(named))]
 
 
 def _two_classes(table: Table, column: str, codes: Ints, names: Sequence[str]) -> None:
@@ -192,24 +198,26 @@ def read_patients(table: Table, column: str, notes: list[str]) -> Codes:
     Raises:
         InputError: One is missing, or they are floating-point numbers so large that neighbours coincide.
     """
-    found = complete(table, column, "patient")
+    found = complete(table, column, "patient", "attribute")
     if table.inexact(column):
         raise InputError(
             f"{table.name}: patient column {column!r} holds floating-point numbers beyond 2^53, where "
             "neighbouring numbers are one; store it as text or as whole numbers."
         )
-    merged = len(found.names) - len({alike(name) if _number(name) is None else name for name in found.names})
-    if merged:
+    shapes = {
+        alike(name) if _number(name) is None else name.strip().removesuffix(".0") for name in found.names
+    }
+    if merged := len(found.names) - len(shapes):
         notes.append(
-            f"{column}: {merged:,} patients are written like another but for capitals or spaces; they count "
-            "as patients of their own."
+            f"{column}: {merged:,} patients are written like another but for capitals, spaces or a last .0; "
+            "they count as patients of their own."
         )
     return found
 
 
-def complete(table: Table, column: str, what: str) -> Codes:
-    """Read a column of text that must not be missing."""
-    found = table.text(column)
+def complete(table: Table, column: str, what: str, kind: Kind = "plain") -> Codes:
+    """Read a column of text that must not be missing; of `kind` "attribute" nobody may be "unknown"."""
+    found = table.text(column, kind)
     if found.missing.any():
         word = f" (as {found.words[0]!r})" if found.words else ""
         raise InputError(

@@ -89,8 +89,8 @@ def _gaps(first: Resampled, second: Resampled) -> dict[str, Change]:
 def _images(name: str, data: Resampled) -> Floats:
     """Images behind each rate of a gap, (S, R), as many as would vary alike without patients."""
     counts, n_groups = data.sample.counts[0], len(data.groups)
-    images = GAP_SHARES[name](2).images(counts)
-    if data.settings.clustered:
+    images = GAP_SHARES[name](2).images(data.who.rows(counts))
+    if data.settings.dependent:
         images = images * np.minimum(data.who.patients / np.maximum(data.images, 1), 1.0)[:n_groups, None]
     return np.asarray(images)
 

@@ -14,7 +14,7 @@ from fairdx.auditing.groups import rate_ends
 from fairdx.auditing.profile import Profiler
 from fairdx.auditing.resampled import Groups, Resampled
 from fairdx.auditing.result_curves import Curves, Explorer, Series
-from fairdx.inference.information import Information
+from fairdx.inference.information import Information, moved_inside
 from fairdx.inference.score_intervals import critical_value, gap_ends
 from fairdx.inference.uncertainty import Estimate
 from fairdx.metrics import counts as tables
@@ -223,10 +223,11 @@ def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> 
     effect = data.design_effect
     rng = np.random.default_rng(data.settings.seed)
     totals, pooled = sample.sum(-1), sample.sum(-3)
-    rate = np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None]
-    drawn = rng.binomial(
-        np.rint(totals).astype(np.int64), rate, size=(len(replicates), *totals.shape)
-    ).astype(float)
+    rate = np.clip(np.nan_to_num(tables.ratio(pooled[..., 1], pooled.sum(-1)))[:, None], 0.0, 1.0)
+    # Sums of weights are no whole numbers.
+    trials = np.where(totals > 0, np.maximum(np.rint(totals), 1), 0).astype(np.int64)
+    drawn = rng.binomial(trials, rate, size=(len(replicates), *totals.shape))
+    drawn = np.minimum(drawn * np.nan_to_num(tables.ratio(totals, trials.astype(float))), totals)
     null = np.stack([totals - drawn, drawn], axis=-1)
     noise = Information.of(sample, replicates, null, float(np.sqrt(effect)))
     plug_in, ends = tables.mutual_information(sample), noise.ends(data.settings.level)
@@ -234,7 +235,9 @@ def _information_series(data: Resampled, sample: Floats, replicates: Floats) -> 
     bias = tables.information_bias(sample, sample_size=n, design_effect=effect)
     return {
         "approximate_diagnosis_fairness": _series(plug_in, *ends),
-        "approximate_diagnosis_fairness_corrected": _series(np.maximum(plug_in - bias, 0.0), *ends),
+        "approximate_diagnosis_fairness_corrected": _series(
+            moved_inside(np.maximum(plug_in - bias, 0.0), *ends), *ends
+        ),
     }
 
 

@@ -2,10 +2,9 @@
 
 from math import isnan
 
-import numpy as np
-
 from fairdx.auditing.design import MISSING
 from fairdx.auditing.findings_adjusted import case_mix_notes
+from fairdx.auditing.findings_general import in_general
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
@@ -13,11 +12,8 @@ from fairdx.metrics.ratios import FOUR_FIFTHS
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
 
-FEW_IMAGES = 100
-"""With fewer images an AUC of 1 is no wonder."""
-
-FEW_PATIENTS = 20
-"""With fewer patients the bootstrap by patient cannot be trusted (Cameron, Gelbach and Miller 2008)."""
+ROUNDING = 1e-12
+"""Figures of this size are rounding errors of figures that are equal."""
 
 
 def findings(result: AuditResult) -> list[Note]:
@@ -33,7 +29,7 @@ def findings(result: AuditResult) -> list[Note]:
     for about in result.attributes.values():
         notes += _about(result, about)
     order = {"finding": 0, "caution": 1, "limit": 2}
-    return sorted([*notes, *_in_general(result)], key=lambda note: order[note.kind])
+    return sorted([*notes, *in_general(result)], key=lambda note: order[note.kind])
 
 
 def headline(result: AuditResult) -> str:
@@ -72,21 +68,16 @@ def sizes(result: AuditResult) -> list[str]:
 def _about(result: AuditResult, about: Attribute) -> list[Note]:
     name, notes = about.name, _doubts(result, about)
     if about.excluded:
-        listed = ", ".join(f"{g} ({about.groups[g]})" for g in about.excluded[:10])
-        notes.append(
-            _note(
-                "caution",
-                name,
-                f"{name}: groups with fewer than {result.settings.min_group_size} images are reported but "
-                f"not compared: {listed}{' and more' if len(about.excluded) > 10 else ''}.",
-            )
-        )
+        notes.append(_too_small(result, about))
     if not result.gaps[name]:
         return [*notes, _note("limit", name, f"{name}: fewer than two groups are large enough to compare.")]
     notes.append(_decision(result, name))
     notes += _four_fifths(result, name)
     if result.effects[name]:
         notes.append(_effect(result, name, most_affected(result, name)))
+    elif about.reference in about.excluded:
+        text = f"{name}: no effects are estimated, as the reference {about.reference} is too small."
+        notes.append(_note("caution", name, text))
     notes.append(discrimination(result, name))
     notes += case_mix_notes(result, name)
     notes.append(_power(result, name))
@@ -97,9 +88,25 @@ def _about(result: AuditResult, about: Attribute) -> list[Note]:
     areas = {g: found["auroc"].value for g, found in result.by_group[name].items()}
     undefined = [g for g, area in areas.items() if isnan(area)]
     if undefined:
-        text = f"{name}: {', '.join(undefined)} has images of one label only, so its AUC is undefined."
+        text = (
+            f"{name}: the AUC of a group with images of one label only is undefined: {', '.join(undefined)}."
+        )
         notes.append(_note("caution", name, text))
     return notes
+
+
+def _too_small(result: AuditResult, about: Attribute) -> Note:
+    """Which groups are not compared, and whether their images or their patients are too few."""
+    least = result.settings.min_group_size
+    listed = ", ".join(f"{g} ({about.groups[g]:,})" for g in about.excluded[:10])
+    why = f"fewer than {least} images"
+    if any(about.groups[g] >= least for g in about.excluded):
+        why += " or too few patients"
+    text = (
+        f"{about.name}: groups with {why} are reported but not compared: {listed}"
+        f"{' and more' if len(about.excluded) > 10 else ''}."
+    )
+    return _note("caution", about.name, text)
 
 
 def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
@@ -119,6 +126,7 @@ def _doubts(result: AuditResult, about: Attribute) -> list[Note]:
         )
     twice = sum(about.patients.values()) - result.n_patients if result.settings.clustered else 0
     if twice:
+        twice = min(twice, result.n_patients)
         count = f"{twice:,}" if len(about.groups) == 2 else f"up to {twice:,}"
         notes.append(
             _note(
@@ -149,15 +157,16 @@ def _left_out(result: AuditResult, name: str) -> list[Note]:
         for group, left in result.support.get(name, {}).items()
         if left.group or left.reference
     ]
-    return [*hidden, *unsupported] + [
-        _note(
-            "caution",
-            name,
-            f"{name}: the other groups are compared, without {', '.join(groups)}, where a group has too few "
-            f"images of a label or decision: {', '.join(metrics)}.",
+    about = result.attributes[name]
+    told = []
+    for groups, metrics in titles.items():
+        rest = len(about.groups) - len({*about.excluded, *groups})
+        done = "the other groups are compared" if rest > 1 else "fewer than two groups are left"
+        told.append(
+            f"{name}: {done}, without {', '.join(groups)}, where a group has too few images of a label or "
+            f"decision: {', '.join(metrics)}."
         )
-        for groups, metrics in titles.items()
-    ]
+    return [*hidden, *unsupported, *(_note("caution", name, text) for text in told)]
 
 
 def _hidden(result: AuditResult, name: str) -> list[Note]:
@@ -202,7 +211,7 @@ def _p(test: Test | None) -> str:
 
 
 def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}g}"
+    return "undefined" if isnan(value) else f"{0.0 if abs(value) < ROUNDING else value:.{digits}g}"
 
 
 def _range(low: float, high: float) -> str:
@@ -215,9 +224,11 @@ def _decision(result: AuditResult, name: str) -> Note:
     gap = result.gaps[name]["approximate_diagnosis_fairness_corrected"].estimate
     test = _test(result, name, "approximate_diagnosis_fairness")
     size = 1 - result.settings.level
-    if test is not None and test.p_family <= size:
+    if test is None or isnan(test.p_value):
+        verdict = "could not be tested for a dependence on the group"
+    elif test.p_family <= size:
         verdict = "depends on the group"
-    elif test is not None and test.p_value <= size:
+    elif test.p_value <= size:
         verdict = "may depend on the group (not significant after correction)"
     else:
         verdict = "shows no dependence on the group beyond chance"
@@ -235,6 +246,8 @@ def _four_fifths(result: AuditResult, name: str) -> list[Note]:
     ratio = gap.estimate
     if gap.lowest is None or result.attributes[name].intersection:
         return []
+    if gap.lowest == gap.highest:
+        return [_note("finding", name, f"{name}: all groups are decided positive equally often.")]
     if ratio.high < FOUR_FIFTHS:
         verdict = "below four fifths, so the rule is broken"
     elif ratio.low >= FOUR_FIFTHS:
@@ -247,6 +260,12 @@ def _four_fifths(result: AuditResult, name: str) -> list[Note]:
         "hiring: where the disease is more frequent in a group, positive decisions should be too."
     )
     return [_note("finding", name, text)]
+
+
+def sure_effects(result: AuditResult, name: str) -> list[str]:
+    """The groups of an attribute for which the interval of the direct effect, for all at once, excludes 0."""
+    ends = {g: e["direct_effect"] for g, e in result.simultaneous_effects.get(name, {}).items()}
+    return [g for g, e in ends.items() if e.low > ROUNDING or e.high < -ROUNDING]
 
 
 def most_affected(result: AuditResult, name: str) -> str:
@@ -263,7 +282,11 @@ def _effect(result: AuditResult, name: str, group: str) -> Note:
         text = f"{name}: the direct effect for {group} is undefined: it lacks a label of {reference}."
         return _note("limit", name, text)
     more = "more" if effect.value > 0 else "less"
-    sure = "excludes" if effect.low > 0 or effect.high < 0 else "includes"
+    certain = sure_effects(result, name)
+    sure = "excludes" if group in certain else "includes"
+    others = [other for other in certain if other != group]
+    also = f" So does that for {', '.join(others)}." if others and group in certain else ""
+    also = f" For {', '.join(others)} it excludes 0." if others and not also else also
     at_once = " for all groups at once" if len(result.effects[name]) > 1 else ""
     ends = f"interval{at_once} {effect.low * 100:.1f} to {effect.high * 100:.1f} points, which {sure} 0"
     if isnan(effect.low):
@@ -272,7 +295,7 @@ def _effect(result: AuditResult, name: str, group: str) -> Note:
         "finding",
         name,
         f"{name}: with the disease as in {reference}, {group} is decided positive "
-        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, {ends}).",
+        f"{abs(effect.value) * 100:.1f} points {more} often than {reference} (direct effect, {ends}).{also}",
     )
 
 
@@ -282,6 +305,12 @@ def discrimination(result: AuditResult, name: str) -> Note:
     if gap.lowest is None:
         return _note("limit", name, f"{name}: AUCs cannot be compared, since one is undefined.")
     low = result.by_group[name][gap.lowest]["auroc"].value
+    if gap.lowest == gap.highest:
+        text = (
+            f"{name}: all groups have the AUC {low:.3f} ({gap.estimate.level:.0%} interval of the gap "
+            f"{_range(gap.estimate.low, gap.estimate.high)})."
+        )
+        return _note("finding", name, text)
     return _note(
         "finding",
         name,
@@ -291,10 +320,15 @@ def discrimination(result: AuditResult, name: str) -> Note:
     )
 
 
+def _missed(detectable: float) -> str:
+    """Sizes of a gap between rates, which is 1 at most."""
+    return f"under {_number(detectable, 2)}" if detectable < 1 else "of any size"
+
+
 def _power(result: AuditResult, name: str) -> Note:
     gaps = result.gaps[name]
     parts = [
-        f"{title} under {_number(gaps[metric].detectable, 2)}"
+        f"{title} {_missed(gaps[metric].detectable)}"
         for metric, title in (
             ("equal_opportunity_difference", "true-positive rate gaps"),
             ("demographic_parity_difference", "selection rate gaps"),
@@ -309,74 +343,3 @@ def _power(result: AuditResult, name: str) -> Note:
         "tests as corrected."
     )
     return _note("limit", name, text)
-
-
-def _about_scores(result: AuditResult) -> list[str]:
-    """What is strange about the scores of all images."""
-    told, rate = [], result.overall["selection_rate"].value
-    if rate in (0, 1):
-        who = "no" if rate == 0 else "every"
-        told.append(
-            f"At the threshold {result.settings.threshold}, {who} image is decided positive: gaps between "
-            "decisions say nothing. Are these probabilities, and is this the threshold?"
-        )
-    curve = result.curves[next(iter(result.curves))]["all"]
-    inner = np.add(curve.histogram_negative, curve.histogram_positive)[1:-1]
-    if not np.any(inner) and rate not in (0, 1):
-        told.append(
-            "All scores are next to 0 or 1. If they are decisions, give scores: the AUC, calibration and "
-            "thresholds of decisions say little."
-        )
-    return told
-
-
-def _thresholds(result: AuditResult) -> str:
-    settings = result.settings
-    own = {n: t for n, t in settings.thresholds.items() if n.partition(":")[0] in result.attributes}
-    if not own:
-        return f"Decisions are those at the threshold {settings.threshold}; at another one the gaps differ."
-    listed = ", ".join(f"{t:g} for {n}" for n, t in own.items())
-    return (
-        f"Decisions are those at the threshold {listed} and {settings.threshold:g} for all others; at other "
-        "ones the gaps differ. One slider cannot move several thresholds, so no others are explored, and net "
-        "benefit is not defined."
-    )
-
-
-def _in_general(result: AuditResult) -> list[Note]:
-    settings = result.settings
-    notes = [
-        _note("limit", None, result.identification),
-        _note("limit", None, _thresholds(result)),
-    ]
-    area = result.overall["auroc"].value
-    if area < 0.5:
-        text = (
-            f"The AUC over all images is {area:.3f}, below 0.5: the score is lower for "
-            f"{result.classes[1]!r} than "
-            f"for {result.classes[0]!r}. Is this the right positive class, and the right column of scores?"
-        )
-        notes.append(_note("caution", None, text))
-    notes += [_note("caution", None, text) for text in _about_scores(result)]
-    if area == 1 and result.n_images >= FEW_IMAGES:
-        text = "The AUC over all images is 1: no score of a model is so good. Does the truth stand in for it?"
-        notes.append(_note("caution", None, text))
-    if settings.clustered and result.n_patients < FEW_PATIENTS:
-        text = f"There are only {result.n_patients} patients: intervals and tests from so few say little."
-        notes.append(_note("caution", None, text))
-    if not settings.clustered:
-        notes.append(
-            _note(
-                "caution",
-                None,
-                "No patient column was given: images are taken as independent. If patients have several, "
-                "intervals are too narrow.",
-            )
-        )
-    if len(result.tests) > 1:
-        text = (
-            f"{len(result.tests)} tests were made; some p-values under 0.05 are expected by chance alone, "
-            "so read the corrected ones."
-        )
-        notes.append(_note("caution", None, text))
-    return notes

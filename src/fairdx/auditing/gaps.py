@@ -9,7 +9,7 @@ from fairdx.auditing.groups import absolute_sum
 from fairdx.auditing.permuted import SCALED, Permuted
 from fairdx.auditing.resampled import Resampled
 from fairdx.auditing.result import Gap, Test
-from fairdx.inference.information import Information
+from fairdx.inference.information import Information, moved_inside
 from fairdx.inference.score_intervals import (
     Areas,
     Figures,
@@ -24,6 +24,7 @@ from fairdx.inference.score_intervals import (
 from fairdx.inference.uncertainty import Estimate, Interval, length_interval
 from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import GAP_SHARES, Compared
+from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.inputs import Floats
 from fairdx.metrics.ratios import RATIO_OF
 from fairdx.metrics.scores import equity_scaled
@@ -73,7 +74,7 @@ def gap_estimates(data: Resampled, permuted: Permuted, scored: Permuted) -> tupl
         ("auroc_gap", _areas(data), "Obuchowski" if data.settings.dependent else "DeLong"),
         ("calibration_gap", _calibration(data), "bootstrap standard errors"),
     ):
-        gaps[name] = _gap(data, figures)
+        gaps[name] = _gap(data, figures, METRICS[name].maximum)
         tests.append(permuted.test(name, method, gap_p_value(figures)))
     # Not tested: groups with other prevalences have other areas, however fair the score is.
     gaps["average_precision_gap"] = _gap(data, _precisions(data))
@@ -106,11 +107,11 @@ def _calibration(data: Resampled) -> Normal:
     return Normal(np.where(few, np.nan, value)[:, None], error[:, None], data.widen[:, None])
 
 
-def _gap(data: Resampled, figures: Figures) -> Gap:
-    return gap_of(figures, data.groups, data.settings.level, int(data.images.sum()))
+def _gap(data: Resampled, figures: Figures, most: float = 1.0) -> Gap:
+    return gap_of(figures, data.groups, data.settings.level, int(data.images.sum()), most)
 
 
-def gap_of(figures: Figures, groups: tuple[str, ...], level: float, n: int) -> Gap:
+def gap_of(figures: Figures, groups: tuple[str, ...], level: float, n: int, most: float = 1.0) -> Gap:
     """The largest gap between two groups in some figures.
 
     Args:
@@ -118,6 +119,7 @@ def gap_of(figures: Figures, groups: tuple[str, ...], level: float, n: int) -> G
         groups: Names of the groups.
         level: Nominal coverage.
         n: Number of images.
+        most: The largest gap that there can be.
 
     Returns:
         The gap with its interval.
@@ -132,7 +134,7 @@ def gap_of(figures: Figures, groups: tuple[str, ...], level: float, n: int) -> G
         column = value[:, int(np.nanargmax(spread))]
         method, found = "score intervals of pairs", float(np.nanmax(spread))
         lowest, highest = groups[int(np.nanargmin(column))], groups[int(np.nanargmax(column))]
-    estimate = Estimate(found, low, min(high, 1.0), level, method, n)
+    estimate = Estimate(found, low, min(high, most), level, method, n)
     return Gap(estimate, lowest, highest, detectable_gap(figures, level), left_out)
 
 
@@ -176,12 +178,14 @@ def information_estimates(
 
     Returns:
         Both estimates in nats. The interval is one for the true information, so it belongs to both: it
-        allows for the bias, which is why the plug-in estimate may lie above it.
+        allows for the bias, which is why the plug-in estimate may lie above it. The corrected one is kept
+        within it: in sparse tables the bias is larger than what is taken away.
     """
     n, plug_in = int(counts.sum()), float(tables.mutual_information(counts))
     bias = float(tables.information_bias(counts, sample_size=float(n), design_effect=design_effect))
     interval = found.interval(level)
-    first, second = (Estimate.of(value, interval, n) for value in (plug_in, max(0.0, plug_in - bias)))
+    corrected = float(moved_inside(max(0.0, plug_in - bias), interval.low, interval.high))
+    first, second = (Estimate.of(value, interval, n) for value in (plug_in, corrected))
     return InformationEstimates(first, second, p_value, found.detectable(level))
 
 

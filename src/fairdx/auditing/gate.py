@@ -77,13 +77,14 @@ class Condition:
             InputError: The metric is not monitored.
         """
         figures = [(where, course) for where, name, course in _courses(result) if name == self.metric]
-        if not figures:
-            known = ", ".join(dict.fromkeys(name for _, name, _ in _courses(result)))
+        known = ", ".join(dict.fromkeys(name for _, name, _ in _courses(result)))
+        if not figures and known:
             raise InputError(f"the condition `{self.text}`: {self.metric} is not monitored; there is {known}")
         level = result.settings.level
-        last = [
+        last: list[tuple[str, Estimate | None]] = [
             (where, Estimate(c.value[-1], c.low[-1], c.high[-1], level, c.method, 0)) for where, c in figures
         ]
+        last += [(name, None) for name in result.attributes if not result.gaps[name]]
         return self._true_of(last)
 
     def _true_of(self, figures: Sequence[tuple[str, Estimate | None]]) -> list[str]:
@@ -154,7 +155,7 @@ def parse_condition(text: str) -> Condition:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace("_", "?"))  # which would be digits, as in 0_05 for 5
     except ValueError:
         return math.nan
 

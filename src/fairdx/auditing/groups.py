@@ -1,5 +1,7 @@
 """Performance within groups: every rate and score metric of each group, with its interval."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from fairdx.auditing.resampled import Resampled
@@ -139,7 +141,10 @@ def _scores(data: Resampled) -> dict[str, list[Estimate]]:
 
 
 def _calibration_error(data: Resampled, s: int) -> Estimate:
-    """ECE is the sum of |residual| over bins: a length, which cannot be negative."""
+    """ECE is the sum of |residual| over bins: a length, which cannot be negative.
+
+    What is taken away for its bias may leave less than the lower end; then the interval reaches down to it.
+    """
     interval = length_interval(
         data.sample.residual[0, s],
         data.replicates.residual[:, s],
@@ -147,7 +152,9 @@ def _calibration_error(data: Resampled, s: int) -> Estimate:
         data.settings.level,
         float(data.widen[s]),
     )
-    return Estimate.of(float(data.calibration_error[s]), interval, int(data.images[s]))
+    value = float(data.calibration_error[s])
+    interval = replace(interval, low=min(interval.low, value), high=max(interval.high, value))
+    return Estimate.of(value, interval, int(data.images[s]))
 
 
 def absolute_sum(vector: Floats) -> Floats:

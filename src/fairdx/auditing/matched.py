@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fairdx.auditing.columns import complete
-from fairdx.auditing.table import Table
+from fairdx.auditing.columns import alike, complete
+from fairdx.auditing.table import Table, Text
 from fairdx.core.errors import InputError
 
 
@@ -96,7 +97,7 @@ def same_images(
         notes.append(f"{len(second) - len(wanted):,} rows of {second.name} are not among the images audited.")
     second = second.take(place)
     for name in [name for name in labels if name in second.data.column_names]:
-        differ = second.text(name).array() != table.text(name).array()
+        differ = _differ(second.text(name, "label"), table.text(name, "label"))
         if differ.any():
             raise InputError(
                 f"{second.name}: column {name!r} differs from that of {table.name} for "
@@ -105,3 +106,12 @@ def same_images(
                 "same images."
             )
     return second
+
+
+def _differ(one: Text, other: Text) -> NDArray[np.bool_]:
+    """Where two columns of labels say something else; 1 and 1.0 are the same, and a blank says nothing."""
+    place = {key: k for k, key in enumerate({alike(name) for name in (*one.names, *other.names)})}
+    first, second = (
+        np.array([*(place[alike(name)] for name in text.names), -1])[text.codes] for text in (one, other)
+    )
+    return np.asarray((first != second) & (first >= 0) & (second >= 0))

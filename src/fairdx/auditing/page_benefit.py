@@ -8,6 +8,7 @@ from fairdx.auditing.result_curves import Explorer
 from fairdx.metrics.benefit import benefit_of_everybody
 from fairdx.metrics.inputs import Floats
 from fairdx.report.figures import Figure, Table
+from fairdx.report.numbers import UNDEFINED
 from fairdx.report.svg import Axis, Panel
 
 _READ_AT = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -49,7 +50,7 @@ def benefit_figure(result: AuditResult, name: str) -> Figure | None:
         shown = values >= floor
         panel.band(at[shown].tolist(), low[shown].tolist(), high[shown].tolist(), series)
         panel.line(at[shown].tolist(), values[shown].tolist(), series)
-    everybody = {g: explorer.positives[g] / (explorer.negatives[g] + explorer.positives[g]) for g in groups}
+    everybody = {g: result.by_group[name][g]["prevalence"].value for g in groups}
     rows = [[g, *_read(*curves[g], everybody[g])] for g in groups]
     return Figure(
         "benefit",
@@ -70,6 +71,8 @@ def _read(at: Floats, values: Floats, low: Floats, high: Floats, prevalence: flo
     for t in _READ_AT:
         everybody = float(benefit_of_everybody(prevalence, t))
         place = int(np.searchsorted(at, t, side="right")) - 1
-        own = f"{values[place]:.3f}, {low[place]:.3f} to {high[place]:.3f}" if place >= 0 else "–"
+        own = f"{values[place]:.3f}" if place >= 0 else UNDEFINED
+        if place >= 0 and np.isfinite(low[place]):
+            own += f", {low[place]:.3f} to {high[place]:.3f}"
         found.append(f"{own} (everybody {everybody:.3f})")
     return found

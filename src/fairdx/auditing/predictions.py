@@ -223,6 +223,16 @@ class _Layout:
                 raise InputError(
                     f"{column!r} is given as the label and as a {used[column]}; a {used[column]} is no truth."
                 )
+        only = [
+            g.column for g in groups if len(groups) == 1
+        ]  # of several it may be a covariate of the others
+        used = {**dict.fromkeys(scores, "score"), **dict.fromkeys(asked.label, "label")}
+        used |= dict.fromkeys(only, "group")
+        for column in [c.column for c in covariates if c.column in used]:
+            raise InputError(
+                f"{column!r} is given as a covariate and as the {used[column]}; within its values there is "
+                "nothing left to compare."
+            )
         return cls(scores, groups, covariates, second, model, base)
 
     def needed(self, asked: Columns) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fairdx.metrics.inputs import Codes, Ints
 
 _NAMED = 3  # joined groups of more are only counted
+_UNIONS = 8  # of more groups only single ones are subtracted
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ class Plan:
 
 
 def plan(
-    attributes: Mapping[str, Codes], label: Ints, decisions: Sequence[Ints], people: Ints, least: int
+    attributes: Mapping[str, Codes],
+    label: Ints,
+    decisions: Sequence[Ints],
+    people: Ints,
+    least: int,
+    *,
+    coarse: bool = False,
 ) -> Plan:
     """Decide what of a table can be shown.
 
@@ -53,22 +60,32 @@ def plan(
         decisions: Decision on each image, 0 or 1, (n,), by each of the models.
         people: Person of each image, (n,).
         least: Fewest people that a cell may hold.
+        coarse: Whether decisions could be counted from figures of scores, as where a score has few values.
 
     Returns:
         The plan.
     """
     cells, labels = [2 * label + decided for decided in decisions], [label]
     overall = not _any_few([], cells, people, least)
-    shown, joined, left_out, undecided = {}, {}, [], []
+    shown, joined = dict[str, Codes](), dict[str, dict[str, list[str]]]()
+    left_out, undecided = list[str](), list[str]()
     for name, column in attributes.items():
         place = _joined(column, cells, people, least)
-        if not overall or place.max() == 0:
+        decided = overall and place.max() > 0
+        if not decided:
             place = _joined(column, labels, people, least)
-            undecided += [name] if place.max() > 0 else []
-        if place.max() == 0:
+        renamed, parts = _rename(column, place)
+        told = [cells if decided and other not in undecided else labels for other in shown]
+        pairs = zip(shown.values(), told, strict=True)
+        if (
+            place.max() == 0
+            or (coarse and not decided)
+            or any(_nested(other, renamed, which, people, least) for other, which in pairs)
+        ):
             left_out.append(name)
             continue
-        shown[name], joined[name] = _rename(column, place)
+        shown[name], joined[name] = renamed, parts
+        undecided += [] if decided else [name]
     crossings = [list(c) for n in range(2, len(shown) + 1) for c in combinations(shown.values(), n)]
     n_cells = sum(
         int(few(_cross([c], cell), people, least).sum()) for c in attributes.values() for cell in cells
@@ -131,6 +148,35 @@ def _joined(column: Codes, cells: Sequence[Ints], people: Ints, least: int) -> I
             pool[next(g for g in by_size if not pool[g])] = True
         place = np.where(pool, place[pool].min(), place)
         place = np.unique(place, return_inverse=True)[1].reshape(-1)
+
+
+def _nested(first: Codes, second: Codes, cells: Sequence[Ints], people: Ints, least: int) -> bool:
+    """Whether groups of one attribute lie within groups of another, all but a few people.
+
+    "60 and over" less "65 and over" is who is 60 to 64: who knows what the groups mean can subtract them.
+    """
+    sizes = len(first.names), len(second.names)
+    for cell in cells:
+        width = int(cell.max()) + 1
+        place = (first.codes * sizes[1] + second.codes) * width + cell
+        table = np.zeros((*sizes, width), dtype=np.int64)
+        table.ravel()[: int(place.max()) + 1] = count(place, people)
+        if any(_remainders(part, least) for part in (table, table.swapaxes(0, 1))):
+            return True
+    return False
+
+
+def _remainders(table: Ints, least: int) -> bool:
+    """Whether a union of groups of the second attribute (A, B, cells) holds few beside those within it."""
+    n = table.shape[1]
+    numbers = range(1, 2**n - 1) if n <= _UNIONS else (2**b for b in range(n))
+    for number in numbers:
+        union = np.array([number >> b & 1 for b in range(n)], dtype=bool)
+        within = table[:, ~union].sum((1, 2)) == 0
+        rest = table[~within][:, union].sum((0, 1))
+        if within.any() and bool(((rest > 0) & (rest < least)).any()):
+            return True
+    return False
 
 
 def _rename(column: Codes, place: Ints) -> tuple[Codes, dict[str, list[str]]]:

@@ -31,6 +31,8 @@ _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
     b"BZh": bz2.decompress,
     b"\xfd7zXZ\x00": lzma.decompress,
 }
+_ABOVE = re.compile(rb"(\xef\xbb\xbf)?([ \t]*(\r\n|\r|\n))*")
+"""A byte-order mark and the blank lines above the header."""
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 
 
@@ -147,13 +149,15 @@ def _open_excel(name: str, data: pa.Buffer) -> Source:
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # some programs write a size that would cut rows and columns off, or none
         lines = [list(row) for row in sheet.iter_rows(values_only=True)]
-    except (KeyError, ValueError, IndexError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged workbook raises whatever its parser does
         raise InputError(f"{name} cannot be read as Excel: {error}.") from error
-    header = [as_text(cell) for cell in lines[0]] if lines else []
+    lines = [row for row in lines if any(cell is not None for cell in row)]
+    header = [as_text(cell).strip() for cell in lines[0]] if lines else []
     while header and not header[-1]:
         header.pop()
-    body = [row[: len(header)] for row in lines[1:] if any(cell is not None for cell in row)]
+    body = [[*row, *[None] * len(header)][: len(header)] for row in lines[1:]]
 
     def read(columns: Sequence[str]) -> pa.Table:
         cells = {c: [as_text(row[header.index(c)]) for row in body] for c in columns}
@@ -178,7 +182,8 @@ def _open_text(name: str, data: pa.Buffer) -> Source:
     data = _as_utf8(name, data)
     if not data.size or not data[:4096].to_pybytes().strip():
         raise InputError(f"{name}: the file is empty.")
-    start = data[: 1 << 20].to_pybytes().decode("utf-8-sig", errors="ignore").lstrip()
+    data = data[_ABOVE.match(data[:4096].to_pybytes()).end() :]  # type: ignore[union-attr]  # matches nothing too
+    start = data[: 1 << 20].to_pybytes().decode("utf-8", errors="ignore")
     said = re.match(r'"?sep=(.)"?\r?\n', start)  # what Excel writes and reads before the header
     if said:
         data = data[data[:100].to_pybytes().index(b"\n") + 1 :]
@@ -189,6 +194,7 @@ def _open_text(name: str, data: pa.Buffer) -> Source:
 
     def read(columns: Sequence[str]) -> pa.Table:
         found = _read_text(name, data, separator, [place[c] for c in columns])
+        _check_quotes(name, data, separator, len(found))
         return found.rename_columns(list(columns))
 
     return Source(name, tuple(column.strip() for column in header), read, separator != ",")
@@ -247,6 +253,40 @@ def _read_text(name: str, data: pa.Buffer, separator: str, columns: list[str]) -
         return read(threads=False)  # which says in which row
     except pa.ArrowInvalid as error:
         raise InputError(f"{name} is no regular table: {_what_is_wrong(str(error))}.") from error
+
+
+def _check_quotes(name: str, data: pa.Buffer, separator: str, n_rows: int) -> None:
+    """Refuse a quotation mark that nobody closes, as in `"5 inch`: its cell would swallow rows.
+
+    Lines in one cell may be a text of several lines. They are rows if each has as many cells as the header.
+    """
+    step = 1 << 24  # not all of a large file at once
+    parts = (data[at : at + step].to_pybytes() for at in range(0, data.size, step))
+    found = [(b'"' in part, part.count(b"\n")) for part in parts]
+    n_lines = sum(n for _, n in found) + (data[-1:].to_pybytes() != b"\n")
+    if not any(quoted for quoted, _ in found) or n_lines == n_rows + 1:
+        return
+    lines = data.to_pybytes().decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    reader = csv.reader(io.StringIO("\n".join(lines), newline="\n"), delimiter=separator)
+    width, end = 0, 0
+    try:
+        for cells in reader:
+            width, start, end = width or len(cells), end, reader.line_num
+            joined = [line for line in lines[start:end] if line.strip()]
+            if end - start > 1 and all(_cells(line, separator, width) for line in joined):
+                raise InputError(
+                    f"{name}: a quotation mark in line {start + 1} joins it with the rows up to line {end}; "
+                    "take the mark out, or double it within a quoted cell."
+                )
+    except csv.Error as error:
+        raise InputError(
+            f"{name}: the quotation marks from line {end + 1} on do not fit ({error})."
+        ) from error
+
+
+def _cells(line: str, separator: str, width: int) -> bool:
+    """Whether a line by itself is a row, with or without a heed to its quotation marks."""
+    return line.count(separator) == width - 1 or len(next(csv.reader([line], delimiter=separator))) == width
 
 
 def _what_is_wrong(error: str) -> str:

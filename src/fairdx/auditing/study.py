@@ -80,7 +80,7 @@ class Study:
             settings,
             attributes,
             intersections,
-            None if weight is None else weight / weight.mean(),
+            None if weight is None else _even(weight),
             thresholds or Thresholds(settings.threshold or 0.0),
             left_out,
         )
@@ -121,7 +121,7 @@ class Study:
             patient=patient,
             covariates=covariates,
             attributes=attributes,
-            weight=None if self.weight is None else self.weight[rows] / self.weight[rows].mean(),
+            weight=None if self.weight is None else _even(self.weight[rows]),
             left_out=left_out,
         )
 
@@ -153,7 +153,8 @@ class Study:
             grouping: The attribute.
 
         Returns:
-            The description; the largest group with a name is the reference unless another was named.
+            The description; the largest group with a name that is not too small is the reference unless
+            another was named.
         """
         group = grouping.of_finest[self.finest]
         size = np.bincount(group, minlength=len(grouping.groups))
@@ -170,13 +171,13 @@ class Study:
             grouping.name,
             dict(zip(grouping.groups, size.tolist(), strict=True)),
             dict(zip(grouping.groups, patients.tolist(), strict=True)),
-            self._reference(grouping, size),
+            self._reference(grouping, size, small),
             [g for g, few in zip(grouping.groups, small, strict=True) if few],
             grouping.intersection,
             effective,
         )
 
-    def _reference(self, grouping: Grouping, size: Ints) -> str:
+    def _reference(self, grouping: Grouping, size: Ints, small: np.ndarray[Any, Any]) -> str:
         """The group that was named; of an intersection the largest that is made of those named."""
         if grouping.name in self.references:
             return self.references[grouping.name]
@@ -185,8 +186,19 @@ class Study:
             (MISSING not in part.values(), all(part[name] == group for name, group in named.items()))
             for part in grouping.parts
         ]
-        best = max(range(len(size)), key=lambda s: (fitting[s][1], fitting[s][0], size[s]))
+        best = max(range(len(size)), key=lambda s: (*fitting[s][::-1], not small[s], size[s]))
         return grouping.groups[best]
+
+
+def _even(weight: Floats) -> Floats:
+    """Weights with the mean 1, in steps so fine and so even that sums of them are exact in any order.
+
+    Else what is left of a sum after all its parts were taken away would be a rounding error and not 0, and a
+    rate of no images would be a number.
+    """
+    even = weight / weight.mean()
+    step = 2.0 ** (np.ceil(np.log2(len(even))) - 48)  # 5 bits are left for replicates of heavy images
+    return np.where(weight > 0, np.maximum(np.rint(even / step), 1.0) * step, 0.0)
 
 
 def _references(reference: Any, found: list[Grouping]) -> dict[str, str]:

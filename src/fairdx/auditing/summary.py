@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, isnan
 
-from fairdx.auditing.findings import headline, most_affected
+from fairdx.auditing.findings import headline, most_affected, sure_effects
 from fairdx.auditing.page import top_notes
 from fairdx.auditing.page_figures import forest_panel
 from fairdx.auditing.result import Attribute, AuditResult, Gap
@@ -188,7 +188,7 @@ def _differences(result: AuditResult) -> list[Difference]:
         lead = f"{shorten(label, 16)}, " if label else ""
         for name, about in _plain(one).items():
             if one.effects.get(name):
-                group = most_affected(one, name)
+                group = _quoted(one, name)
                 effect = one.simultaneous_effects[name][group]["direct_effect"]
                 pair = f"{shorten(group, 10)} against {shorten(about.reference, 10)}"
                 found.append(Difference(f"{lead}{shorten(name, 14)}: direct effect, {pair}", effect))
@@ -196,6 +196,12 @@ def _differences(result: AuditResult) -> list[Difference]:
             if gap is not None:
                 found.append(Difference(f"{lead}{shorten(name, 14)}: gap in disease found", gap.estimate))
     return [d for d in found if isfinite(d.estimate.value)]
+
+
+def _quoted(result: AuditResult, name: str) -> str:
+    """The group whose direct effect is shown: the largest of those that are sure, else the largest of all."""
+    sizes = {g: abs(result.effects[name][g]["direct_effect"].value) for g in sure_effects(result, name)}
+    return max(sizes, key=lambda g: sizes[g]) if sizes else most_affected(result, name)
 
 
 def _changes(result: AuditResult) -> Lines:
@@ -245,8 +251,7 @@ def _next(result: AuditResult) -> list[str]:
             if not effects:
                 continue
             what = f"{label}, {name}" if label else name
-            effect = effects[most_affected(one, name)]["direct_effect"]
-            if effect.low > 0 or effect.high < 0:
+            if sure_effects(one, name):
                 differ.append(shorten(what, _NAME))
             else:
                 open_.append(
@@ -281,6 +286,8 @@ def _next(result: AuditResult) -> list[str]:
 def _could_be(gap: Gap | None) -> str:
     if gap is None or isnan(gap.detectable):
         return ""
+    if gap.detectable >= 1:
+        return " (gaps in disease found may be missed whatever their size)"
     return f" (gaps in disease found under {100 * gap.detectable:.0f} points may be missed)"
 
 

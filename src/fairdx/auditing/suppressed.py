@@ -28,6 +28,9 @@ from fairdx.metrics.inputs import (
 from fairdx.metrics.scores import binary_truth
 from fairdx.metrics.threshold import at_precision
 
+FEW_SCORES = 20
+"""Of a score with so few values, decisions can be counted from its AUC and its squared error."""
+
 _COUNTED = re.compile(r"\d[\d,]* of (the )?(\d[\d,]* )?")
 _ROWS = re.compile(r"\d[\d,]* rows? \(first: row \d+\)")
 
@@ -85,7 +88,8 @@ def audit_suppressed(
     decisions = _decisions(scores, settings, list(models), first, attributes)
     if few(label, people, least).any() or not 0 < label.mean() < 1:
         raise InputError(f"fewer than {least} people have, or have not, the finding: nothing can be shown.")
-    found = plan(attributes, label, decisions, people, least)
+    coarse = any(len(np.unique(s)) <= FEW_SCORES for s in _columns(scores, settings["compare_to"]))
+    found = plan(attributes, label, decisions, people, least, coarse=coarse)
     if not found.attributes:
         raise InputError(
             f"no attribute has two groups with {least} people of each label: nothing can be shown."
@@ -155,12 +159,16 @@ def _decisions(
     if any(name.partition(":")[0] in groups and ":" in name for name in given.named):
         raise InputError("small cells can be suppressed where all groups have one threshold.")
     points = [given.for_label(first or "").default, *(given.for_label(name).default for name in models)]
-    columns: list[Floats] = [to_scores(s) for s in scores]
+    columns = _columns(scores, settings["compare_to"])
     if settings["compare_to"] is not None:
-        columns.append(to_scores(settings["compare_to"]))
         points.append(given.named.get(SECOND, points[0]))
     both = zip(columns, points, strict=True)
     return [(at_precision(column, point) >= point).astype(np.int64) for column, point in both]
+
+
+def _columns(scores: list[Any], second: Any) -> list[Floats]:
+    """Every column of scores."""
+    return [to_scores(s) for s in (*scores, *([] if second is None else [second]))]
 
 
 def _reference(given: Any, found: Plan) -> Any:

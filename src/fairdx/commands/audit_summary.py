@@ -1,6 +1,7 @@
 """What `fairdx audit` prints: who is positive, how well the model does by group, what was found, the gaps."""
 
 from collections.abc import Mapping
+from math import isfinite, isnan
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -75,7 +76,7 @@ def _rates(result: AuditResult) -> Table:
 
 
 def _values(found: Mapping[str, Estimate], metrics: list[str]) -> list[str]:
-    return [f"{found[m].value:.3f}" if m in found else UNDEFINED for m in metrics]
+    return [_number(found[m].value, ".3f") if m in found else UNDEFINED for m in metrics]
 
 
 def _gaps(result: AuditResult) -> Table:
@@ -95,11 +96,19 @@ def _changes(result: AuditResult) -> Table:
     for attribute, changes in result.comparison.items():
         for name, change in changes.items():
             difference = " (".join(_figure(change.difference, "+")) + ")"
-            row = (f"{change.before:.4f}", f"{change.after:.4f}", difference, f"{change.p_value:.2g}")
+            row = (
+                *(_number(v) for v in (change.before, change.after)),
+                difference,
+                _number(change.p_value, ".2g"),
+            )
             table.add_row(plain(attribute), METRICS[name].title, *row)
     return table
 
 
 def _figure(estimate: Estimate, sign: str) -> tuple[str, str]:
-    value, low, high = (format(v, f"{sign}.4f") for v in (estimate.value, estimate.low, estimate.high))
-    return value, f"{low} to {high}"
+    value, low, high = (_number(v, f"{sign}.4f") for v in (estimate.value, estimate.low, estimate.high))
+    return value, f"{low} to {high}" if isfinite(estimate.low) else UNDEFINED
+
+
+def _number(value: float, form: str = ".4f") -> str:
+    return UNDEFINED if isnan(value) else format(value, form)

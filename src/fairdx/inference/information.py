@@ -105,11 +105,18 @@ class Information:
         """Ends of the interval of the information, shape (...); nan where unknown.
 
         The lower end is 0 unless the test of no information rejects. There the test has one side only; with
-        larger lengths a second side grows, by as much as the first one shrinks.
+        larger lengths a second side grows, by as much as the first one shrinks. There a length counts as the
+        next larger that tables have, and one that is rarely so small, whatever the true one, as the smallest
+        that is not rare: else the upper end would be 0, as if a table of 30 images could show that there is
+        no information at all.
         """
-        limit, tail = np.quantile(self.null, level, axis=0), (1 - level) / 2
+        tail = (1 - level) / 2
+        limit: Floats = np.quantile(self.null, level, axis=0)
+        rare: Floats = np.quantile(self.null, tail, axis=0)
         reach = self.size + limit + 2 * self.null.max(0) * self.spread + 1e-12
-        under, over = self.size - _TIE, self.size + _TIE
+        longer = np.where(self.null > self.size + _TIE, self.null, np.inf).min(0)
+        over = np.maximum(np.where(np.isfinite(longer), longer, self.size), rare) + _TIE
+        under = self.size - _TIE
         outside = self.p_value() <= 1 - level
 
         def side(radius: Floats) -> Floats:
@@ -140,6 +147,11 @@ class Information:
             limit + 2 * self.null.max(0) * self.spread + 1e-12,
         )
         return float(found**2) if self.known else float("nan")
+
+
+def moved_inside(value: Floats | float, low: Floats | float, high: Floats | float) -> Floats:
+    """A value, moved to the nearer end of its interval if it lies outside; a nan end moves nothing."""
+    return np.asarray(np.fmin(np.fmax(value, low), high), dtype=float)
 
 
 def _length(root: Floats) -> Floats:

@@ -226,4 +226,4 @@ def effective_patients(
         pair = np.arange(most * width)
     total = np.bincount(pair // width, weights=images, minlength=most)
     squares = np.bincount(pair // width, weights=images.astype(float) ** 2, minlength=most)
-    return total**2 / np.maximum(squares, 1.0)
+    return np.divide(total**2, squares, out=np.zeros(most), where=squares > 0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fairdx.core.schema import Number
 from fairdx.metrics.compared import Compared
+from fairdx.metrics.counts import ratio
 from fairdx.metrics.inputs import Floats
 
 
@@ -133,7 +134,7 @@ def _turning(known: Floats, unlabelled: Floats, compared: Compared, rate: int) -
 def _at_random(known: Floats, unlabelled: Floats, share: float) -> Floats:
     """Counts with a share of the unlabelled images, labelled as those of their group and decision are."""
     total = known.sum(-2, keepdims=True)
-    overall = known.sum(-1, keepdims=True) / np.maximum(known.sum((-1, -2), keepdims=True), 1.0)
+    overall = np.nan_to_num(ratio(known.sum(-1, keepdims=True), known.sum((-1, -2), keepdims=True)))
     chance = np.where(total > 0, known / np.where(total > 0, total, 1.0), overall)
     return np.asarray(known + share * unlabelled[:, None, :] * chance)
 

@@ -174,10 +174,16 @@ METRICS: dict[str, Metric] = {
             "Largest difference between two groups in their average precision; part of it is that of their "
             "prevalences.",
         ),
-        _gap(
+        Metric(
             "calibration_gap",
             "Calibration gap",
             "Δcal",
+            "gap",
+            0.0,
+            0.0,
+            2.0,  # one group's mean score may be 1 too high, another's 1 too low
+            False,
+            "",
             "Largest difference between two groups in (share with Y=1 - mean score).",
         ),
         Metric(

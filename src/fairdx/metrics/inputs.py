@@ -190,8 +190,8 @@ def to_codes(values: Any, name: str) -> Codes:
             f"{name} is missing in {int(missing.sum())} rows (first: row {int(np.flatnonzero(missing)[0])}); "
             "remove these rows or give the missing value a name of its own."
         )
-    if array.dtype.kind == "f" and np.all(array == np.round(array)):
-        array = array.astype(np.int64)
+    if array.dtype.kind == "f":
+        array = _whole(array, name)
     try:
         categories, codes = _factorize(array)
     except TypeError as error:
@@ -201,6 +201,21 @@ def to_codes(values: Any, name: str) -> Codes:
         ) from error
     found = Codes(codes.astype(np.int64).reshape(-1), tuple(map(str, categories)), tuple(categories.tolist()))
     return _in_order(found, values)
+
+
+def _whole(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Floating-point numbers as whole ones, if all of them are.
+
+    Raises:
+        InputError: They are so large that neighbouring whole numbers, such as those of patients, are one.
+    """
+    bits = np.finfo(array.dtype).nmant + 1
+    if array.size and not np.abs(array).max() < 2.0**bits:
+        raise InputError(
+            f"{name} holds floating-point numbers beyond 2^{bits}, where neighbouring numbers are one; give "
+            "text or whole numbers."
+        )
+    return array.astype(np.int64) if np.all(array == np.round(array)) else array
 
 
 def _in_order(column: Codes, values: Any) -> Codes:
@@ -231,6 +246,8 @@ def is_missing(array: NDArray[Any]) -> NDArray[np.bool_]:
         array = array.astype(float)
         unknown: NDArray[np.bool_] = np.isnan(array)
         return unknown
+    if array.dtype.kind in "mM":
+        return np.asarray(np.isnat(array))
     if array.dtype.kind != "O":
         return np.zeros(array.shape, dtype=bool)
     import pandas as pd
@@ -345,7 +362,7 @@ def to_labels(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Ints, Ints, tuple[A
         classes = sorted(set(truth.values) | set(decision.values))
     except TypeError as error:
         raise InputError(
-            f"y_true holds {truth.names[:3]} and y_pred {decision.names[:3]}: use one type."
+            f"y_true holds {truth.values[:3]} and y_pred {decision.values[:3]}: use one type."
         ) from error
     unknown = set(classes) - set(truth.values)
     if len(unknown) > max(len(truth.values), 2):

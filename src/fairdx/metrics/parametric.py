@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from fairdx.metrics.counts import ratio
 from fairdx.metrics.inputs import Codes, Floats, Ints
 
 _PRECISION = 0.01  # of the prior
@@ -110,7 +111,7 @@ class ModelledEffects:
     def _contrast(self, chance: Floats, counts: Floats) -> Floats:
         chance = chance.reshape(len(chance), counts.shape[1], -1)
         size = counts[:, self.reference].sum(-1)
-        weight = size / np.maximum(size.sum(-1, keepdims=True), 1.0)
+        weight = np.nan_to_num(ratio(size, size.sum(-1, keepdims=True)))
         apart = chance - chance[:, self.reference, None]
         return np.asarray(np.einsum("bsz,bz->bs", apart, weight))
 

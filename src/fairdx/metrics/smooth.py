@@ -60,14 +60,16 @@ def smooth_calibration(
         weight: What each image counts, shape (n,); 1 if None. Give patient codes beside it.
 
     Returns:
-        The curve and its band. With patients Student's t takes the place of the normal distribution.
+        The curve and its band; without points if a label is too rare, or all images are of one score or of
+        one patient. With patients Student's t takes the place of the normal distribution.
     """
     from scipy.special import stdtrit
 
     counted = np.ones(len(label)) if weight is None else weight
     positive = np.bincount(place, weights=label * counted, minlength=len(scores))
     total = np.bincount(place, weights=counted, minlength=len(scores))
-    if min(label.sum(), len(label) - label.sum()) < FEWEST or (total > 0).sum() < 2:
+    n = len(label) if patient is None else len(np.unique(patient))
+    if min(label.sum(), len(label) - label.sum()) < FEWEST or (total > 0).sum() < 2 or n < 2:
         nothing = np.zeros(0)
         return SmoothCurve(nothing, nothing, nothing, nothing)
     cumulative = np.cumsum(total) / total.sum()
@@ -79,7 +81,6 @@ def smooth_calibration(
     p = expit(design @ beta)
     bend = np.linalg.pinv((design * (total * p * (1 - p))[:, None]).T @ design)
     residual = counted * (label - p[place])
-    n = len(label) if patient is None else len(np.unique(patient))
     if patient is None:
         squares = np.bincount(place, weights=residual**2, minlength=len(scores))
         spread = np.asarray((design * squares[:, None]).T @ design)
