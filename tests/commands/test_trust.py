@@ -224,6 +224,9 @@ def test_settings_that_are_damaged_are_written_again(prepared, tmp_path, caplog)
     (tmp_path / "config.json").write_bytes(b"\0" * 100)
     check_free(tmp_path, settings, "results.json")
     assert "config.json is damaged" in caplog.text
+    for damaged in (b"[]", b"null", b"", b"[" * 200_000):
+        (tmp_path / "config.json").write_bytes(damaged)
+        check_free(tmp_path, settings, "results.json")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run with other settings"):
         check_free(tmp_path, settings, "results.json")

@@ -219,7 +219,7 @@ def test_ranges_layouts_colours_and_sizes_are_as_the_contract_says():
     ("contract", "classes", "message"),
     [
         (Contract(embedding="nowhere"), 2, "no layer `nowhere`.*classifier"),
-        (Contract(channels=1), 2, "does not run on two images of 1 x 32 x 32"),
+        (Contract(channels=1), 2, "does not run on one, two and three images of 1 x 32 x 32"),
         (Contract(), 3, "the label has 3 classes"),
         (Contract(outputs=("a", "b")), 2, "names 2 columns, and the model has 1"),
         (Contract(finding=(4,)), 2, "no output column 4"),

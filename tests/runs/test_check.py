@@ -1,6 +1,7 @@
 """`check-model`: a contract that does not fit is found, and the one that does is named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -123,3 +124,29 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_is_kept(root, tmp_path, fu
     with full_disk(written.parent):
         command.main([str(root), str(root), "--json", str(written)], standalone_mode=False)
     assert written.read_text() == "what was there"
+
+
+def test_images_that_are_not_what_was_prepared_are_refused(root, tmp_path):
+    shutil.copytree(root, tmp_path / "set")
+    with (tmp_path / "set" / "images.npy").open("r+b") as file:
+        file.seek(-5, 2)
+        file.write(b"\x07\x08")
+    with pytest.raises(InputError, match="is not what was prepared"):
+        check_model(given(), tmp_path / "set", network=Bright())
+
+
+def test_what_was_found_is_not_written_over_the_model_or_the_data(root, tmp_path, here):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"precious")
+    for out in (model, root / "table.parquet"):
+        before = out.read_bytes()
+        told = here("check-model", model, root, "--json", out)
+        assert (told.returncode, out.read_bytes()) == (2, before)
+        assert "would overwrite what is read" in told.stderr
+
+
+def test_a_file_whose_model_is_no_table_is_refused(root, tmp_path, here):
+    (tmp_path / "a.toml").write_text("model = 3\n")
+    told = here("check-model", tmp_path / "a.toml", root)
+    assert told.returncode == 2
+    assert "has no `source`" in told.stderr
