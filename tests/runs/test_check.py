@@ -9,12 +9,15 @@ import torch
 import typer
 from torch import nn
 
-from fairdx.commands.check_model import add_check_model
+from fairdx.commands.check_model import _verdict, add_check_model
 from fairdx.core.errors import InputError
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
 from fairdx.models.sources import GivenModel
 from fairdx.runs.check import NO_BARS, _usual, _without_bars, check_model
+from fairdx.runs.run import run
+from fairdx.runs.settings import build_settings
 
 
 class Bright(nn.Module):
@@ -150,3 +153,40 @@ def test_a_file_whose_model_is_no_table_is_refused(root, tmp_path, here):
     told = here("check-model", tmp_path / "a.toml", root)
     assert told.returncode == 2
     assert "has no `source`" in told.stderr
+
+
+class Lost(nn.Module):
+    """No number for images brighter than a level."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, image):
+        mean = image.mean((1, 2, 3))
+        return torch.stack([mean, torch.sqrt(self.level - mean)], 1)
+
+
+def test_images_of_which_the_model_gives_no_number_are_counted(root):
+    dataset = PreparedDataset.open(root)
+    mean = dataset.read(dataset.task().indices("validation")).mean((1, 2, 3)) / 255
+    level = float(np.sort(mean)[400:402].mean())
+    bright = (mean > level).sum()
+    assert 150 < bright < 250
+    found = check_model(given(), root, network=Lost(level))
+    assert found.lost == bright
+    assert found.calibration is None
+    json.dumps(found.as_json(), allow_nan=False)
+    assert f"no number as its score for {bright} of 600 images" in _verdict(found)
+
+
+def test_a_run_says_of_how_many_images_the_model_gives_no_number(root, tmp_path):
+    values = {
+        "data": {"root": str(root)},
+        "model": {"source": "memory:Lost", "contract": {"channels": 1}},
+        "method": {"name": "vanilla"},
+        "evaluation": {"replicates": 20, "true_effect_patients": 0},
+        "trainer": {"precision": "fp32", "device": "cpu"},
+    }
+    with pytest.raises(InputError, match=r"`vanilla`: the model gives no number as its score for \d+ of 600"):
+        run(build_settings(values, where="test"), tmp_path / "run", network=Lost(0.2))

@@ -277,6 +277,8 @@ class PreparedDataset:
             [None] if attribute is None else [part.strip() for part in attribute.split("&")]
         )
         names = [_choose("attribute", part, self.meta.attributes, self.root) for part in parts]
+        if len(set(names)) < len(names):
+            raise InputError(f"the intersection {attribute!r} names an attribute twice")
         codes = np.stack([self._codes(name) for name in names])
         groups = [self.meta.attributes[name] for name in names]
         if len(names) == 1:

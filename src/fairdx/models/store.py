@@ -136,8 +136,19 @@ class StoredModel:
         return np.stack([1 - positive, positive], axis=1)
 
     def decisions(self, images: NDArray[Any], groups: Sequence[str] | None = None) -> NDArray[np.int64]:
-        """Decides images, as `scores`; codes of the classes on the card, shape (n,)."""
-        return decided(self.card, self.scores(images, groups))
+        """Decides images, as `scores`; codes of the classes on the card, shape (n,).
+
+        Raises:
+            InputError: As for `scores`, or the model gives no number for an image.
+        """
+        scores = self.scores(images, groups)
+        lost = ~np.isfinite(scores).all(axis=1)
+        if lost.any():
+            raise InputError(
+                f"the model gives no number as its score for {lost.sum()} of {len(scores)} images, the first "
+                f"at place {lost.argmax()}: they cannot be decided"
+            )
+        return decided(self.card, scores)
 
 
 def load_model(
