@@ -67,8 +67,8 @@ class Encoder(nn.Module):
             if weights != "pretrained":
                 raise
             raise InputError(
-                f"the pretrained weights of {name} cannot be had ({str(error).strip().splitlines()[0]}): give "
-                "a file of them as `model.weights`"
+                f"the pretrained weights of {name} cannot be had ({str(error).strip().splitlines()[0]}): "
+                "give a file of them as `model.weights`"
             ) from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
