@@ -280,3 +280,16 @@ def test_a_path_that_looks_like_a_formula_is_the_same_file(tmp_path, monkeypatch
     (found,) = find_inputs(["=1.png"]).files
     assert os.path.samefile(found, "=1.png")
     assert as_text(found) == found
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_signs_that_a_terminal_lacks_end_no_work(tmp_path, encoding):
+    root = prepare(source(("männlich", "weiblich −")), tmp_path / "set").root
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "fairdx", "inspect", str(root)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"weiblich \\u2212" in done.stdout
+    page = subprocess.run([*command, "--html", "-"], env=environment, capture_output=True, check=True).stdout
+    subprocess.run([*command, "--html", str(tmp_path / "page.html")], capture_output=True, check=True)
+    assert page == (tmp_path / "page.html").read_bytes() + b"\n"  # the last line ends where others follow

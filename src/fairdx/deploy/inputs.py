@@ -131,6 +131,8 @@ def read_list(path: Path) -> list[str]:
     Raises:
         InputError: The file cannot be read.
     """
+    if str(path) == "-" and sys.stdin is None:
+        raise InputError("the list is to come from the standard input, which is closed")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
