@@ -333,3 +333,23 @@ def test_what_was_exported_of_another_model_does_not_stand_beside_the_new_card(c
     assert save_model(copied, stored.fair, plain).exports == {}
     assert not (copied / "model.onnx").exists()
     assert read_card(copied).threshold == 0.123
+
+
+def test_lists_and_tensors_are_images_too_and_what_is_none_is_refused(folder):
+    stored = load_model(folder)
+    image = stored.card.image
+    pixels = np.zeros((2, image.channels, image.size, image.size), np.uint8)
+    expected = stored.scores(pixels)
+    np.testing.assert_array_equal(stored.scores(torch.from_numpy(pixels)), expected)
+    with pytest.raises(InputError, match="images have shape"):
+        stored.scores(None)
+
+
+def test_images_of_which_the_model_gives_no_number_are_not_decided(folder, monkeypatch):
+    stored = load_model(folder)
+    image = stored.card.image
+    pixels = np.zeros((3, image.channels, image.size, image.size), np.uint8)
+    scores = np.array([[0.5, 0.5], [np.nan, np.nan], [0.2, 0.8]])
+    monkeypatch.setattr(type(stored), "scores", lambda *_: scores)
+    with pytest.raises(InputError, match="no number as its score for 1 of 3 images, the first at place 1"):
+        stored.decisions(pixels)

@@ -125,6 +125,7 @@ class StoredModel:
         Raises:
             InputError: The images have another form, or the groups are needed and not given.
         """
+        images = np.asarray(images)  # also of lists and of tensors
         _check_form(images, self.card)
         blocks = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         found = apply(lambda image: (self.fair(image).float().softmax(1),), blocks, self.place)

@@ -86,11 +86,23 @@ class RunFolder:
         return table[(table["method"] == method) & (table["split"] == "test")].reset_index(drop=True)
 
 
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Reads the predictions of a run.
+
+    Args:
+        path: `predictions.parquet`.
+
+    Raises:
+        InputError: It cannot be read; the message names it.
+    """
+    return _read(path, pd.read_parquet)
+
+
 def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged: {error}; run with --resume writes it again") from error
+        raise InputError(f"{path} is damaged ({error}): do the run again with --resume") from error
 
 
 def _table_of(path: Path) -> dict[str, Any]:
