@@ -130,6 +130,19 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, module):
     one_sentence(fairdx("inspect", tmp_path, first=first), 130)
 
 
+def test_sigterm_during_the_imports_is_no_ctrl_c(tmp_path):
+    first = """
+    import os, signal, time
+    class Stop:
+        def find_spec(self, name, *_):
+            if name == "fairdx.commands.utility":
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+    sys.meta_path.insert(0, Stop())
+    """
+    assert one_sentence(fairdx("inspect", tmp_path, first=first), 143) == "stopped by SIGTERM\n"
+
+
 def test_a_missing_package_names_the_extra(tmp_path):
     done = fairdx("demo", "--out", tmp_path / "out", first="sys.modules['torch'] = None")
     assert "needs the package torch: pip install 'fairdx[train]'" in one_sentence(done, 2)

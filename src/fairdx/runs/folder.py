@@ -101,7 +101,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
-    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}): do the run again with --resume") from error
 
 
@@ -113,7 +113,7 @@ def _table_of(path: Path) -> dict[str, Any]:
 
 
 def _samples(path: Path) -> dict[str, Array]:
-    with np.load(path) as stored:
+    with path.open("rb") as file, np.load(file) as stored:
         return {key: stored[key] for key in ("image", "masked", "label", "group")}
 
 
