@@ -114,10 +114,11 @@ def predict(
     )
     inputs = find_inputs(paths, read_list(listing) if listing else ())
     run = _Run(model, inputs, chosen, workers)
+    if chosen.reports:
+        with writing_to(chosen.reports):
+            chosen.reports.mkdir(parents=True, exist_ok=True)
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        if chosen.reports:
-            chosen.reports.mkdir(parents=True, exist_ok=True)
         with locked(out, clear=True):
             record = finished(out, run.settings, run.stamp) or run.write(out)
     return Outcome(record, inputs)
