@@ -14,9 +14,12 @@ def main() -> None:
         from fairdx.cli import main as run
 
         run()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        from fairdx.core.signals import Terminated
+
+        ended = isinstance(stop, Terminated)
+        sys.stderr.write("stopped by SIGTERM\n" if ended else "interrupted\n")
+        sys.exit(143 if ended else 130)
 
 
 if __name__ == "__main__":

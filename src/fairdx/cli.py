@@ -1,5 +1,6 @@
 """The command line: a thin shell. Commands import what they need, so that the audit starts fast."""
 
+import io
 import logging
 import sys
 from pathlib import Path
@@ -151,6 +152,10 @@ def inspect(
 def main() -> None:
     """Runs the command line: status 2 for bad input, 1 for a failed run, a traceback only with --debug."""
     heed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # none where it is closed
+            # No work that was done ends in an error because a terminal lacks a sign that we print.
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

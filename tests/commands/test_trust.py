@@ -130,6 +130,19 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path, module):
     one_sentence(fairdx("inspect", tmp_path, first=first), 130)
 
 
+def test_sigterm_during_the_imports_is_no_ctrl_c(tmp_path):
+    first = """
+    import os, signal, time
+    class Stop:
+        def find_spec(self, name, *_):
+            if name == "fairdx.commands.utility":
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+    sys.meta_path.insert(0, Stop())
+    """
+    assert one_sentence(fairdx("inspect", tmp_path, first=first), 143) == "stopped by SIGTERM\n"
+
+
 def test_a_missing_package_names_the_extra(tmp_path):
     done = fairdx("demo", "--out", tmp_path / "out", first="sys.modules['torch'] = None")
     assert "needs the package torch: pip install 'fairdx[train]'" in one_sentence(done, 2)
@@ -224,6 +237,9 @@ def test_settings_that_are_damaged_are_written_again(prepared, tmp_path, caplog)
     (tmp_path / "config.json").write_bytes(b"\0" * 100)
     check_free(tmp_path, settings, "results.json")
     assert "config.json is damaged" in caplog.text
+    for damaged in (b"[]", b"null", b"", b"[" * 200_000):
+        (tmp_path / "config.json").write_bytes(damaged)
+        check_free(tmp_path, settings, "results.json")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run with other settings"):
         check_free(tmp_path, settings, "results.json")
@@ -277,3 +293,16 @@ def test_a_path_that_looks_like_a_formula_is_the_same_file(tmp_path, monkeypatch
     (found,) = find_inputs(["=1.png"]).files
     assert os.path.samefile(found, "=1.png")
     assert as_text(found) == found
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_signs_that_a_terminal_lacks_end_no_work(tmp_path, encoding):
+    root = prepare(source(("männlich", "weiblich −")), tmp_path / "set").root
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "fairdx", "inspect", str(root)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"weiblich \\u2212" in done.stdout
+    page = subprocess.run([*command, "--html", "-"], env=environment, capture_output=True, check=True).stdout
+    subprocess.run([*command, "--html", str(tmp_path / "page.html")], capture_output=True, check=True)
+    assert page == (tmp_path / "page.html").read_bytes() + b"\n"  # the last line ends where others follow

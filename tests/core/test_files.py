@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fairdx.core import files
+from fairdx.core.console import printable
 from fairdx.core.errors import DiskError, InputError, room_in
-from fairdx.core.files import read_sealed, set_aside, write_sealed, write_whole
+from fairdx.core.files import parse_json, read_sealed, set_aside, write_sealed, write_whole
 
 
 class Disk:
@@ -109,6 +110,28 @@ def test_a_sealed_file_is_itself_or_refused(tmp_path, change):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(InputError, match=rf"{path} is damaged: its hash is not the one"):
         read_sealed(path)
+
+
+@pytest.mark.parametrize("seal", [b"", b"\0" * 65, b"\n"])
+def test_a_seal_that_says_nothing_vouches_for_nothing(tmp_path, seal):
+    write_sealed(tmp_path / "a", b"content")
+    (tmp_path / "a.sha256").write_bytes(seal)
+    with pytest.raises(InputError, match="is damaged"):
+        read_sealed(tmp_path / "a")
+
+
+def test_json_that_is_nested_too_deeply_is_no_json():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 200_000)
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "text", ["0.1\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.3", "95\N{NARROW NO-BREAK SPACE}%"]
+)
+def test_spaces_that_hold_words_together_are_printed_and_what_steers_a_terminal_is_not(text):
+    assert printable(text) == text
+    assert printable("a\x1b[2Jb\r\N{LINE SEPARATOR}") == "a\\x1b[2Jb\\r\\u2028"
 
 
 def test_a_file_of_an_earlier_version_has_no_seal(tmp_path):

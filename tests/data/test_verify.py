@@ -57,6 +57,7 @@ def edit_table(root, change):
 def edit_meta(root, change):
     meta = json.loads((root / "meta.json").read_text())
     change(meta)
+    del meta["seal"]  # which would tell first
     (root / "meta.json").write_text(json.dumps(meta))
 
 
@@ -131,3 +132,35 @@ def test_a_set_of_the_first_format_keeps_its_hash(root):
     edit_bytes(root, at=1000)
     with pytest.raises(InputError, match="is not what was prepared"):
         verified(root)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("policies", {"window": [40, 401]}), ("counts", {"images": 7}), ("source", "other")]
+)
+def test_what_decides_how_new_images_are_made_is_sealed(root, key, value):
+    PreparedDataset.open(root)
+    meta = json.loads((root / "meta.json").read_text())
+    meta[key] = {**meta[key], **value} if isinstance(value, dict) else value
+    (root / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match=r"meta\.json was edited or damaged"):
+        PreparedDataset.open(root)
+
+
+@pytest.mark.parametrize("column", ["patient", "split"])
+def test_a_column_of_lists_is_refused(root, column):
+    edit_table(root, lambda table: table.assign(**{column: [["a"]] * len(table)}))
+    with pytest.raises(InputError, match=f"the column '{column}' holds lists"):
+        verified(root)
+
+
+def test_an_empty_file_of_images_is_named_and_not_taken_for_a_closed_input(root, here):
+    (root / "images.npy").write_bytes(b"")
+    told = here("inspect", root)
+    assert told.returncode == 2
+    assert "images.npy cannot be read as images" in told.stderr
+
+
+def test_counts_that_say_nothing_are_refused(root):
+    edit_meta(root, lambda meta: meta.update(counts={}))
+    with pytest.raises(InputError, match="does not say how many images"):
+        PreparedDataset.open(root)

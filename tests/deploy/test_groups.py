@@ -21,6 +21,8 @@ from fairdx.deploy.groups import FileGroups, header_groups
         ("age", ("<1", "1-17", "18+"), {"PatientAge": "011M"}, "<1"),
         ("age", ("<1", "1-17", "18+"), {"PatientAge": "053W"}, "1-17"),
         ("age", ("<1", "1-17", "18+"), {"PatientAge": "unknown"}, None),
+        ("age", ("<1", "1-17", "18+"), {"PatientAge": "999Y"}, None),
+        ("age", ("<1", "1-17", "18+"), {"PatientBirthDate": "20200101", "StudyDate": "19990101"}, None),
         (
             "age",
             ("under 18", "18 and over"),

@@ -445,6 +445,44 @@ def test_a_finished_run_says_what_is_there(tmp_path, model, write_grey):
     assert contents(tmp_path / "scores.csv") == before
 
 
+@pytest.mark.parametrize("ending", ["", ".errors.csv"])
+def test_a_finished_table_that_was_changed_is_not_taken_for_what_was_written(
+    tmp_path, model, write_grey, ending
+):
+    file = write_grey(tmp_path / "in" / "a.png", 1)
+    out = tmp_path / "out" / "scores.csv"
+    predict(model, [str(file)], out, ONE)
+    changed = out.with_name(out.name + ending)
+    changed.write_bytes(changed.read_bytes()[:-3])
+    with pytest.raises(InputError, match=rf"{changed} was changed after it was written"):
+        predict(model, [str(file)], out, ONE)
+    changed.unlink()
+    with pytest.raises(InputError, match=f"has lost its {changed.name}"):
+        predict(model, [str(file)], out, ONE)
+    assert not list(out.parent.glob(".*"))  # no lock is left behind
+
+
+def test_scores_of_a_file_that_was_replaced_are_not_taken_for_the_new_one_s(tmp_path, model, write_grey):
+    file, other = (write_grey(tmp_path / "in" / name, 1) for name in ("a.png", "b.png"))
+    out = tmp_path / "scores.csv"
+    predict(model, [str(file), str(other)], out, ONE)
+    write_grey(file, 200)
+    with pytest.raises(InputError, match="files have changed since"):
+        predict(model, [str(file), str(other)], out, ONE)
+    assert table_of(out)["score"][0] == pytest.approx(1 / 255, abs=2e-6)
+
+
+def test_a_journal_of_another_kind_is_started_anew(tmp_path, model, write_grey, monkeypatch):
+    for n in range(40):
+        write_grey(tmp_path / "in" / f"{n:02}.png", n)
+    out = tmp_path / "scores.csv"
+    interrupted(monkeypatch, model, [str(tmp_path / "in")], out, 2)
+    journal = tmp_path / "scores.csv.progress.jsonl"
+    first, *_ = journal.read_text().splitlines()
+    journal.write_text(f'{first}\n{{"files": "16", "stamp": null}}\n{{}}\n')
+    assert predict(model, [str(tmp_path / "in")], out, ONE).record.scored == 40
+
+
 def test_nothing_is_overwritten(tmp_path, model, write_grey):
     file = write_grey(tmp_path / "a.png", 1)
     (tmp_path / "scores.csv").write_text("precious")

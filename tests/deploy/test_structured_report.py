@@ -136,3 +136,13 @@ def test_reports_by_several_processes(tmp_path, model, write_dicom):
     table = pd.read_csv(tmp_path / "scores.csv")
     assert table["score"].tolist() == pytest.approx([n / 255 for n in range(40)], abs=2e-6)
     assert len(list((tmp_path / "sr").iterdir())) == 40
+
+
+def test_a_folder_of_reports_that_cannot_be_made_is_named(tmp_path, model, write_dicom):
+    write_dicom(tmp_path / "in" / "a.dcm", 51)
+    (tmp_path / "sr").write_text("precious")
+    with pytest.raises(InputError, match=rf"cannot write to {tmp_path / 'sr'}: "):
+        predict(
+            model, [str(tmp_path / "in")], tmp_path / "scores.csv", PredictOptions(reports=tmp_path / "sr")
+        )
+    assert (tmp_path / "sr").read_text() == "precious"

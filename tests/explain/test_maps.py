@@ -265,3 +265,8 @@ def test_the_steps_after_the_map():
     assert mass[1].eq(0).all()
     assert enlarged(raw, (8, 8)).shape == (2, 8, 8)
     torch.testing.assert_close(enlarged(raw, (8, 8)).mean((1, 2)), raw.mean((1, 2)))
+
+
+def test_more_squares_than_pixels_are_refused():
+    with pytest.raises(InputError, match="33 squares along a side are more than its 32 pixels"):
+        occlusion(torch.nn.Identity(), lambda x: [x.mean((1, 2, 3))], torch.zeros(1, 1, 32, 40), cells=33)

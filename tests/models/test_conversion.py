@@ -33,6 +33,20 @@ def test_renamed_weights_score_the_same(network, tmp_path):
         convert_weights(tmp_path / "a.pth", NETWORK, tmp_path / "a.safetensors")
 
 
+def test_weights_are_not_written_over_those_that_are_read(network, tmp_path, here):
+    weights = tmp_path / "a.pth"
+    torch.save(network.state_dict(), weights)
+    before = weights.read_bytes()
+    told = here("convert-weights", weights, "--encoder", NETWORK, "--out", weights)
+    assert told.returncode == 2
+    assert "would overwrite what is read" in told.stderr
+    assert weights.read_bytes() == before
+    assert (
+        here("convert-weights", weights, "--encoder", NETWORK, "--out", tmp_path / "x" / "y").returncode == 0
+    )
+    assert set(load_file(tmp_path / "x" / "y")) == {n for n in network.state_dict() if "num_batches" not in n}
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence(network, tmp_path):
     weights = dict(list(network.state_dict().items())[:-1])
     torch.save(weights, tmp_path / "short.pth")

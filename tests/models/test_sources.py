@@ -5,6 +5,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fairdx.core.config import validate
 from fairdx.core.errors import InputError
 from fairdx.models.contract import Contract
 from fairdx.models.diagnosis import weights_hash
+from fairdx.models.frozen import FrozenModel
+from fairdx.models.onnx_program import load_onnx
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 
 SIZE = 32
@@ -219,7 +223,7 @@ def test_ranges_layouts_colours_and_sizes_are_as_the_contract_says():
     ("contract", "classes", "message"),
     [
         (Contract(embedding="nowhere"), 2, "no layer `nowhere`.*classifier"),
-        (Contract(channels=1), 2, "does not run on two images of 1 x 32 x 32"),
+        (Contract(channels=1), 2, "does not run on one, two and three images of 1 x 32 x 32"),
         (Contract(), 3, "the label has 3 classes"),
         (Contract(outputs=("a", "b")), 2, "names 2 columns, and the model has 1"),
         (Contract(finding=(4,)), 2, "no output column 4"),
@@ -323,3 +327,76 @@ def test_the_embedding_of_four_libraries_is_what_their_own_head_makes_scores_of(
     head = network.get_submodule(model.layer_name)
     diagnosis = model(image)
     torch.testing.assert_close(head(diagnosis.embedding).log_softmax(1), diagnosis.logit)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("made = 3", "is of type int"),
+        ("def made(): raise ValueError('no weights')", "ValueError: no weights"),
+        ("import sys\ndef made(): sys.exit(0)", "SystemExit: 0"),
+        ("def made(:", "SyntaxError"),
+        ("def made(size): return size", "TypeError"),
+    ],
+)
+def test_what_somebody_s_code_raises_is_bad_input_with_its_words(tmp_path, monkeypatch, code, words):
+    name = f"their_{zlib.crc32(code.encode())}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=rf"`{name}:made`.*{words}"):
+        load_given(GivenModel(source=f"{name}:made"), classes=2, size=32)
+
+
+class Whims(nn.Module):
+    """A model that takes so many images and makes what it is told."""
+
+    def __init__(self, count=None, makes=None):
+        super().__init__()
+        self.count, self.makes = count, makes
+
+    def forward(self, image):
+        if self.count not in (None, len(image)):
+            raise RuntimeError(f"this takes {self.count} images")
+        rows = image.mean((1, 2, 3))[:, None]
+        return torch.cat([rows, 1 - rows], 1) if self.makes is None else rows * 0 + self.makes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_fixed_number_of_images_is_found_out_before_anything_is_trained(count):
+    with pytest.raises(InputError, match=f"this takes {count} images.*free batch size"):
+        FrozenModel(Whims(count), Contract(), classes=2, size=32)
+
+
+@pytest.mark.parametrize(
+    ("output", "makes", "refused"),
+    [
+        ("probabilities", 1.2, True),
+        ("probabilities", -0.1, True),
+        ("probabilities", 1.0002, False),
+        ("log_probabilities", 0.1, True),
+        ("log_probabilities", -3.0, False),
+        ("logits", 12.0, False),
+        ("logits", float("nan"), False),
+    ],
+)
+def test_what_cannot_be_what_the_contract_calls_it_is_refused(output, makes, refused):
+    make = lambda: FrozenModel(Whims(makes=makes), Contract(output=output), classes=2, size=32)  # noqa: E731
+    if not refused:
+        make()
+        return
+    with pytest.raises(InputError, match="give another `output`"):
+        make()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_a_file_without_a_program_is_no_onnx_file(tmp_path, content):
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.onnx is not an ONNX file"):
+        load_onnx(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("entry", [{"high": float("nan")}, {"high": float("inf")}, {"std": [float("nan")]}])
+def test_a_contract_holds_numbers(entry):
+    with pytest.raises(InputError, match="finite number"):
+        validate(Contract, entry, where="test")

@@ -1,6 +1,7 @@
 """`check-model`: a contract that does not fit is found, and the one that does is named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import torch
 import typer
 from torch import nn
 
-from fairdx.commands.check_model import add_check_model
+from fairdx.commands.check_model import _verdict, add_check_model
 from fairdx.core.errors import InputError
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
 from fairdx.models.sources import GivenModel
 from fairdx.runs.check import NO_BARS, _usual, _without_bars, check_model
+from fairdx.runs.run import run
+from fairdx.runs.settings import build_settings
 
 
 class Bright(nn.Module):
@@ -123,3 +127,66 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_is_kept(root, tmp_path, fu
     with full_disk(written.parent):
         command.main([str(root), str(root), "--json", str(written)], standalone_mode=False)
     assert written.read_text() == "what was there"
+
+
+def test_images_that_are_not_what_was_prepared_are_refused(root, tmp_path):
+    shutil.copytree(root, tmp_path / "set")
+    with (tmp_path / "set" / "images.npy").open("r+b") as file:
+        file.seek(-5, 2)
+        file.write(b"\x07\x08")
+    with pytest.raises(InputError, match="is not what was prepared"):
+        check_model(given(), tmp_path / "set", network=Bright())
+
+
+def test_what_was_found_is_not_written_over_the_model_or_the_data(root, tmp_path, here):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"precious")
+    for out in (model, root / "table.parquet"):
+        before = out.read_bytes()
+        told = here("check-model", model, root, "--json", out)
+        assert (told.returncode, out.read_bytes()) == (2, before)
+        assert "would overwrite what is read" in told.stderr
+
+
+def test_a_file_whose_model_is_no_table_is_refused(root, tmp_path, here):
+    (tmp_path / "a.toml").write_text("model = 3\n")
+    told = here("check-model", tmp_path / "a.toml", root)
+    assert told.returncode == 2
+    assert "has no `source`" in told.stderr
+
+
+class Lost(nn.Module):
+    """No number for images brighter than a level."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, image):
+        mean = image.mean((1, 2, 3))
+        return torch.stack([mean, torch.sqrt(self.level - mean)], 1)
+
+
+def test_images_of_which_the_model_gives_no_number_are_counted(root):
+    dataset = PreparedDataset.open(root)
+    mean = dataset.read(dataset.task().indices("validation")).mean((1, 2, 3)) / 255
+    level = float(np.sort(mean)[400:402].mean())
+    bright = (mean > level).sum()
+    assert 150 < bright < 250
+    found = check_model(given(), root, network=Lost(level))
+    assert found.lost == bright
+    assert found.calibration is None
+    json.dumps(found.as_json(), allow_nan=False)
+    assert f"no number as its score for {bright} of 600 images" in _verdict(found)
+
+
+def test_a_run_says_of_how_many_images_the_model_gives_no_number(root, tmp_path):
+    values = {
+        "data": {"root": str(root)},
+        "model": {"source": "memory:Lost", "contract": {"channels": 1}},
+        "method": {"name": "vanilla"},
+        "evaluation": {"replicates": 20, "true_effect_patients": 0},
+        "trainer": {"precision": "fp32", "device": "cpu"},
+    }
+    with pytest.raises(InputError, match=r"`vanilla`: the model gives no number as its score for \d+ of 600"):
+        run(build_settings(values, where="test"), tmp_path / "run", network=Lost(0.2))

@@ -1,6 +1,7 @@
 """`fairdx explain` on a run small enough for a test, through the same functions as the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from fairdx.models.diagnosis import weights_hash
 from fairdx.models.store import load_model
 from fairdx.runs.explain import ExplainRequest, explain_folder, rows_of
 from fairdx.runs.figure4 import figure4, lines_of, load_figure4, table_of
+from fairdx.runs.folder import RunFolder
 from fairdx.runs.reopen import reopen
 from fairdx.runs.run import run
 from fairdx.runs.settings import load_settings
@@ -211,3 +213,21 @@ def test_the_shipped_file_of_figure_4():
     settings = load_figure4(FIGURE4, ("figure4.seeds=[3]",))
     assert settings.figure4.seeds == (3,)
     assert settings.explain.images == 2000
+
+
+@pytest.mark.parametrize("damage", [b"", b"null", b"[]", b'{"methods": 3}', b"[" * 200_000])
+@pytest.mark.parametrize("name", ["results.json", "config.json"])
+def test_a_damaged_file_of_the_run_is_named(finished, tmp_path, name, damage):
+    for own in ("results.json", "config.json"):
+        (tmp_path / own).write_bytes(damage if own == name else (finished / own).read_bytes())
+    with pytest.raises(InputError, match=str(tmp_path / name)):
+        reopen(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results.json", "predictions.parquet", "history.parquet", "samples.npz"])
+def test_a_report_names_the_file_that_it_cannot_read(finished, tmp_path, name):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=str(path)):
+        RunFolder.read(tmp_path / "run")

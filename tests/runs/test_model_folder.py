@@ -18,9 +18,9 @@ import fairdx
 from fairdx.core.errors import InputError
 from fairdx.data.base import PreparedDataset
 from fairdx.methods import METHODS as REGISTERED
-from fairdx.models.card import read_card
+from fairdx.models.card import ExportCard, read_card, write_card
 from fairdx.models.diagnosis import weights_hash
-from fairdx.models.store import load_model
+from fairdx.models.store import load_model, save_model
 from fairdx.runs.run import run
 from fairdx.runs.settings import build_settings
 
@@ -299,3 +299,57 @@ def test_without_an_embedding_the_discriminator_looks_at_the_logits(small_phanto
     values["method"] = {"name": "concept_erasure"}
     with pytest.raises(InputError, match="this model shows none"):
         run(build_settings(values, where="test"), tmp_path / "other", network=network)
+
+
+def exported(folder):
+    """What an export and an explanation leave in a model folder."""
+    card = read_card(folder)
+    (folder / "model.onnx").write_bytes(b"program")
+    entry = ExportCard(
+        file="model.onnx", content="model", images=1, largest_difference=0.0, equal_decisions=1.0
+    )
+    return write_card(
+        folder,
+        card.model_copy(update={"exports": {"onnx": entry}, "files": {**card.files, "model.onnx": ""}}),
+    )
+
+
+def test_a_model_that_is_written_again_keeps_what_was_exported_of_it(copied):
+    before = exported(copied)
+    stored = load_model(copied)
+    plain = stored.card.model_copy(update={"exports": {}, "files": {}})
+    again = save_model(copied, stored.fair, plain.model_copy(update={"created": "2030-01-01T00:00:00+00:00"}))
+    assert again.exports == before.exports
+    assert read_card(copied).files == before.files  # which checks every file
+    (copied / "model.onnx").write_bytes(b"another program")
+    assert save_model(copied, stored.fair, plain).exports == {}
+    assert not (copied / "model.onnx").exists()
+
+
+def test_what_was_exported_of_another_model_does_not_stand_beside_the_new_card(copied):
+    exported(copied)
+    stored = load_model(copied)
+    plain = stored.card.model_copy(update={"exports": {}, "files": {}, "threshold": 0.123})
+    assert save_model(copied, stored.fair, plain).exports == {}
+    assert not (copied / "model.onnx").exists()
+    assert read_card(copied).threshold == 0.123
+
+
+def test_lists_and_tensors_are_images_too_and_what_is_none_is_refused(folder):
+    stored = load_model(folder)
+    image = stored.card.image
+    pixels = np.zeros((2, image.channels, image.size, image.size), np.uint8)
+    expected = stored.scores(pixels)
+    np.testing.assert_array_equal(stored.scores(torch.from_numpy(pixels)), expected)
+    with pytest.raises(InputError, match="images have shape"):
+        stored.scores(None)
+
+
+def test_images_of_which_the_model_gives_no_number_are_not_decided(folder, monkeypatch):
+    stored = load_model(folder)
+    image = stored.card.image
+    pixels = np.zeros((3, image.channels, image.size, image.size), np.uint8)
+    scores = np.array([[0.5, 0.5], [np.nan, np.nan], [0.2, 0.8]])
+    monkeypatch.setattr(type(stored), "scores", lambda *_: scores)
+    with pytest.raises(InputError, match="no number as its score for 1 of 3 images, the first at place 1"):
+        stored.decisions(pixels)

@@ -111,7 +111,7 @@ def test_a_damaged_record_is_named(first, tmp_path):
     folder = tmp_path / "first"
     shutil.copytree(first, folder)
     (folder / "results.json").write_text("{")
-    with pytest.raises(InputError, match=r"first is to be repeated, and its files are damaged"):
+    with pytest.raises(InputError, match=r"results.json is not what .fairdx run. writes"):
         earlier_run(folder / "config.toml", load_settings(folder / "config.toml"))
 
 

@@ -230,7 +230,9 @@ def test_a_worker_whose_run_was_given_away_goes_on(runs, study_file, tmp_path, c
     assert "silent for too long" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 200, b'{"seconds": 1.5, "da'])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 200, b'{"seconds": 1.5, "da', b"[]", b"null", b"[" * 200_000, b'{"methods": {}}']
+)
 def test_damaged_results_are_set_aside_and_the_run_is_done_again(runs, study_file, tmp_path, caplog, content):
     path, out = study_file(), tmp_path / "out"
     before = compare(path, out).rows
@@ -242,6 +244,14 @@ def test_damaged_results_are_set_aside_and_the_run_is_done_again(runs, study_fil
     assert (place / "results.json.broken").read_bytes() == content
     assert f"{place / 'results.json'} is damaged" in caplog.text
     pd.testing.assert_frame_equal(after, before)
+
+
+def test_damaged_predictions_are_named(runs, study_file, tmp_path):
+    path, out = study_file(), tmp_path / "out"
+    place = out / compare(path, out).rows["folder"].iloc[1]
+    (place / "predictions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=rf"{place / 'predictions.parquet'} is damaged"):
+        compare(path, out)
 
 
 def test_a_full_disk_ends_a_study_and_counts_no_run_as_failed(runs, study_file, tmp_path):

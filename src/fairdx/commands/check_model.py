@@ -42,18 +42,16 @@ def check_model_command(
     Example: `fairdx check-model skin.onnx prepared/skin --set contract.layout=NHWC
     --set contract.output=probabilities`
     """
-    from fairdx.core.errors import writing_to
-    from fairdx.core.files import write_whole
+    from fairdx.commands.outputs import check_outputs, write_output
+    from fairdx.data.base import FILES
     from fairdx.runs.check import check_model
 
-    if json is not None:
-        with writing_to(json.parent):
-            json.parent.mkdir(parents=True, exist_ok=True)
+    chosen = _settings(model, settings)
+    check_outputs({"--json": json}, [model, chosen.source, *(data / name for name in FILES)])
     with interruptible(NOTHING):
-        found = check_model(_settings(model, settings), data, label=label, attribute=attribute)
+        found = check_model(chosen, data, label=label, attribute=attribute)
     if json is not None:
-        with writing_to(json.parent):
-            write_whole(json, json_module.dumps(found.as_json(), indent=2).encode())
+        write_output(json, json_module.dumps(found.as_json(), indent=2, allow_nan=False))
     _print(found)
 
 
@@ -65,7 +63,7 @@ def _settings(model: str, settings: list[str]) -> "GivenModel":
     values: dict[str, Any] = {"source": model}
     if model.endswith(".toml"):
         values = read_toml(Path(model)).get("model", {})
-        if "source" not in values:
+        if not isinstance(values, dict) or "source" not in values:
             raise InputError(f"{model}: [model] has no `source`: there is no model to check")
     return validate(GivenModel, merge(override(values, settings), {}), where=f"{model} [model]")
 
@@ -106,6 +104,12 @@ def _verdict(found: "ModelCheck") -> str:
     from fairdx.runs.check import NO_BARS
 
     best = found.usual[0]
+    if found.lost:
+        return (
+            f"The model gives no number as its score for {found.lost:,} of {found.images:,} images: nothing "
+            "can be learnt through it, and nothing said of it."
+            + (f" With `{best.name}` its AUC is {best.auroc:.4f}: correct the contract." * (not found.fits))
+        )
     if found.gradient < 1:
         return (
             "No gradient reaches some of the images: a mask cannot learn through this model. Methods that "

@@ -22,7 +22,9 @@ def convert_weights(
 
     Example: `fairdx convert-weights lite0.pth --encoder tf_efficientnet_lite0 --out lite0.safetensors`
     """
+    from fairdx.commands.outputs import check_outputs
     from fairdx.models.conversion import convert_weights as convert
 
+    check_outputs({"--out": out}, [source])
     count = convert(source, encoder, out)
     PlainConsole().print(plain(f"{count} tensors: ") + plain(str(out), "bold"))

@@ -37,6 +37,8 @@ def interruptible(then: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         raise typer.Exit(say_stopped(stop, then)) from None
+    except EOFError as error:  # Click would take it for somebody who closed the input, and say "Aborted"
+        raise RuntimeError(f"a file ends too early: {error}") from error
 
 
 def unsaid(ended: SystemExit) -> KeyboardInterrupt | None:

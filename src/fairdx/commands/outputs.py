@@ -67,7 +67,10 @@ def write_output(path: Path, text: str) -> None:
         InputError: It cannot be written.
     """
     if str(path) == STANDARD_OUTPUT:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+        # As in a file, whatever the terminal is set to.
+        sys.stdout.buffer.write((text if text.endswith("\n") else text + "\n").encode())
+        sys.stdout.buffer.flush()
         return
     path = path.resolve()  # so that a link is followed and not replaced
     try:

@@ -118,7 +118,7 @@ def _reader_options(reader: Callable[..., Source]) -> list[Option]:
     kinds = typing.get_type_hints(reader, localns={"Path": Path, "Sequence": Sequence, "Source": Source})
     texts = _argument_texts(reader)
     return [
-        (name, _plain(kinds[name]), _listed(parameter.default), texts[name])
+        (name, _plain(kinds[name]), _listed(parameter.default), texts.get(name, ""))
         for name, parameter in inspect.signature(reader).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]

@@ -16,9 +16,9 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """Base of every typed configuration: immutable, and an unknown key is an error."""
+    """Base of every typed configuration: immutable; an unknown key, nan and infinity are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.text import Text
@@ -37,13 +38,13 @@ def printable(text: str) -> str:
         text: Any text.
 
     Returns:
-        The same where all of it can be printed; lines stay lines.
+        The same where all of it can be printed; lines stay lines, and spaces that hold words together stay.
 
     Example:
         >>> printable("late\x1b[2J")
         'late\\x1b[2J'
     """
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\n" or category(c) == "Zs" else repr(c)[1:-1] for c in text)
 
 
 def plain(text: str, style: str = "") -> Text:

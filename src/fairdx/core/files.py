@@ -96,10 +96,11 @@ def read_sealed(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-        known = _sealed(path.with_name(path.name + SEAL))
+        seal = path.with_name(path.name + SEAL)
+        known, sealed = _sealed(seal), seal.exists()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if known and _hash(data) not in known:
+    if sealed and _hash(data) not in known:
         raise InputError(f"{path} is damaged: its hash is not the one that was written with it")
     return data
 
@@ -127,6 +128,24 @@ def _sealed(seal: Path) -> list[str]:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Read the content of a file as JSON.
+
+    Args:
+        data: The content.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        ValueError: It is no JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_all(file: IO[bytes], data: bytes) -> None:

@@ -53,11 +53,11 @@ def locked(output: Path, *, wait: bool = False, required: bool = True, clear: bo
             "its Linux subsystem (WSL): what they write can then be read anywhere"
         ) from None
     with _taken(output, wait=wait) as file:
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
         try:
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
             yield
         finally:
             if clear:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Final
 
+OLDEST: Final = 120
+"""Years; tables and headers have ages above 400 and below 0, which are taken as unknown and counted."""
+
 BY_PROGRAMS: Final = (
     "NA",
     "N/A",

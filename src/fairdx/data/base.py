@@ -8,6 +8,8 @@ unfinished.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -92,6 +94,9 @@ class Meta(BaseModel):
     """sha256 of the source's table and of all options: the same again means the same command."""
     hash: str
     """sha256 of the pixels, of the table's content, and of the codings of labels and attributes."""
+    seal: str = ""
+    """sha256 of everything above as it is written: how images were made decides how new ones are made. Empty
+    in what an earlier version wrote."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ class PreparedDataset:
         """
         folder = Path(root)
         dataset = cls(folder, _read_meta(folder))
-        rows = dataset.meta.counts["images"]
+        rows = dataset.meta.counts.get("images", -1)
+        if rows < 0:
+            raise InputError(f"{folder / META} does not say how many images there are: prepare it again")
         dataset._check_images()
         if len(dataset.table) != rows:
             raise InputError(
@@ -150,7 +157,7 @@ class PreparedDataset:
         path = self.root / IMAGES
         try:
             mapped: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path} cannot be read as images ({error}): prepare it again") from error
         return mapped
 
@@ -162,13 +169,21 @@ class PreparedDataset:
         for each attribute (both null where unknown), and whatever else the source knows (age, view, ...).
         """
         import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         path = self.root / TABLE
         try:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as a table ({error}): prepare it again") from error
-        require_columns(table, ("image", "patient", "split", *self.meta.labels, *self.meta.attributes), path)
+        needed = ("image", "patient", "split", *self.meta.labels, *self.meta.attributes)
+        require_columns(table, needed, path)
+        for field in pq.read_schema(path):
+            if field.name in needed and pa.types.is_nested(field.type):
+                raise InputError(
+                    f"{path}: the column {field.name!r} holds lists, not values: prepare it again"
+                )
         return table
 
     def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
@@ -277,6 +292,8 @@ class PreparedDataset:
             [None] if attribute is None else [part.strip() for part in attribute.split("&")]
         )
         names = [_choose("attribute", part, self.meta.attributes, self.root) for part in parts]
+        if len(set(names)) < len(names):
+            raise InputError(f"the intersection {attribute!r} names an attribute twice")
         codes = np.stack([self._codes(name) for name in names])
         groups = [self.meta.attributes[name] for name in names]
         if len(names) == 1:
@@ -300,6 +317,19 @@ class PreparedDataset:
                 f"{self.root / TABLE} has the group {strange.iloc[0]!r} of {attribute!r}, not in {META}"
             )
         return codes
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Seal the content of `meta.json`.
+
+    Args:
+        values: The content.
+
+    Returns:
+        The same with its `seal`.
+    """
+    text = json.dumps({key: value for key, value in values.items() if key != "seal"}, sort_keys=True)
+    return {**values, "seal": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def table_bytes(table: pd.DataFrame) -> bytes:
@@ -334,6 +364,8 @@ def _read_meta(folder: Path) -> Meta:
         raise InputError(f"{path} is not valid at {key}: {first['msg']}") from error
     if meta.format > FORMAT:
         raise InputError(f"{path} has format {meta.format}, newer than {FORMAT}: install a newer fairdx")
+    if meta.seal and sealed(json.loads(text))["seal"] != meta.seal:
+        raise InputError(f"{path} was edited or damaged after it was written: prepare it again")
     return meta
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fairdx.core.bins import bin_names
 from fairdx.core.errors import InputError
-from fairdx.core.missing import unknown_attribute
+from fairdx.core.missing import OLDEST, unknown_attribute
 from fairdx.data.checks import nearest
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-OLDEST: Final = 120
-"""Years; tables have ages above 400 and below 0, which are taken as unknown and counted."""
 MOST_GROUPS: Final = 50
 """A column of more words than this is no sensitive attribute, but a name."""
 MOST_NUMBERS: Final = 20

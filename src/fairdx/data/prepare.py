@@ -22,7 +22,7 @@ from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
 from fairdx.core.locks import locked
 from fairdx.core.progress import Reporter
-from fairdx.data.base import EXCLUSIONS, META, TABLE, WARNINGS, Meta, PreparedDataset, table_bytes
+from fairdx.data.base import EXCLUSIONS, META, TABLE, WARNINGS, Meta, PreparedDataset, sealed, table_bytes
 from fairdx.data.checks import require_choice
 from fairdx.data.decode import Decoded, Form, Geometry, decode_files
 from fairdx.data.pool import available_cpus, ordered_map
@@ -195,7 +195,7 @@ def _describe(source: Source, table: pd.DataFrame, form: Form, options: PrepareO
         fingerprint="",
         hash="",
     )
-    digest = hashlib.sha256(meta.model_dump_json().encode())
+    digest = hashlib.sha256(meta.model_dump_json(exclude={"seal"}).encode())
     digest.update(table_bytes(table))
     digest.update(table_bytes(source.exclusions))
     return meta.model_copy(update={"fingerprint": digest.hexdigest()})
@@ -250,7 +250,7 @@ def _write(source: Source, table: pd.DataFrame, folder: Path, meta: Meta, option
             "warnings": _by_reason(noted),
             "hash": content_hash(writer.digest, kept, meta),
         }
-        text = json.dumps(meta.model_copy(update=final).model_dump(), indent=2, ensure_ascii=False)
+        text = json.dumps(sealed(meta.model_copy(update=final).model_dump()), indent=2, ensure_ascii=False)
         write_whole(folder / META, text.encode() + b"\n")
     for reason, number in _by_reason(noted).items():
         first = noted.loc[noted["reason"] == reason, "detail"].iloc[0]

@@ -102,7 +102,7 @@ class ImageWriter:
         self._images.seek(len(self._header))
         write_all(self._journal, journal_line({"fingerprint": fingerprint}))
         for line in lines:
-            if line is None or not self._verified(line):
+            if line is None or not _is_entry(line) or not self._verified(line):
                 break
         self._journal.truncate()
         self._images.seek(len(self._header) + self.kept * self._stride)
@@ -156,6 +156,13 @@ class ImageWriter:
         write_all(self._images, _header(self.kept, self._shape))
         os.fsync(self._images.fileno())
         (self._folder / PARTIAL).replace(self._folder / IMAGES)
+
+
+def _is_entry(line: dict[str, Any]) -> bool:
+    """Whether a line of the journal is of a block, and not of something else or damaged."""
+    numbers = all(isinstance(line.get(key), int) for key in ("rows", "kept", "crc"))
+    lists = all(isinstance(line.get(key), list) for key in ("failed", "notes"))
+    return numbers and lists and isinstance(line.get("stamp"), str)
 
 
 def _header(images: int, shape: tuple[int, int, int]) -> bytes:

@@ -144,7 +144,7 @@ def export(request: Request) -> Exported:
     program = Program.of(stored.card, stored.fair, request.content)
     samples = request.samples or noise(stored.card)
     reference = reference_of(stored, program.module, request.content, samples)
-    place = request.out or model_folder(request.folder)
+    place = model_folder(request.out or request.folder)  # a run's folder keeps its model inside
     with writing_to(place):
         place.mkdir(parents=True, exist_ok=True)
     with (

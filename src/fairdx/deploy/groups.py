@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fairdx.core.errors import InputError
+from fairdx.core.missing import OLDEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +59,9 @@ class HeaderGroups:
         if self.keyword == SEX:
             return dict(self.sexes).get(str(header.get(SEX) or "").strip().upper())
         age = _age(header)
-        return next((name for low, high, name in self.bands if age is not None and low <= age < high), None)
+        if age is None or not 0 <= age <= OLDEST:  # one that nobody has says nothing
+            return None
+        return next((name for low, high, name in self.bands if low <= age < high), None)
 
 
 def header_groups(attribute: str, groups: Sequence[str]) -> HeaderGroups | None:

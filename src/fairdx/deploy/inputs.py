@@ -6,11 +6,13 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from fairdx.core.cells import FORMULA
 from fairdx.core.errors import InputError
 from fairdx.data.files import NAMED_ENDINGS
+from fairdx.data.source import file_stamp
 from fairdx.deploy.decoding import starts_as_dicom
 
 if TYPE_CHECKING:
@@ -92,6 +94,31 @@ def part_of(count: int, part: tuple[int, int] | None) -> range:
     return range(count * (number - 1) // parts, count * number // parts)
 
 
+def stamp_of(files: Iterable[str]) -> str:
+    """Sum up which files these are, how large, and when they were changed, to see later what was replaced.
+
+    Args:
+        files: Paths; missing files count as such.
+
+    Returns:
+        32 hexadecimal digits: those of files in parts are the sum of the parts' (`added`).
+    """
+    each = (blake2b(os.fsencode(f) + file_stamp((f,)).encode(), digest_size=16).hexdigest() for f in files)
+    return added(each)
+
+
+def added(stamps: Iterable[str]) -> str:
+    """Add stamps.
+
+    Args:
+        stamps: As `stamp_of` returns them.
+
+    Returns:
+        The stamp of all their files.
+    """
+    return f"{sum(int(stamp, 16) for stamp in stamps) % 2**128:032x}"
+
+
 def read_list(path: Path) -> list[str]:
     """Read a list of paths.
 
@@ -104,6 +131,8 @@ def read_list(path: Path) -> list[str]:
     Raises:
         InputError: The file cannot be read.
     """
+    if str(path) == "-" and sys.stdin is None:
+        raise InputError("the list is to come from the standard input, which is closed")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:

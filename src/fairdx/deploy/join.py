@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fairdx.core.errors import InputError, writing_to
-from fairdx.core.locks import lock_of, locked
+from fairdx.core.locks import locked
 from fairdx.deploy.inputs import part_of
 from fairdx.deploy.record import Record, Settings, difference, errors_of, read_record, record_of
 from fairdx.deploy.writer import ERROR_COLUMNS, Batch, ScoreWriter, csv_lines, finished
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+NO_STAMP: Final = "0"
+"""Of a part that an earlier version wrote."""
 _ANEW: Final = "anew"
 """Matches no batch: an interrupted join, which takes seconds, starts again."""
 
@@ -39,10 +41,8 @@ def join(parts: Sequence[Path], out: Path) -> Record:
     settings = found[0][1].settings.model_copy(update={"part": None})
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with locked(out):
-            joined = finished(out, settings) or _write(found, out, settings)
-            lock_of(out).unlink(missing_ok=True)
-    return joined
+        with locked(out, clear=True):
+            return finished(out, settings) or _write(found, out, settings)
 
 
 def _checked(parts: Sequence[Path]) -> list[tuple[Path, Record]]:
@@ -89,7 +89,7 @@ def _write(found: list[tuple[Path, Record]], out: Path, settings: Settings) -> R
         for part, record in found:
             files = len(part_of(settings.files, record.settings.part))
             writer.add(_batch(part, record, files))
-        return writer.finish()
+        return writer.finish(stamped=all(record.stamp for _, record in found))
 
 
 def _batch(part: Path, record: Record, files: int) -> Batch:
@@ -97,4 +97,10 @@ def _batch(part: Path, record: Record, files: int) -> Batch:
     counts |= {f"caution: {words}": number for words, number in record.cautions.items()}
     rows, errors = (file.read_bytes() for file in (part, errors_of(part)))
     headers = (csv_lines([record.settings.columns]), csv_lines([ERROR_COLUMNS]))
-    return Batch(files, "", rows.removeprefix(headers[0]), errors.removeprefix(headers[1]), counts)
+    return Batch(
+        files,
+        record.stamp or NO_STAMP,
+        rows.removeprefix(headers[0]),
+        errors.removeprefix(headers[1]),
+        counts,
+    )

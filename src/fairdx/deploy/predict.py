@@ -14,13 +14,12 @@ import numpy as np
 
 from fairdx import __version__
 from fairdx.core.errors import InputError, writing_to
-from fairdx.core.locks import lock_of, locked
+from fairdx.core.locks import locked
 from fairdx.core.progress import Reporter
 from fairdx.data.pool import available_cpus, ordered_map
-from fairdx.data.source import file_stamp
 from fairdx.deploy.decoding import UIDS, Decoded, ImageFile, Job, Reading, decode_batch
 from fairdx.deploy.groups import FileGroups, header_groups
-from fairdx.deploy.inputs import Inputs, find_inputs, part_of, read_list
+from fairdx.deploy.inputs import Inputs, find_inputs, part_of, read_list, stamp_of
 from fairdx.deploy.onnx_model import DeployedModel, open_model
 from fairdx.deploy.record import Record, Settings
 from fairdx.deploy.structured_report import Device, Result, require_highdicom, write_report
@@ -115,13 +114,13 @@ def predict(
     )
     inputs = find_inputs(paths, read_list(listing) if listing else ())
     run = _Run(model, inputs, chosen, workers)
+    if chosen.reports:
+        with writing_to(chosen.reports):
+            chosen.reports.mkdir(parents=True, exist_ok=True)
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        if chosen.reports:
-            chosen.reports.mkdir(parents=True, exist_ok=True)
-        with locked(out):
-            record = finished(out, run.settings) or run.write(out)
-            lock_of(out).unlink(missing_ok=True)
+        with locked(out, clear=True):
+            record = finished(out, run.settings, run.stamp) or run.write(out)
     return Outcome(record, inputs)
 
 
@@ -132,6 +131,8 @@ def _check_options(out: Path, paths: Sequence[str], options: PredictOptions) -> 
         if value is not None and value < 1:
             raise InputError(f"a {name} of {value} is not possible: give 1 or more")
     number, parts = options.part or (1, 1)
+    if parts < 1:
+        raise InputError(f"part {number}/{parts} is not possible: there is at least one part, 1/1")
     if not 1 <= number <= parts:
         raise InputError(f"part {number}/{parts} is not possible: give 1/{parts} to {parts}/{parts}")
     if options.reports is None:
@@ -198,10 +199,14 @@ class _Run:
             columns=tuple(columns),
         )
 
+    def stamp(self) -> str:
+        """What the record says of sizes and times of change, of the files as they are now."""
+        return stamp_of(self._part)
+
     def write(self, out: Path) -> Record:
         """Score all files that an earlier run has not."""
         files = self._part
-        stamp = lambda start, end: file_stamp(files[start:end])  # noqa: E731
+        stamp = lambda start, end: stamp_of(files[start:end])  # noqa: E731
         with (
             ScoreWriter(out, self.settings, stamp) as writer,
             Reporter("predict", len(files), unit="files", done=writer.done) as bar,
@@ -228,7 +233,7 @@ class _Run:
         for start in starts:
             files = tuple(self._part[start : start + starts.step])
             groups = tuple(self._groups.find(file) if self._groups else None for file in files)
-            yield Job(files, file_stamp(files), groups)
+            yield Job(files, stamp_of(files), groups)
 
     def _score(self, decoded: Decoded) -> _Scored:
         """Run the model; images of which it gives no number are broken."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fairdx.core.config import Config, validate
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,6 +83,9 @@ class Record(Config):
     """Of the table."""
     errors_sha256: str
     """Of the list of errors."""
+    stamp: str = ""
+    """Of the sizes and times of change that the files had before they were read (`stamp_of`); empty in what
+    an earlier version wrote."""
 
 
 def errors_of(out: Path) -> Path:
@@ -109,7 +112,7 @@ def read_record(out: Path) -> Record:
     """
     file = record_of(out)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes())
     except FileNotFoundError:
         raise InputError(
             f"{out} has no {file.name} beside it: it is not finished, or `fairdx predict` did not write it"

@@ -22,7 +22,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 from fairdx.core.cells import as_text
 from fairdx.core.errors import InputError
 from fairdx.core.files import journal_line, read_journal, write_all, write_whole
+from fairdx.deploy.inputs import added
 from fairdx.deploy.record import Record, Settings, difference, errors_of, read_record, record_of, settings_of
+from fairdx.models.card import file_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,18 +77,20 @@ def journal_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.progress.jsonl")
 
 
-def finished(out: Path, settings: Settings) -> Record | None:
+def finished(out: Path, settings: Settings, stamp: Callable[[], str] | None = None) -> Record | None:
     """Find what the same call finished earlier.
 
     Args:
         out: The table of scores.
         settings: What it is to be made with.
+        stamp: What the record's `stamp` would be of the files as they are now; not compared if left out.
 
     Returns:
         Its record; None where it is not finished.
 
     Raises:
-        InputError: It was made with other settings, or the table is gone.
+        InputError: It was made with other settings, or of files that have changed since, or a table is gone
+            or was changed.
     """
     if not record_of(out).exists():
         return None
@@ -94,8 +98,19 @@ def finished(out: Path, settings: Settings) -> Record | None:
     other = difference(record.settings, settings)
     if other:
         raise InputError(f"{out} was written {other}: delete it or choose another output")
-    if not out.exists():
-        raise InputError(f"{record_of(out)} has lost its {out.name}: delete it to start again")
+    for file, digest in ((out, record.scores_sha256), (errors_of(out), record.errors_sha256)):
+        if not file.exists():
+            raise InputError(f"{record_of(out)} has lost its {file.name}: delete it to start again")
+        if file_hash(file) != digest:
+            raise InputError(
+                f"{file} was changed after it was written: delete {out.name}* to score the files again, or "
+                "choose another output"
+            )
+    if stamp is not None and record.stamp and stamp() != record.stamp:
+        raise InputError(
+            f"files have changed since {out} was written of them: delete {out.name}* to score them again, or "
+            "choose another output"
+        )
     journal_of(out).unlink(missing_ok=True)
     return record
 
@@ -121,6 +136,7 @@ class ScoreWriter:
         """Files that are done, broken ones included."""
         self.counts: Counter[str] = Counter()
         """Of all that is done."""
+        self._stamp_of_all = added(())
         lines = self._check()
         with ExitStack() as opened:
             self._tables = [opened.enter_context(_open(partial_of(path))) for path in self._finals]
@@ -148,8 +164,11 @@ class ScoreWriter:
         if time.monotonic() - self._written > SECONDS:
             self._flush()
 
-    def finish(self) -> Record:
+    def finish(self, *, stamped: bool = True) -> Record:
         """Give the tables their names and write the record.
+
+        Args:
+            stamped: Whether every batch has a stamp.
 
         Returns:
             What was written.
@@ -172,6 +191,7 @@ class ScoreWriter:
             noted=self.counts["noted"],
             scores_sha256=digests[0],
             errors_sha256=digests[1],
+            stamp=self._stamp_of_all if stamped else "",
         )
         write_whole(record_of(self._out), f"{record.model_dump_json(indent=2)}\n".encode())
         journal_of(self._out).unlink()
@@ -201,7 +221,7 @@ class ScoreWriter:
         kept = [journal_line(self._settings.model_dump())]
         if all(file.read(len(header)) == header for file, header in zip(self._tables, headers, strict=True)):
             for line in lines:
-                if line is None or not self._verified(line):
+                if line is None or not _is_entry(line) or not self._verified(line):
                     break
                 ends = [end + line[key] for end, key in zip(ends, ("rows", "errors"), strict=True)]
                 kept.append(journal_line(line))
@@ -224,11 +244,12 @@ class ScoreWriter:
             return False
         if zlib.crc32(b"".join(data)) != line["crc"]:
             return False
-        self._count(line["files"], line["counts"])
+        self._count(line["files"], line["counts"], line["stamp"])
         return True
 
-    def _count(self, files: int, counts: dict[str, int]) -> None:
+    def _count(self, files: int, counts: dict[str, int], stamp: str) -> None:
         self.done += files
+        self._stamp_of_all = added((self._stamp_of_all, stamp))
         self.counts.update(counts)
 
     def _flush(self) -> None:
@@ -241,7 +262,7 @@ class ScoreWriter:
             write_all(self._journal, b"".join(journal_line(_entry(batch)) for batch in batches))
             self._sync([self._journal])
         for batch in batches:
-            self._count(batch.files, batch.counts)
+            self._count(batch.files, batch.counts, batch.stamp)
         self._written = time.monotonic()
 
     def _sync(self, files: list[IO[bytes]]) -> None:
@@ -251,6 +272,12 @@ class ScoreWriter:
 
 def _open(path: Path) -> IO[bytes]:
     return path.open("r+b" if path.exists() else "w+b", buffering=0)
+
+
+def _is_entry(line: dict[str, Any]) -> bool:
+    """Whether a line of the journal is of a batch, and not of something else or damaged."""
+    numbers = all(isinstance(line.get(key), int) for key in ("files", "rows", "errors", "crc"))
+    return numbers and isinstance(line.get("counts"), dict) and isinstance(line.get("stamp"), str)
 
 
 def _entry(batch: Batch) -> dict[str, Any]:

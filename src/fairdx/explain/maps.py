@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from fairdx.core.errors import InputError
 from fairdx.explain.capture import as_found, gradients_at
 from fairdx.explain.layers import SpatialLayer
 
@@ -54,7 +55,12 @@ def occlusion(network: nn.Module, scores: Scores, images: Tensor, *, cells: int 
 
     Returns:
         For each score a signed map (N, cells, cells): positive where the square raises the score.
+
+    Raises:
+        InputError: There are more squares than pixels along a side.
     """
+    if cells > min(images.shape[-2:]):
+        raise InputError(f"{cells} squares along a side are more than its {min(images.shape[-2:])} pixels")
     fill = images.mean((2, 3), keepdim=True)
     edges = [[round(i * side / cells) for i in range(cells + 1)] for side in images.shape[-2:]]
     with as_found(network):

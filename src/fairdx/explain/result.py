@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 from fairdx.explain.overlap import Dealt, Overlap
 from fairdx.inference.uncertainty import Estimate
 
@@ -187,7 +188,7 @@ def read_explanation(path: Path) -> Explanation:
         InputError: It is missing, damaged, or from another version.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         for part in ("models", "changes"):
             values[part] = _undefined(values[part])
         if values.get("schema_version") == 1:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fairdx.core.config import Config, validate
 from fairdx.core.errors import InputError
-from fairdx.core.files import write_whole
+from fairdx.core.files import parse_json, write_whole
 from fairdx.models.contract import Contract
 
 CARD: Final = "card.json"
@@ -248,7 +248,7 @@ def read_card(folder: Path, *, check: tuple[str, ...] | None = None) -> ModelCar
     folder = model_folder(folder)
     file = folder / CARD
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{folder} holds no model: it has no {CARD}") from None
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from fairdx.core.errors import InputError
+from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
 from fairdx.models.networks import read_weights
 
@@ -69,5 +69,7 @@ def convert_weights(source: Path, encoder: str, target: Path) -> int:
     except InputError as error:
         raise InputError(f"{source}, as weights of {encoder}: {error}") from error
     plain = {name: tensor.contiguous() for name, tensor in renamed.items()}
-    write_whole(target, save(plain))
+    with writing_to(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, save(plain))
     return len(plain)

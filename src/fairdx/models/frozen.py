@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, Final, Self, cast
 
 import torch
@@ -15,6 +16,13 @@ from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit
 AUTO: Final = "auto"
 SMALLEST: Final = 1e-7
 """Probabilities are kept so far from 0 and 1: beyond, 32 bits have no logit."""
+CLOSE: Final = 1e-3
+"""What rounding may add to a probability: some models compute in 16 bits."""
+_RANGES: Final = {
+    "logits": (-inf, inf),
+    "probabilities": (0.0, 1.0),
+    "log_probabilities": (-inf, 0.0),
+}
 _LUMA: Final = (0.299, 0.587, 0.114)
 
 
@@ -120,6 +128,8 @@ class FrozenModel(DiagnosisModel):
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
         image = torch.zeros(2, contract.channels, size, size, device=device)
         try:
+            for count in (1, 3):  # some programs take only as many images as they were exported with
+                self.network(self.enter(image[:1].expand(count, -1, -1, -1)))
             with _watched(self.network) as calls:
                 output = _one(self.network(self.enter(image)))
         except InputError:
@@ -127,9 +137,9 @@ class FrozenModel(DiagnosisModel):
         except Exception as error:
             taken = contract.size or size
             raise InputError(
-                f"the model does not run on two images of {contract.channels} x {taken} x {taken} "
-                f"({contract.layout}): {str(error).strip().splitlines()[-1]}; change the contract, "
-                "or export it with a free batch size"
+                f"the model does not run on one, two and three images of {contract.channels} x {taken} x "
+                f"{taken} ({contract.layout}, 32-bit floats): {str(error).strip().splitlines()[-1]}; change "
+                "the contract, or export it for such, with a free batch size"
             ) from error
         self._check_output(output)
         self.layer_name = _embedding_layer(contract.embedding, calls)
@@ -148,6 +158,12 @@ class FrozenModel(DiagnosisModel):
         wrong = [column for column in contract.columns() if not 0 <= column < count]
         if wrong:
             raise InputError(f"`finding`: there is no output column {wrong[0]}; the model has {count}")
+        low, high = _RANGES[contract.output]
+        if (output < low - CLOSE).any() or (output > high + CLOSE).any():
+            raise InputError(
+                f"the contract calls the output {contract.output.replace('_', ' ')}, and of black images the "
+                f"model makes values from {output.min():.3g} to {output.max():.3g}: give another `output`"
+            )
         made = 2 if contract.finding or count == 1 or contract.separate else count
         if contract.separate and count > 1 and not contract.finding:
             raise InputError(f"the model has {count} separate outputs; say in `finding` which one is meant")

@@ -63,6 +63,13 @@ class Encoder(nn.Module):
                 raise
             problem = str(error).splitlines()[-1].strip()
             raise InputError(f"{weights} does not hold the weights of {name}: {problem}") from error
+        except (OSError, ValueError) as error:
+            if weights != "pretrained":
+                raise
+            raise InputError(
+                f"the pretrained weights of {name} cannot be had ({str(error).strip().splitlines()[0]}): "
+                "give a file of them as `model.weights`"
+            ) from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
         self.features = int(cast(int, self.backbone.num_features))

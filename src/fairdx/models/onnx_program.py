@@ -39,6 +39,8 @@ def load_onnx(path: Path) -> "nn.Module":
         program = onnx.load(str(path))
     except Exception as error:
         raise InputError(f"{path} is not an ONNX file: {error}") from error
+    if not program.graph.node:  # an empty file, and some texts, are read as an empty program
+        raise InputError(f"{path} is not an ONNX file: there is no program in it")
     inputs = _inputs(program)
     if len(inputs) != 1:
         raise InputError(

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fairdx.core.config import Config
+from fairdx.core.errors import InputError
 from fairdx.models.cluster import cluster_environment
 
 
@@ -49,8 +50,15 @@ def make_fabric(settings: TrainerSettings) -> Fabric:
     """Returns a launched Fabric for the settings.
 
     Raises:
-        InputError: Of several processes others were started than the settings ask for.
+        InputError: The device is not there, or of several processes others were started than the settings ask
+            for.
     """
+    if (settings.device == "cuda" and not torch.cuda.is_available()) or (
+        settings.device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise InputError(
+            f"`trainer.device` is {settings.device}, and torch finds none on this machine: give cpu or auto"
+        )
     precision = "bf16-mixed" if precision_of(settings) == "bf16" else "32-true"
     environment = cluster_environment(settings.processes, settings.nodes)
     fabric = Fabric(

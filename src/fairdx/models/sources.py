@@ -139,9 +139,14 @@ def _load_module(config: GivenModel) -> nn.Module:
         found: Any = import_module(name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"`{config.source}` cannot be imported: {error}") from error
-    network = found if isinstance(found, nn.Module) else found(**config.options)
+    except (Exception, SystemExit) as error:  # somebody's code may raise anything, and must not end us
+        raise InputError(f"`{config.source}` cannot be imported: {_told(error)}") from error
+    if not callable(found):
+        raise InputError(f"`{config.source}` is of type {type(found).__name__}, and makes no torch.nn.Module")
+    try:
+        network = found if isinstance(found, nn.Module) else found(**config.options)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"`{config.source}` makes no network: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"`{config.source}` returns {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -274,6 +279,13 @@ _LIBRARIES: Final[dict[str, Callable[[str, dict[str, Any]], nn.Module]]] = {
 }
 
 
+def _told(error: BaseException) -> str:
+    """What somebody's code raised, and with which words."""
+    if isinstance(error, ImportError | AttributeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
 def _last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
@@ -306,8 +318,16 @@ def onnx_difference(config: GivenModel, model: FrozenModel, images: Tensor) -> f
             "checking an ONNX model needs ONNX Runtime; run `pip install 'fairdx[onnx]'`"
         ) from error
     onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(config.source, providers=["CPUExecutionProvider"])
     taken = model.enter(images.cpu().float())
-    expected: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: taken.numpy()})[0]
-    got = model.network(taken.to(images.device)).cpu()
-    return float((got.flatten() - torch.from_numpy(expected).flatten()).abs().max())
+    try:
+        session = onnxruntime.InferenceSession(config.source, providers=["CPUExecutionProvider"])
+        found: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: taken.numpy()})[0]
+    except Exception as error:  # its own exceptions have no common base
+        raise InputError(
+            f"{config.source}: ONNX Runtime cannot run it on {len(taken)} images of 32-bit floats "
+            f"({str(error).strip().splitlines()[0]}): export it for such, with a free batch size"
+        ) from error
+    expected = torch.from_numpy(found).flatten()
+    got = model.network(taken.to(images.device)).cpu().flatten()
+    same = (got == expected) | (got.isnan() & expected.isnan())  # also where neither is a number
+    return float((got - expected).abs().masked_fill(same, 0).max())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fairdx.core.errors import InputError, writing_to
 from fairdx.core.files import write_whole
+from fairdx.core.locks import locked
 from fairdx.models.card import (
     CARD,
     CORRECTION_WEIGHTS,
@@ -64,11 +65,37 @@ def save_model(folder: Path, fair: FairModel, card: ModelCard) -> ModelCard:
         parts[CORRECTION_WEIGHTS] = fair.correction
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD).unlink(missing_ok=True)
-        for name, module in parts.items():
-            state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            write_whole(folder / name, save(state))
-        return write_card(folder, card.model_copy(update={"files": dict.fromkeys(parts, "")}))
+        with locked(folder, wait=True, required=False, clear=True):  # exports and explanations write here too
+            before = _card_before(folder)
+            (folder / CARD).unlink(missing_ok=True)
+            for name, module in parts.items():
+                state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+                write_whole(folder / name, save(state))
+            written = write_card(folder, card.model_copy(update={"files": dict.fromkeys(parts, "")}))
+            return written if before is None else _with_more(folder, written, before)
+
+
+def _card_before(folder: Path) -> ModelCard | None:
+    try:
+        return read_card(folder, check=()) if (folder / CARD).exists() else None
+    except InputError:
+        return None  # what it lists is nobody's business any more
+
+
+def _with_more(folder: Path, card: ModelCard, before: ModelCard) -> ModelCard:
+    """Keeps what was exported of the same model; what is of another one must not stand beside this card."""
+    more = {name: digest for name, digest in before.files.items() if name not in card.files}
+    if card.identity == before.identity and all(_is(folder / name, digest) for name, digest in more.items()):
+        return write_card(
+            folder, card.model_copy(update={"files": {**card.files, **more}, "exports": before.exports})
+        )
+    for name in more:
+        (folder / name).unlink(missing_ok=True)
+    return card
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and file_hash(path) == digest
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,7 @@ class StoredModel:
         Raises:
             InputError: The images have another form, or the groups are needed and not given.
         """
+        images = np.asarray(images)  # also of lists and of tensors
         _check_form(images, self.card)
         blocks = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         found = apply(lambda image: (self.fair(image).float().softmax(1),), blocks, self.place)
@@ -109,8 +137,19 @@ class StoredModel:
         return np.stack([1 - positive, positive], axis=1)
 
     def decisions(self, images: NDArray[Any], groups: Sequence[str] | None = None) -> NDArray[np.int64]:
-        """Decides images, as `scores`; codes of the classes on the card, shape (n,)."""
-        return decided(self.card, self.scores(images, groups))
+        """Decides images, as `scores`; codes of the classes on the card, shape (n,).
+
+        Raises:
+            InputError: As for `scores`, or the model gives no number for an image.
+        """
+        scores = self.scores(images, groups)
+        lost = ~np.isfinite(scores).all(axis=1)
+        if lost.any():
+            raise InputError(
+                f"the model gives no number as its score for {lost.sum()} of {len(scores)} images, the first "
+                f"at place {lost.argmax()}: they cannot be decided"
+            )
+        return decided(self.card, scores)
 
 
 def load_model(

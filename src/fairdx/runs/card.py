@@ -12,6 +12,7 @@ from torch import Tensor
 from fairdx import __version__
 from fairdx.core.files import write_whole
 from fairdx.data.base import Meta
+from fairdx.explain.result import OVERLAP, read_explanation
 from fairdx.methods import Method
 from fairdx.methods.pretraining import PretrainingConfig
 from fairdx.models.card import FrozenCard, ImageCard, MaskCard, ModelCard, Range, RealisationCard
@@ -81,7 +82,8 @@ def save_run_model(
         familiar=_familiar(current, method.fair),
     )
     written = save_model(folder / MODEL, method.fair, card)
-    write_whole(folder / MODEL / TEXT, card_text(written).encode())
+    looks = read_explanation(folder / MODEL / OVERLAP).sentences if OVERLAP in written.files else ()
+    write_whole(folder / MODEL / TEXT, card_text(written, looks).encode())
     return written
 
 

@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 from fairdx.auditing import audit
 from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
-from fairdx.data.base import PreparedDataset
 from fairdx.data.task import Task
+from fairdx.data.verify import verified
 from fairdx.metrics.reliability import calibration
 from fairdx.metrics.scores import auroc, brier_score
 from fairdx.metrics.threshold import youden_threshold
@@ -70,10 +70,12 @@ class ModelCheck:
         trainable: Whether a method may train it anew.
         images: Number of images that were looked at.
         split: Their split.
+        lost: Images of which the model gives no number.
         given: The contract as it was given, on these images.
         usual: Usual contracts on the same images, the best first.
         fits: Whether no usual contract is clearly better.
-        calibration: Slope, intercept and expected calibration error; None with more than two classes.
+        calibration: Slope, intercept and expected calibration error; None with more than two
+            classes, or where it is not defined.
         gradient: Share of images from whose score a gradient flows to the pixels.
         onnx_difference: Largest difference to ONNX Runtime on these images; None for other sources.
         findings: What the audit says first about these scores.
@@ -88,6 +90,7 @@ class ModelCheck:
     trainable: bool
     images: int
     split: str
+    lost: int
     given: Tried
     usual: list[Tried]
     fits: bool
@@ -121,7 +124,7 @@ def check_model(
     Raises:
         InputError: The model or the data set cannot be used.
     """
-    dataset = PreparedDataset.open(root)
+    dataset = verified(root)
     task = dataset.task(label, attribute)
     split, indices = _chosen(task, root)
     model = load_given(config, classes=len(task.class_names), size=dataset.meta.size, network=network)
@@ -142,10 +145,11 @@ def check_model(
         trainable=model.trainable,
         images=len(indices),
         split=split,
+        lost=int((~np.isfinite(scores).all(1)).sum()),
         given=given,
         usual=usual,
         fits=given.auroc >= max(one.auroc for one in usual) - CLOSE,
-        calibration=_calibration(truth, scores) if scores.shape[1] == 2 else None,
+        calibration=_calibration(truth, scores),
         gradient=_gradient_share(model, few),
         onnx_difference=onnx_difference(config, model, few) if config.kind == "onnx" else None,
         findings=_findings(task, indices, scores),
@@ -239,8 +243,12 @@ def _tried(name: str, truth: NDArray[np.int64], scores: NDArray[np.float64]) -> 
     return Tried(name, float(auroc(truth, ranking)), float(brier_score(truth, ranking)) if binary else None)
 
 
-def _calibration(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> dict[str, float]:
-    return {name: float(value) for name, value in calibration(truth, scores[:, 1]).items()}
+def _calibration(truth: NDArray[np.int64], scores: NDArray[np.float64]) -> dict[str, float] | None:
+    """Of two classes, where all scores are numbers and it is defined."""
+    if scores.shape[1] != 2 or not np.isfinite(scores).all():
+        return None
+    found = {name: float(value) for name, value in calibration(truth, scores[:, 1]).items()}
+    return found if np.isfinite(list(found.values())).all() else None
 
 
 def _gradient_share(model: FrozenModel, pixels: torch.Tensor) -> float:

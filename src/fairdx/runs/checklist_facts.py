@@ -1,14 +1,12 @@
 """What a finished run can answer in a reporting checklist, as sentences."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 from fairdx.runs.files import CONFIG, RESULTS
-from fairdx.runs.results import Figure, MethodFigures, RunResults
+from fairdx.runs.results import Figure, MethodFigures, read_results
 
 _UNTOLD = {"root", "weights"}  # paths of somebody's machine
 
@@ -22,7 +20,7 @@ def facts_of_run(folder: Path) -> dict[str, str]:
     Raises:
         InputError: It holds no finished run.
     """
-    results, config = _results(folder / RESULTS), _settings(folder / CONFIG)
+    results, config = read_results(folder / RESULTS), _settings(folder / CONFIG)
     data, model, method = results.data, config.get("model", {}), config.get("method", {})
     images = ", ".join(f"{split} {n:,}" for split, n in data.images.items())
     name = config.get("method_name", "")
@@ -47,20 +45,9 @@ def facts_of_run(folder: Path) -> dict[str, str]:
     return {key: text for key, text in found.items() if text}
 
 
-def _results(path: Path) -> RunResults:
-    try:
-        return RunResults.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path.parent} holds no finished run: {path.name}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path} is not what `fairdx run` writes: {where}: {first['msg']}") from error
-
-
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}

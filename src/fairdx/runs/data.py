@@ -122,7 +122,9 @@ def _check_training(task: Task, settings: RunSettings, processes: int, root: Pat
             said = f"`{table}.batch_size` is {batch}" + (f", taken {times} times for a step" * (times > 1))
             raise InputError(
                 f"{said}, and {root} has {len(train)} usable training images for {processes} "
-                f"{'process' if processes == 1 else 'processes'}: give {share // times} or less"
+                f"{'process' if processes == 1 else 'processes'}: give {max(share // times, 2)} or less"
+                + f", and a smaller `{table}.accumulate_grad_batches`"
+                * (share // times < 2)
             )
     seen = {task.group_names[code] for code in task.group[train]}
     missing = [name for name in task.group_names if name not in seen]

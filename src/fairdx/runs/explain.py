@@ -80,6 +80,8 @@ def explain_folder(request: ExplainRequest) -> tuple[Explained, Path]:
         InputError: The folder, the data or the images cannot be used.
     """
     opened = _open_run(request) if is_run(request.place) else _open_model(request)
+    with writing_to(opened.folder):  # found out now, and not when all is computed
+        opened.folder.mkdir(parents=True, exist_ok=True)
     chosen = rows_of(opened.images, request.chosen)
     device = next(opened.subjects[0].fair.parameters()).device
     asked = choose_images(opened.images, request.settings, device)

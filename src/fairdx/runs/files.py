@@ -1,6 +1,5 @@
 """The files in a run folder: `experiment` writes them, `report` reads them."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fairdx.core.errors import InputError, writing_to
-from fairdx.core.files import write_whole
+from fairdx.core.files import parse_json, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +63,10 @@ def _other_settings(file: Path, settings: BaseModel) -> bool:
     if not file.exists():
         return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        found = parse_json(file.read_bytes())
     except ValueError:
+        found = None
+    if not isinstance(found, dict):
         logger.warning("%s is damaged and written again; stages of other settings stay unused", file)
         return False
     return bool(decisive(found) != decisive(settings.model_dump(mode="json")))

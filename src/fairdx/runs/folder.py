@@ -1,18 +1,22 @@
 """Read what a run left in its folder."""
 
 import json
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 from fairdx.runs import files as run_files
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,19 +50,14 @@ class RunFolder:
         for name in run_files.ALL:
             if not (path / name).is_file():
                 raise InputError(f"{path} has no {name}: it is not the folder of a finished run")
-        try:
-            with np.load(path / run_files.SAMPLES) as stored:
-                samples = {key: stored[key] for key in ("image", "masked", "label", "group")}
-            return cls(
-                path,
-                json.loads((path / run_files.RESULTS).read_text(encoding="utf-8")),
-                json.loads((path / run_files.CONFIG).read_text(encoding="utf-8")),
-                pd.read_parquet(path / run_files.PREDICTIONS),
-                pd.read_parquet(path / run_files.HISTORY),
-                samples,
-            )
-        except (ValueError, OSError, KeyError) as error:
-            raise InputError(f"{path}: a file of the run cannot be read: {error}") from error
+        return cls(
+            path,
+            _read(path / run_files.RESULTS, _table_of),
+            _read(path / run_files.CONFIG, _table_of),
+            _read(path / run_files.PREDICTIONS, pd.read_parquet),
+            _read(path / run_files.HISTORY, pd.read_parquet),
+            _read(path / run_files.SAMPLES, _samples),
+        )
 
     @classmethod
     def of_results(cls, results: dict[str, Any]) -> "RunFolder":
@@ -85,6 +84,37 @@ class RunFolder:
         """The test predictions of a method."""
         table = self.predictions
         return table[(table["method"] == method) & (table["split"] == "test")].reset_index(drop=True)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Reads the predictions of a run.
+
+    Args:
+        path: `predictions.parquet`.
+
+    Raises:
+        InputError: It cannot be read; the message names it.
+    """
+    return _read(path, pd.read_parquet)
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}): do the run again with --resume") from error
+
+
+def _table_of(path: Path) -> dict[str, Any]:
+    found = parse_json(path.read_bytes())
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds a {type(found).__name__}, not a table")
+    return found
+
+
+def _samples(path: Path) -> dict[str, Array]:
+    with path.open("rb") as file, np.load(file) as stored:
+        return {key: stored[key] for key in ("image", "masked", "label", "group")}
 
 
 def to_toml(config: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairdx.auditing.evaluate import evaluate
+from fairdx.core.errors import InputError
 from fairdx.data.phantom.findings import FINDINGS
 from fairdx.data.split import Split
 from fairdx.methods.base import Rule, Scores
@@ -82,6 +83,8 @@ def measure(
         logger.warning("there are no validation images: the threshold is chosen on training images")
         chosen_on = "train"
         found[chosen_on] = score(task.indices(chosen_on))
+    for split, given in found.items():
+        _check_numbers(current, name, split, given)
     test, indices = task.indices("test"), task.indices(chosen_on)
     rule = None
     if adjust is not None:
@@ -110,6 +113,16 @@ def measure(
         ignore_index=True,
     )
     return Measured(figures, table, rule)
+
+
+def _check_numbers(current: RunData, name: str, split: Split, scores: Scores) -> None:
+    lost = ~np.isfinite(scores).all(axis=1)
+    if lost.any():
+        first = current.images.task.indices(split)[int(lost.argmax())]
+        raise InputError(
+            f"`{name}`: the model gives no number as its score for {lost.sum()} of {len(scores)} {split} "
+            f"images, the first {current.images.dataset.table['image'].iloc[first]}"
+        )
 
 
 def _truth_is_known(current: RunData) -> bool:

@@ -1,14 +1,15 @@
 """Opens a finished run again: its data, its model and its method with their final weights; trains nothing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 from fairdx.methods import Method
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.data import RunData, open_data
 from fairdx.runs.files import CONFIG, RESULTS, STAGES
+from fairdx.runs.results import read_results
 from fairdx.runs.settings import RunSettings, build_settings
 from fairdx.runs.trained import Obtained, StageFolders, obtain_model, train_method
 
@@ -49,7 +50,7 @@ def reopen(folder: Path) -> Reopened:
     """
     if not is_run(folder):
         raise InputError(f"{folder} has no {CONFIG} and {RESULTS}: it is not the folder of a finished run")
-    settings = read_settings(folder)
+    settings, results = read_settings(folder), read_results(folder / RESULTS)
     study = folder.resolve().parent.parent
     own = (folder / STAGES).exists()
     place = StageFolders(folder / STAGES if own else study / STAGES, resume=True, shared=False, finished=True)
@@ -58,9 +59,8 @@ def reopen(folder: Path) -> Reopened:
     current = open_data(settings, folder, shared, fabric)
     obtained = obtain_model(current, place)
     method, _ = train_method(current, place, obtained)
-    methods = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["methods"]
     return Reopened(
-        current, obtained, method, {name: found.get("threshold") for name, found in methods.items()}
+        current, obtained, method, {name: found.threshold for name, found in results.methods.items()}
     )
 
 
@@ -72,9 +72,9 @@ def read_settings(folder: Path) -> RunSettings:
     """
     path = folder / CONFIG
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         name = values.pop("method_name")
         values["method"] = {"name": name, **values["method"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} does not hold the settings of a run: {error}") from error
     return build_settings(values, where=str(path))

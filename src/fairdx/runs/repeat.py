@@ -1,7 +1,6 @@
 """A run done again from the settings in its folder: what differs from the first time, and what came out."""
 
 import hashlib
-import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,13 @@ import torch
 
 import fairdx
 from fairdx.core.errors import InputError
+from fairdx.core.files import parse_json
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.fair import FairModel
 from fairdx.models.runtime import precision_of
 from fairdx.runs.data import RunData
 from fairdx.runs.files import CONFIG, CONFIG_TOML, RESULTS, STAGES, decisive
-from fairdx.runs.results import Fingerprints, MadeWith, Repeats, RunResults
+from fairdx.runs.results import Fingerprints, MadeWith, Repeats, RunResults, read_results
 from fairdx.runs.settings import RunSettings
 
 logger = logging.getLogger(__name__)
@@ -182,10 +182,10 @@ def earlier_run(config: Path, settings: RunSettings) -> Earlier | None:
     if config.name != CONFIG_TOML or not (folder / RESULTS).is_file() or not (folder / CONFIG).is_file():
         return None
     try:
-        known: Mapping[str, Any] = json.loads((folder / CONFIG).read_bytes())
-        results = RunResults.model_validate_json((folder / RESULTS).read_bytes())
+        known: Mapping[str, Any] = parse_json((folder / CONFIG).read_bytes())
     except ValueError as error:
-        raise InputError(f"{folder} is to be repeated, and its files are damaged: {error}") from error
+        raise InputError(f"{folder / CONFIG} is damaged, and its run is to be repeated: {error}") from error
+    results = read_results(folder / RESULTS)
     if decisive(known) != decisive(settings.model_dump(mode="json")):
         return None
     return Earlier(folder.resolve(), results)

@@ -1,8 +1,11 @@
 """What `results.json` of a run holds: its form, its version, and its JSON schema."""
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fairdx.core.errors import InputError
 
 SCHEMA_VERSION = "1.2"
 """Version of the JSON form; the first number changes when a field is renamed or removed."""
@@ -169,6 +172,25 @@ class RunResults(_Part):
     def as_json(self) -> dict[str, Any]:
         """The content of `results.json`; what does not apply to a run is left out of it."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+def read_results(path: Path) -> RunResults:
+    """Reads `results.json`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: It is missing, damaged, or from another version.
+    """
+    try:
+        return RunResults.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path.parent} holds no finished run: {path.name}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{path} is not what `fairdx run` writes: {where}: {first['msg']}") from error
 
 
 def run_schema() -> dict[str, Any]:

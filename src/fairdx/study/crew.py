@@ -1,6 +1,5 @@
 """Who does the runs of a study: this process one after the other, or several processes at a time."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fairdx.core.errors import DiskError, InputError
-from fairdx.core.files import set_aside
+from fairdx.core.files import parse_json, set_aside
 from fairdx.core.locks import locked
 from fairdx.models.runtime import environment, share
 from fairdx.runs import run as experiment
@@ -79,7 +78,9 @@ def read_results(path: Path) -> dict[str, Any] | None:
         Its content; None where it is damaged, and then it is out of the way.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
+        if not _holds_results(found):
+            raise ValueError("it has no results")
     except ValueError as error:
         logger.warning(
             "%s is damaged (%s): it is set aside as %s, and the run is done again",
@@ -89,6 +90,12 @@ def read_results(path: Path) -> dict[str, Any] | None:
         )
         return None
     return cast(dict[str, Any], found)
+
+
+def _holds_results(found: Any) -> bool:
+    if not isinstance(found, dict) or not {"data", "methods", "seconds"} <= set(found):
+        return False
+    return isinstance(found["data"], dict) and isinstance(found["methods"], dict) and bool(found["methods"])
 
 
 class Crew:

@@ -19,6 +19,7 @@ from fairdx.auditing.evaluate import evaluate
 from fairdx.core.errors import InputError
 from fairdx.inference.uncertainty import Estimate
 from fairdx.runs.files import PREDICTIONS, RESULTS
+from fairdx.runs.folder import read_predictions
 from fairdx.study.plan import PlannedRun
 from fairdx.study.rows import metric_columns, rows_frame, run_row
 
@@ -77,7 +78,7 @@ def _pooled_row(runs: Sequence[PlannedRun], places: Sequence[Path]) -> dict[str,
 def _tables(runs: Sequence[PlannedRun], places: Sequence[Path]) -> list[pd.DataFrame]:
     tables = []
     for run, place in zip(runs, places, strict=True):
-        table = pd.read_parquet(place / PREDICTIONS)
+        table = read_predictions(place / PREDICTIONS)
         chosen = (table["split"] == "test") & (table["method"] == run.settings.method_name)
         tables.append(table[chosen])
     images = pd.concat([table["image"] for table in tables])

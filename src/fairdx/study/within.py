@@ -19,6 +19,7 @@ from fairdx.metrics import counts as tables
 from fairdx.metrics.inputs import Floats, Ints
 from fairdx.metrics.pairs import equalized_auroc_bound
 from fairdx.runs.files import PREDICTIONS, RESULTS
+from fairdx.runs.folder import read_predictions
 from fairdx.study.front import MARGIN, hypervolume
 from fairdx.study.plan import PlannedRun
 from fairdx.study.pool import shifted
@@ -184,7 +185,7 @@ def _predictions(runs: Sequence[PlannedRun], folder: Path) -> Iterator[pd.DataFr
     found = []
     for run in runs:
         place = folder / "runs" / run.key
-        table = pd.read_parquet(place / PREDICTIONS)
+        table = read_predictions(place / PREDICTIONS)
         name = run.settings.method_name
         table = table[(table["split"] == "test") & (table["method"] == name)].reset_index(drop=True)
         if run.fold is not None:

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fairdx.core.errors import InputError
-from fairdx.core.files import read_sealed, set_aside, write_sealed
+from fairdx.core.files import parse_json, read_sealed, set_aside, write_sealed
 from fairdx.training.choice import Record
 from fairdx.training.pauses import Position
 
@@ -162,7 +162,8 @@ def _unless_damaged(path: Path, read: Callable[[], T]) -> T | None:
     try:
         return read()
     except InputError as error:
-        logger.warning("%s; it is set aside as %s, and trained again", error, set_aside(path).name)
+        aside = set_aside(path).name
+        logger.warning("%s; %s is set aside as %s, and the stage is trained again", error, path.name, aside)
         return None
 
 
@@ -190,7 +191,7 @@ def read_finished(folder: Path) -> tuple[list[Record], dict[str, dict[str, Tenso
         InputError: A file is missing or damaged; the message names it.
     """
     done, best = folder / FINISHED, folder / BEST
-    history = _read(done, json.loads)
+    history = _read(done, parse_json)
     if not isinstance(history, list) or not history or not all(_is_record(one) for one in history):
         raise InputError(f"{done} is damaged: it holds no records of epochs")
     weights: dict[str, dict[str, Tensor]] = {}

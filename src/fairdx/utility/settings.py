@@ -1,7 +1,7 @@
 """Settings of a measurement of data utility."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class UtilityOptions(Config):
     """Labels to diagnose from the embeddings; all but the main one by default. The paper has eight."""
     fewest: int = Field(20, ge=2)
     """Images with and without a finding that each split needs; a rarer finding is listed and left out."""
-    penalties: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1)
+    penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1)
     """Inverse penalties of the new heads to choose from, on validation images."""
 
 
