@@ -158,5 +158,5 @@ def test_a_folder_without_results_is_named(tmp_path):
 def test_a_broken_file_is_named(tmp_path, run_maker):
     run_maker(tmp_path, n=200)
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is damaged"):
         write_run_report(tmp_path)
