@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from fairdx.auditing.evaluate import evaluate
 from fairdx.core.errors import InputError
+from fairdx.core.files import read_sealed, write_sealed
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.metrics.threshold import youden_threshold
 from fairdx.runs.checklist_facts import facts_of_run
+from fairdx.runs.reopen import reopen
 from fairdx.runs.results import RunResults, run_schema
 from fairdx.runs.run import run
 from fairdx.runs.seen import FOLDER
@@ -162,6 +165,22 @@ def test_stages_of_an_older_recipe_are_left_alone(finished, prepared, tmp_path, 
     run(settings, tmp_path / "run", stages=stages, beside_vanilla=False)
     assert {path.name: path.stat().st_mtime_ns for path in stages.iterdir() if path.name in before} == before
     assert len(list(stages.iterdir())) == len(before) + 2  # both stages again
+
+
+def test_a_mask_behind_other_weights_of_stage_one_is_trained_again(finished, prepared, tmp_path, caplog):
+    shutil.copytree(finished, tmp_path / "run")
+    first, second = (next((tmp_path / "run" / "stages").glob(f"{name}-*")) for name in ("pretrain", "mask"))
+    weights = load(read_sealed(first / "best.safetensors"))
+    weights = {key: 1.01 * value if value.is_floating_point() else value for key, value in weights.items()}
+    write_sealed(first / "best.safetensors", save(weights))  # as another machine would have trained them
+    with pytest.raises(InputError, match="was trained behind other weights than those there are now"):
+        reopen(tmp_path / "run")
+    before = read_sealed(second / "best.safetensors")
+    settings = load_settings(None, (*TINY, f"data.root={prepared}"))
+    run(settings, tmp_path / "run", resume=True)
+    assert "was trained behind other weights" in caplog.text
+    assert read_sealed(second / "best.safetensors") != before
+    reopen(tmp_path / "run")
 
 
 def test_a_folder_with_another_run_is_refused(finished, prepared):

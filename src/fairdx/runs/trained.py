@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fairdx.core.errors import InputError
+from fairdx.core.files import set_aside, write_whole
 from fairdx.core.locks import locked
 from fairdx.methods import METHODS, Method
 from fairdx.methods.base import Scores, Stage
@@ -31,13 +32,16 @@ from fairdx.runs.data import RunData
 from fairdx.runs.files import as_before, decisive
 from fairdx.runs.seen import FOLDER, SeenImages
 from fairdx.training.accumulation import check_norms
-from fairdx.training.checkpoint import FINISHED, read_finished
+from fairdx.training.checkpoint import BEST, FINISHED, LAST, read_finished
 from fairdx.training.choice import Record
 from fairdx.training.fit import RECIPE, SeenBefore, TrainingError, fit
 
 logger = logging.getLogger(__name__)
 
 CHECKED_IMAGES: Final = 16
+BEHIND: Final = "behind.txt"
+"""In a stage's folder, the hash of the weights it is trained behind. The folder's name tells their settings,
+for which another machine trains other weights."""
 LARGEST_DIFFERENCE: Final = 1e-3
 """Between a converted ONNX model and ONNX Runtime, on the raw output."""
 
@@ -59,11 +63,18 @@ class StageFolders:
     finished: bool = False
 
     @contextmanager
-    def hold(self, name: str, fabric: Fabric) -> Iterator[Path]:
+    def hold(self, name: str, fabric: Fabric, behind: str | None = None) -> Iterator[Path]:
         """Yields a stage's folder; of shared ones, when no other process trains the stage any more.
 
+        Args:
+            name: Of the folder.
+            fabric: Our processes.
+            behind: Hash of the weights that the stage is trained behind, if any. What was trained behind
+                others is set aside.
+
         Raises:
-            InputError: Finished stages alone are to be taken, and this one is not, or is damaged.
+            InputError: Finished stages alone are to be taken, and this one is not, is damaged, or was trained
+                behind other weights.
         """
         folder = self.folder / name
         if self.finished:
@@ -73,12 +84,36 @@ class StageFolders:
                     "changed"
                 )
             read_finished(folder)  # a damaged one is not to be trained again by whoever only looks at it
+            if behind is not None and _behind(folder) not in (None, behind):
+                raise InputError(f"{folder} was trained behind other weights than those there are now")
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(folder, wait=True))
+            if behind is not None and not self.finished and fabric.is_global_zero:
+                _keep_behind(folder, behind)
             fabric.barrier()  # all our processes find the stage in the same state
             yield folder
+
+
+def _behind(folder: Path) -> str | None:
+    """What a stage was trained behind; None where an earlier version did not say."""
+    file = folder / BEHIND
+    return file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else None
+
+
+def _keep_behind(folder: Path, behind: str) -> None:
+    """Writes down what a stage is trained behind, and sets aside what was trained behind something else."""
+    before = _behind(folder)
+    if before == behind:
+        return
+    found = [path for path in (folder / name for name in (FINISHED, BEST, LAST)) if path.exists()]
+    if before is not None and found:
+        logger.warning("%s was trained behind other weights than there are now: it is trained again", folder)
+        for path in found:
+            set_aside(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / BEHIND, f"{behind}\n".encode())
 
 
 @dataclass(frozen=True)
@@ -156,7 +191,8 @@ def _obtained(
     place: StageFolders,
     seen: str | None = None,
 ) -> Obtained:
-    precise = hash_of(seen or key, precision_of(current.settings.trainer))
+    weights = seen or (key, weights_hash(model))  # a stage that was trained again may have others
+    precise = hash_of(weights, precision_of(current.settings.trainer))
     folder = place.folder / FOLDER if place.shared else None
     return Obtained(model, key, history, SeenImages(model, current.images, current.fabric, precise, folder))
 
@@ -193,10 +229,11 @@ def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> t
         settings.method, current.spec, obtained.model, seed=settings.seed
     )
     before, key = weights_hash(obtained.model), obtained.key
-    history: list[Record] = []
+    behind, history = before, list[Record]()
     seen = partial(obtained.seen.of, method.fair.views)
     for stage in method.stages():
-        key, records = _trained(stage, current, place, key, seen if stage.solve else None)
+        key, records = _trained(stage, current, place, key, seen if stage.solve else None, behind)
+        behind = hash_of(behind, *(weights_hash(stage.modules[name]) for name in stage.learning))
         history += records
         if stage.choose == "fairness" and records[0]["kept"]:
             logger.warning(
@@ -210,11 +247,16 @@ def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> t
 
 
 def _trained(
-    stage: Stage, current: RunData, place: StageFolders, key: str, seen: SeenBefore | None = None
+    stage: Stage,
+    current: RunData,
+    place: StageFolders,
+    key: str,
+    seen: SeenBefore | None = None,
+    behind: str | None = None,
 ) -> tuple[str, list[Record]]:
     """Trains a stage, or loads it where it is finished; returns its key as well."""
     key = hash_of(key, RECIPE, stage.name, as_before(stage.config))
-    with place.hold(f"{stage.name}-{key[:12]}", current.fabric) as folder:
+    with place.hold(f"{stage.name}-{key[:12]}", current.fabric, behind) as folder:
         history = fit(
             stage,
             current.images,
