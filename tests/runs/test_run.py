@@ -18,7 +18,9 @@ from fairdx.core.files import read_sealed, write_sealed
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import PrepareOptions, prepare
 from fairdx.metrics.threshold import youden_threshold
+from fairdx.models.runtime import precision_of
 from fairdx.runs.checklist_facts import facts_of_run
+from fairdx.runs.precision import recalled
 from fairdx.runs.reopen import reopen
 from fairdx.runs.results import RunResults, run_schema
 from fairdx.runs.run import run
@@ -181,6 +183,23 @@ def test_a_mask_behind_other_weights_of_stage_one_is_trained_again(finished, pre
     assert "was trained behind other weights" in caplog.text
     assert read_sealed(second / "best.safetensors") != before
     reopen(tmp_path / "run")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_measured_of_the_precision_holds_for_all_of_a_run(prepared, tmp_path, monkeypatch, first):
+    changes = (*TINY, f"data.root={prepared}", "trainer.precision=auto", "trainer.device=cpu")
+    settings = load_settings(None, (*changes, "evaluation.true_effect_patients=0"))
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("fairdx.models.runtime._bf16_gains", lambda: first)
+    once = run(settings, tmp_path)
+    monkeypatch.setattr("fairdx.models.runtime._bf16_gains", lambda: not first)
+    (tmp_path / "results.json").unlink()
+    again = run(settings, tmp_path, resume=True)
+    assert once["made_with"]["precision"] == again["made_with"]["precision"] == ("bf16" if first else "fp32")
+    assert once["fingerprints"] == again["fingerprints"]
+    assert reopen(tmp_path).current.settings.trainer.precision == "auto"
+    monkeypatch.setattr("fairdx.runs.precision.processor", lambda: "another one")
+    assert precision_of(recalled(settings, tmp_path / "stages").trainer) == ("fp32" if first else "bf16")
 
 
 def test_a_folder_with_another_run_is_refused(finished, prepared):

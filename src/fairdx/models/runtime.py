@@ -4,21 +4,26 @@ import hashlib
 import json
 import math
 import os
+import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, Literal, cast
+from pathlib import Path
+from typing import Any, Final, Literal, Self, cast, get_args
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from fairdx.core.config import Config
 from fairdx.core.errors import InputError
 from fairdx.models.cluster import cluster_environment
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: Final = get_args(Precision)
 
 
 class TrainerSettings(Config):
@@ -32,7 +37,8 @@ class TrainerSettings(Config):
     """Machines that train together, each with as many `processes`; torchrun or SLURM starts these."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bfloat16 where the processor computes with it and is clearly faster so, and 32 bits
-    elsewhere. On a CPU it measures; a result that must not depend on that names its precision."""
+    elsewhere. On a CPU it measures, once for a run; a result that must not depend on that names its
+    precision."""
     compile: bool = False
     """Compile the networks with torch.compile; pays off in long runs on a GPU."""
     shift: int = Field(4, ge=0)
@@ -44,6 +50,13 @@ class TrainerSettings(Config):
     save_minutes: float = Field(10, ge=0)
     """Minutes between two saves within a long epoch; 0 saves at its end only. A process that is asked to end
     (Ctrl-C, SIGTERM) saves in any case."""
+    _measured: Precision | None = PrivateAttr(None)
+
+    def measured(self, precision: Precision) -> Self:
+        """Returns the same settings, of which `auto` comes to what was measured before."""
+        found = self.model_copy()
+        found._measured = precision
+        return found
 
 
 def make_fabric(settings: TrainerSettings) -> Fabric:
@@ -82,8 +95,10 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def precision_of(settings: TrainerSettings) -> Literal["fp32", "bf16"]:
+def precision_of(settings: TrainerSettings) -> Precision:
     """Returns the precision that the settings come to on this machine."""
+    if settings.precision == "auto" and settings._measured is not None:
+        return settings._measured
     return "bf16" if _use_bf16(settings) else "fp32"
 
 
@@ -132,6 +147,26 @@ def _gain(groups: int) -> float:
                 network(image).float().sum().backward()
             times[low] = min(times[low], time.process_time() - start)
     return times[False] / times[True]
+
+
+@cache
+def processor() -> str:
+    """Returns the name of what computes: the GPU if there is one, or the processor and its instructions."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def cpu_name() -> str:
+    """Returns the name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def derive_seed(*parts: object) -> int:

@@ -9,6 +9,7 @@ from fairdx.methods import Method
 from fairdx.models.runtime import make_fabric
 from fairdx.runs.data import RunData, open_data
 from fairdx.runs.files import CONFIG, RESULTS, STAGES
+from fairdx.runs.precision import recalled
 from fairdx.runs.results import read_results
 from fairdx.runs.settings import RunSettings, build_settings
 from fairdx.runs.trained import Obtained, StageFolders, obtain_model, train_method
@@ -54,6 +55,7 @@ def reopen(folder: Path) -> Reopened:
     study = folder.resolve().parent.parent
     own = (folder / STAGES).exists()
     place = StageFolders(folder / STAGES if own else study / STAGES, resume=True, shared=False, finished=True)
+    settings = recalled(settings, place.folder)
     fabric = make_fabric(settings.trainer)
     shared = study / SHARED_DATA if not own and (study / SHARED_DATA).exists() else None
     current = open_data(settings, folder, shared, fabric)

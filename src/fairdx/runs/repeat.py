@@ -18,7 +18,7 @@ from fairdx.core.errors import InputError
 from fairdx.core.files import parse_json
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.fair import FairModel
-from fairdx.models.runtime import precision_of
+from fairdx.models.runtime import cpu_name, precision_of
 from fairdx.runs.data import RunData
 from fairdx.runs.files import CONFIG, CONFIG_TOML, RESULTS, STAGES, decisive
 from fairdx.runs.results import Fingerprints, MadeWith, Repeats, RunResults, read_results
@@ -61,7 +61,7 @@ def made_with(current: RunData) -> MadeWith:
         code=_code(),
         data=current.images.dataset.meta.hash,
         system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         gpu=gpu,
         device=device.type,
@@ -79,17 +79,6 @@ def _code() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-@cache
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def fingerprints(fair: FairModel, predictions: pd.DataFrame) -> Fingerprints:

@@ -25,7 +25,7 @@ from fairdx.core.files import write_whole
 from fairdx.methods import Method
 from fairdx.models.cluster import check_started
 from fairdx.models.fair import FairModel
-from fairdx.models.runtime import make_fabric
+from fairdx.models.runtime import make_fabric, precision_of
 from fairdx.runs.card import save_run_model
 from fairdx.runs.data import RunData, describe, open_data
 from fairdx.runs.files import (
@@ -40,6 +40,7 @@ from fairdx.runs.files import (
 )
 from fairdx.runs.folder import to_toml
 from fairdx.runs.measure import Measured, measure
+from fairdx.runs.precision import recalled, remember
 from fairdx.runs.repeat import Earlier, fingerprints, made_with
 from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
@@ -93,13 +94,15 @@ def run(  # noqa: PLR0913 - each is one fact of the run, and all but two are key
         earlier.check(folder, resume=resume)
     if hold:  # many runs at a time, each of one process, have a study that holds their folders
         check_started(settings.trainer.processes, settings.trainer.nodes)
+    place = StageFolders(stages or folder / STAGES, resume, shared=stages is not None)
+    settings = recalled(settings, place.folder)
     fabric = make_fabric(settings.trainer)
     with held(folder, fabric, hold=hold):
         return _run(
             settings,
             folder,
             fabric,
-            place=StageFolders(stages or folder / STAGES, resume, shared=stages is not None),
+            place=place,
             phantoms=phantoms,
             beside_vanilla=beside_vanilla,
             network=network,
@@ -119,8 +122,11 @@ def _run(
     earlier: Earlier | None,
 ) -> dict[str, Any] | None:
     start = time.monotonic()
-    check_together(fabric, settings.model_dump(mode="json", exclude={"data": {"root"}}), folder)
+    decides = settings.model_dump(mode="json", exclude={"data": {"root"}}), precision_of(settings.trainer)
+    check_together(fabric, decides, folder)
     current = in_all(fabric, lambda: _opened(settings, folder, phantoms, fabric))
+    if fabric.is_global_zero:
+        remember(settings, place.folder)
     check_same_data(fabric, current.images.dataset.meta.hash, current.images.dataset.root)
     made = made_with(current)
     if earlier is not None and fabric.is_global_zero:
@@ -205,8 +211,11 @@ def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) 
         InputError: The data or settings cannot be used.
         fairdx.training.fit.TrainingError: A loss is no longer finite.
     """
+    settings = recalled(settings, stages)
     fabric = make_fabric(settings.trainer)
     current = in_all(fabric, lambda: open_data(settings, phantoms, phantoms, fabric))
+    if fabric.is_global_zero:
+        remember(settings, stages)
     place = StageFolders(stages, resume=True, shared=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tracking(settings, folder, fabric) as heard:
