@@ -54,6 +54,22 @@ def test_an_interval_is_shown_as_far_as_the_metric_goes(row_maker):
     assert found[4].startswith("5.00 (−")  # an effect can be negative
 
 
+def test_a_study_of_several_strengths_in_which_every_run_failed(row_maker, tmp_path):
+    rows = pd.DataFrame(
+        row_maker(name, 0, settings={"x": x}) for name, x in (("vanilla", None), ("a", 1), ("a", 2))
+    )
+    write_tables(rows, tmp_path, varied=("x",), seeds=(0,))
+    text = (tmp_path / "table.md").read_text()
+    assert cells(text, "a") == ["a", "1", "0 of 1 seed"]
+    assert "- phantom, a: none, 0 points, 0 seeds" in text
+
+
+def test_a_row_of_latex_is_no_option_of_the_line_break_before_it(rows):
+    text = latex(Summary(rows.replace({"method": {"ours": "[a]", "other": "*b"}})))
+    assert "\n{}[a] & " in text
+    assert "\n{}*b & " in text
+
+
 def test_differences_are_paired_by_seed(rows):
     shuffled = rows.sample(frac=1, random_state=0)
     line = next(line for line in Summary(shuffled).lines if line.method == "ours")

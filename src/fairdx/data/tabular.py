@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _GZIP, _ZIP, _BOM = b"\x1f\x8b", b"PK\x03\x04", b"\xef\xbb\xbf"
 WORKBOOKS: Final = (".xlsx", ".xls")
 PARQUET: Final = (".parquet", ".pq")
+_ERRORS: Final = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!")
+"""What a workbook holds where a formula has no value."""
 SHORT_ROWS: Final = "rows_with_too_few_cells"
 """In `attrs` of a table: how many rows had fewer cells than the header, where some had."""
 
@@ -338,7 +340,10 @@ def read_sheets(path: Path) -> dict[str, pd.DataFrame]:
         InputError: It cannot be read, all of it is empty, a sheet has a column twice, or openpyxl is missing.
     """
     try:
-        raw = pd.read_excel(path, sheet_name=None, header=None, dtype=str)
+        # As in text, a word such as None or NA is a word: what it means, the column's rules say.
+        raw = pd.read_excel(
+            path, sheet_name=None, header=None, dtype=str, keep_default_na=False, na_values=["", *_ERRORS]
+        )
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except ImportError:
