@@ -261,6 +261,23 @@ def test_a_direction_needs_a_clear_trend(values, expected):
     assert direction([0.1, 0.2, 0.3], values) == expected
 
 
+def test_a_trend_is_of_lines_that_lack_no_run(row_maker):
+    """The good seed of the last value is missing: its mean is of another seed than the others'."""
+    key, aucs = "method.eta", {0.1: 0.9, 0.2: 0.8, 0.3: 0.7, 0.4: 0.6}
+    rows = [
+        row_maker("ours", seed, settings={key: eta}, auroc=auc + 0.3 * seed)
+        for eta, auc in aucs.items()
+        for seed in (0, 1)
+        if (eta, seed) != (0.4, 0)
+    ]
+    (found,) = trends(Summary(pd.DataFrame(rows), (key,)))
+    assert "falls, 105.00 → 85.00 %" in found
+    assert found.endswith("paired by seed), without 0.4, of which runs are missing.")
+    rows[0] |= {name: np.nan for name in rows[0] if name.startswith("auroc")}
+    (found,) = trends(Summary(pd.DataFrame(rows), (key,)))
+    assert found.endswith("fewer than three values of which no run is missing.")
+
+
 def test_a_mean_of_few_values_has_no_interval():
     assert t_mean([]).n == t_mean([float("nan")]).n == 0
     one = t_mean([0.5, float("nan")])
