@@ -134,7 +134,7 @@ def test_a_point_that_fails_is_listed(runs, study_file, tmp_path):
 
 def test_a_vanilla_that_fails_is_named(runs, study_file, tmp_path):
     runs.fails = lambda settings: settings.method_name == "vanilla"
-    with pytest.raises(RunFailedError, match="vanilla failed, .* no budget: the loss is no longer finite"):
+    with pytest.raises(RunFailedError, match=r"vanilla failed, .* no budget: the loss is no longer finite"):
         tune(study_file(FILE), tmp_path / "out")
 
 
