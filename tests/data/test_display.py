@@ -209,6 +209,18 @@ def test_a_modality_table():
     assert np.abs(decoded(content(image)) - scaled(values, values.min(), values.max())).max() <= 0.51
 
 
+def test_values_below_a_table_take_its_first_entry():
+    """Also unsigned ones, of which the first value of the table cannot be taken away."""
+    tables = [table(np.linspace(60000, 100, 1000).round(), first=500)]
+    tables[0].ModalityLUTType = "US"
+    image = dataset(ModalityLUTSequence=tables)
+    shown = apply_modality_lut(image.pixel_array, image).astype(float)
+    assert (image.pixel_array < 500).any()
+    np.testing.assert_allclose(decoded(content(image)), scaled(shown, shown.min(), shown.max()), atol=0.51)
+    above = [table(np.arange(1000), first=40000)]
+    assert decoded(dicom(ModalityLUTSequence=above)).max() == 0  # all of them take the entry 0
+
+
 def test_one_warning_for_many_images(tmp_path):
     paths = []
     for number in range(3):

@@ -57,6 +57,8 @@ def test_second_edition_and_spacing():
 def test_what_is_no_volume():
     with pytest.raises(InputError, match="is not one volume of three dimensions"):
         decode_bytes(volume(values=np.stack([VALUES, VALUES], axis=-1)), Form(size=16, frame=1))
+    with pytest.raises(InputError, match="not plain numbers"):
+        decode_bytes(volume(values=VALUES + 1j), Form(size=16, frame=1))
     with pytest.raises(InputError, match="is damaged"):
         decode_bytes(volume()[:-100], Form(size=16, frame=5))
     with pytest.raises(InputError, match="is not PNG"):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import warnings
 
 import numpy as np
@@ -175,6 +176,35 @@ def test_white_is_zero_in_some_tiff():
     data = encode(GREY, "TIFF", tiffinfo=info)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     assert (decode_bytes(data, FORM)[0][8:32] == expected).all()
+
+
+def test_white_is_zero_in_deep_tiff_too_and_12_bits_are_12():
+    """Tags written by hand around the same values: Pillow inverts those of 8 bits alone."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[262] = 0
+    found = decode_bytes(encode(DEEP, "TIFF", tiffinfo=info), FORM)[0][8:32]
+    assert np.abs(found - (255 - DEEP / 257)).max() <= 0.51
+    values = (DEEP >> 4).astype(int)
+    bits = "".join(f"{value:012b}" for value in values.ravel())
+    packed = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+    found = decode_bytes(tiff(packed, values.shape, bits=12, photometric=1), FORM)[0][8:32]
+    assert np.abs(found - values * (255 / 4095)).max() <= 0.51
+
+
+def test_tiff_of_signed_values_is_refused():
+    signed = (GREY.astype(int) - 128).astype(np.int8)
+    data = tiff(signed.tobytes(), GREY.shape, bits=8, photometric=1, sample_format=2)
+    with pytest.raises(InputError, match="can be below 0"):
+        decode_bytes(data, FORM)
+
+
+def tiff(data, shape, *, bits, photometric, sample_format=1):
+    """A grey TIFF of one strip, without Pillow."""
+    tags = {256: shape[1], 257: shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: shape[0]}
+    tags |= {279: len(data), 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    return start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 @pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP")

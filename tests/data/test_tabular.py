@@ -133,6 +133,29 @@ def test_a_workbook_called_csv_is_no_text(tmp_path):
         read_text_table(tmp_path / "a.csv")
 
 
+def test_words_of_a_workbook_are_kept_as_those_of_text(tmp_path):
+    """A grade called None is no blank; an error of a formula is."""
+    pytest.importorskip("openpyxl", reason="the extra `excel` is not installed")
+    rows = [["image", "grade"], ["NA", "None"], ["null", "n/a"], ["x", None], ["y", "#N/A"]]
+    pd.DataFrame(rows).to_excel(tmp_path / "a.xlsx", header=False, index=False)
+    pd.DataFrame(rows[:4]).to_csv(tmp_path / "a.csv", header=False, index=False)
+    table = read_any_table(tmp_path / "a.xlsx")
+    assert table["image"].tolist() == ["NA", "null", "x", "y"]
+    assert table["grade"].fillna("").tolist() == ["None", "n/a", "", ""]
+    pd.testing.assert_frame_equal(table.iloc[:3], read_any_table(tmp_path / "a.csv"))
+
+
+def test_parquet_is_read_as_it_is_stored(tmp_path):
+    """Whole numbers beside blanks are not rounded, and an index is kept if it has a name."""
+    data = pd.DataFrame({"number": pd.array([2**60 + 1, None], "Int64")}, index=["a.png", "b.png"])
+    data.rename_axis("image").to_parquet(tmp_path / "named.parquet")
+    table = read_any_table(tmp_path / "named.parquet", ["image", "number"])
+    assert table["image"].tolist() == ["a.png", "b.png"]
+    assert table["number"].fillna("").tolist() == [str(2**60 + 1), ""]
+    data.to_parquet(tmp_path / "nameless.parquet")
+    assert list(read_any_table(tmp_path / "nameless.parquet")) == ["number"]
+
+
 def test_rows_of_a_workbook_are_numbered_as_it_shows_them(tmp_path):
     pytest.importorskip("openpyxl", reason="the extra `excel` is not installed")
     rows = [[None, None], ["a", "b"], ["1", "2"], [None, None], ["3", "x"]]

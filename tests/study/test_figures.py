@@ -47,6 +47,18 @@ def test_the_front_leaves_out_what_needs_the_group(study_maker):
     assert front.count("H") == 1
 
 
+def test_the_front_leaves_out_what_lacks_runs(study_maker):
+    rows = study_maker({"vanilla": ([None], 1, 0), "ours": ([None], 0.05, -0.01)})
+    rows = rows[(rows["method"] == "vanilla") | (rows["seed"] > 0)]
+    figure = make_figures(Summary(rows))[0]
+    drawn = render(figure.panels[0])
+    front = re.search(r'd="([^"]*)" class="rule"', drawn).group(1)
+    x, y = re.search(r'transform="translate\(([\d.]+) ([\d.]+)\)" class="mark s0"', drawn).groups()
+    assert f" {y}H{x}V" in front
+    assert front.count("H") == 1
+    assert "of which runs are missing" in str(figure)
+
+
 def test_the_trade_off_keeps_names_off_the_front_and_explains_only_what_it_shows(row_maker):
     import pandas as pd
 

@@ -124,6 +124,7 @@ def test_the_key_is_of_the_settings_and_of_what_is_in_the_data_not_of_its_place(
         (FILE.replace("seeds = [0, 1]", "folds = 5"), "give one seed"),
         (FILE.replace('label = "ours"', "").replace('"fair_diagnosis"', '"vanilla"'), "two of that name"),
         (FILE.replace('"fair_diagnosis"', '"vanilla"'), "two runs are the same: `vanilla, phantom, seed 0`"),
+        (FILE.replace('"ours"', '"Vanilla"'), "`Vanilla` is what all methods are compared with"),
         (FILE.replace("model", "method.eta = 1\nmodel"), "as `eta`"),
         (FILE.replace("[[method]]", "seed = 3\n[[method]]", 1), r"`run\.seed` is given by"),
         (FILE.replace("[[method]]", "trainer.processes = 2\n[[method]]", 1), "one --storage"),

@@ -13,6 +13,7 @@ from fairdx.study.crew import Crew
 from fairdx.study.front import pareto_front
 from fairdx.study.run import StudyRequest, run_study
 from fairdx.study.search import Score, choose
+from fairdx.study.storage import RunFailedError
 
 FILE = """
 [study]
@@ -129,6 +130,12 @@ def test_a_point_that_fails_is_listed(runs, study_file, tmp_path):
     outcome = tune(study_file(FILE), tmp_path / "out", retry=True)
     assert outcome.failures == []
     assert len(pd.read_parquet(tmp_path / "out" / "trials.parquet")) == 6
+
+
+def test_a_vanilla_that_fails_is_named(runs, study_file, tmp_path):
+    runs.fails = lambda settings: settings.method_name == "vanilla"
+    with pytest.raises(RunFailedError, match=r"vanilla failed, .* no budget: the loss is no longer finite"):
+        tune(study_file(FILE), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,22 @@ def test_an_interval_is_shown_as_far_as_the_metric_goes(row_maker):
     assert found[4].startswith("5.00 (−")  # an effect can be negative
 
 
+def test_a_study_of_several_strengths_in_which_every_run_failed(row_maker, tmp_path):
+    rows = pd.DataFrame(
+        row_maker(name, 0, settings={"x": x}) for name, x in (("vanilla", None), ("a", 1), ("a", 2))
+    )
+    write_tables(rows, tmp_path, varied=("x",), seeds=(0,))
+    text = (tmp_path / "table.md").read_text()
+    assert cells(text, "a") == ["a", "1", "0 of 1 seed"]
+    assert "- phantom, a: none, 0 points, 0 seeds" in text
+
+
+def test_a_row_of_latex_is_no_option_of_the_line_break_before_it(rows):
+    text = latex(Summary(rows.replace({"method": {"ours": "[a]", "other": "*b"}})))
+    assert "\n{}[a] & " in text
+    assert "\n{}*b & " in text
+
+
 def test_differences_are_paired_by_seed(rows):
     shuffled = rows.sample(frac=1, random_state=0)
     line = next(line for line in Summary(shuffled).lines if line.method == "ours")
@@ -243,6 +259,23 @@ def test_trends_say_what_the_figures_do(row_maker):
 )
 def test_a_direction_needs_a_clear_trend(values, expected):
     assert direction([0.1, 0.2, 0.3], values) == expected
+
+
+def test_a_trend_is_of_lines_that_lack_no_run(row_maker):
+    """The good seed of the last value is missing: its mean is of another seed than the others'."""
+    key, aucs = "method.eta", {0.1: 0.9, 0.2: 0.8, 0.3: 0.7, 0.4: 0.6}
+    rows = [
+        row_maker("ours", seed, settings={key: eta}, auroc=auc + 0.3 * seed)
+        for eta, auc in aucs.items()
+        for seed in (0, 1)
+        if (eta, seed) != (0.4, 0)
+    ]
+    (found,) = trends(Summary(pd.DataFrame(rows), (key,)))
+    assert "falls, 105.00 → 85.00 %" in found
+    assert found.endswith("paired by seed), without 0.4, of which runs are missing.")
+    rows[0] |= {name: np.nan for name in rows[0] if name.startswith("auroc")}
+    (found,) = trends(Summary(pd.DataFrame(rows), (key,)))
+    assert found.endswith("fewer than three values of which no run is missing.")
 
 
 def test_a_mean_of_few_values_has_no_interval():

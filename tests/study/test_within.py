@@ -1,5 +1,7 @@
 """Figures within groups against the metrics themselves, and paired draws against a known difference."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from fairdx.metrics.pairs import equalized_auroc_bound, pair_aurocs, within_grou
 from fairdx.metrics.rates import approximate_diagnosis_fairness
 from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
 from fairdx.study.run import StudyRequest, run_study
-from fairdx.study.within import Lines, Scored, with_choices, within_table
+from fairdx.study.within import Lines, Scored, with_choices, within_table, within_text
 
 
 def scored(score, label, group, patient, fold=None):
@@ -102,3 +104,26 @@ def test_a_study_writes_the_table_of_its_pooled_folds(runs, study_file, tmp_path
     expected = within_group_auroc(test["label"], test["score"], sensitive_features=test["sex"])
     assert frame.loc["ours", "within"] == pytest.approx(expected)  # all thresholds are 1/2
     assert "| ours |" in (out / "within.md").read_text()
+
+
+def test_lines_that_the_table_lacks_are_named(runs, study_file, tmp_path):
+    out = tmp_path / "out"
+    runs.fails = lambda settings: (settings.method_name, settings.seed) == ("fair_diagnosis", 0)
+    run_study(StudyRequest(study_file(), "compare", ("study.seeds=[0, 1]",), out))
+    text = (out / "within.md").read_text()
+    assert "Not in the table, since a run of theirs is missing" in text
+    assert text.rstrip().endswith(": ours, phantom.")
+
+
+def test_signs_of_markdown_and_a_vanilla_in_capitals():
+    score, label, group, patient = population(400)
+    lines = {("a|b", name, ""): [scored(score * k, label, group, patient)] for name, k in NAMES.items()}
+    frame = within_table(Lines(lines, ("x|y", "<z>"), patient.max() + 1))
+    assert frame["within_change"].tolist() == [0, pytest.approx(0)]
+    head, rule, *rows = [line for line in within_text(frame).splitlines() if line.startswith("|")]
+    columns = {len(re.findall(r"(?<!\\)\|", line)) for line in (head, rule, *rows)}
+    assert len(columns) == 1
+    assert "&lt;z>" in head
+
+
+NAMES = {"Vanilla": 1.0, "m | n": 2.0}

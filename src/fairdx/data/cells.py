@@ -25,6 +25,7 @@ MOST_NUMBERS: Final = 20
 """A column of more numbers than this is to be divided: skin types and centres have fewer, ages more."""
 
 _AGE = re.compile(r"(?<![a-z])(ages?|years)(?![a-z])")
+_SEXES = (("m", "male"), ("f", "female"), ("m", "man"), ("f", "woman"), ("male", "man"), ("female", "woman"))
 _UNITS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
@@ -240,6 +241,12 @@ def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def _one_sex(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two words for one sex, a letter and a word, as of tables that were joined."""
+    seen = {look_of(name): name for name in names}
+    return next(((seen[a], seen[b]) for a, b in _SEXES if a in seen and b in seen), None)
+
+
 def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tuple[str, ...]:
     """Name the groups of an attribute whose every value is one.
 
@@ -252,7 +259,7 @@ def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tu
         The values in alphabetical order.
 
     Raises:
-        InputError: They are too many, numbers to be divided, or two of them are one word.
+        InputError: They are too many, numbers to be divided, or two of them are one word or one sex.
     """
     names = tuple(sorted(map(str, values.dropna().unique())))
     alike = first_alike(names)
@@ -260,6 +267,12 @@ def each_value_a_group(values: pd.Series[str], column: str, where: object) -> tu
         raise InputError(
             f"{where}: {column!r} has the values {alike[0]!r} and {alike[1]!r}, which differ in case or in "
             f"unseen signs alone: merge them, as {column}:first=a,A|second=b does in `prepare table`"
+        )
+    one_sex = _one_sex(names)
+    if one_sex:
+        raise InputError(
+            f"{where}: {column!r} has the values {one_sex[0]!r} and {one_sex[1]!r}, which are one sex: merge "
+            f"them, as {column}:{one_sex[1]}={one_sex[0]},{one_sex[1]}|... does in `prepare table`"
         )
     numeric = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").notna().all()
     if numeric and len(names) > MOST_NUMBERS:

@@ -136,7 +136,7 @@ def _wrap(value: int, bits: int, *, signed: bool) -> int:
 
 def _modality(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
     """Stored values to rescaled units."""
-    table = _Table.of(dataset, "ModalityLUTSequence", stored)
+    table = _Table.of(dataset, "ModalityLUTSequence", signed=stored.dtype.kind == "i")
     if table is not None:
         return table.look_up(stored)
     slope = next(iter(_numbers(dataset, "RescaleSlope")), 1.0)
@@ -153,7 +153,8 @@ def _modality(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
 
 def _own_window(dataset: Any, values: NDArray[Any], padding: NDArray[np.bool_] | None) -> NDArray[Any]:
     """Brightness from 0 to 1 by the file's VOI table or window, else by the range of the values."""
-    table = _Table.of(dataset, "VOILUTSequence", values)
+    signed = dataset.PixelRepresentation == 1 or min(_numbers(dataset, "RescaleIntercept"), default=0) < 0
+    table = _Table.of(dataset, "VOILUTSequence", signed=signed)
     if table is not None:
         return _scaled(table.look_up(values), *table.range())
     for centre, width in zip(
@@ -193,28 +194,28 @@ class _Table:
     """How many bits the entries are said to have."""
 
     @classmethod
-    def of(cls, dataset: Any, keyword: str, values: NDArray[Any]) -> Self | None:
+    def of(cls, dataset: Any, keyword: str, *, signed: bool) -> Self | None:
         """The first whole table of a sequence, null where there is none.
 
         Args:
             dataset: Whose sequence.
             keyword: The sequence.
-            values: What will be looked up, to tell signed from unsigned.
+            signed: Whether what will be looked up can be below 0.
         """
         for item in dataset.get(keyword, ()):
             described = _numbers(item, "LUTDescriptor")
             if len(described) == 3 and "LUTData" in item and np.isfinite(described).all():
                 count, first, bits = (int(number) for number in described)
                 entries = _entries(item.LUTData, count or 2**16, little=_is_little(dataset))
-                if first > values.max() and first >= 2**15:  # written as unsigned
+                if signed and first >= 2**15:  # written as unsigned
                     first -= 2**16
                 return cls(first, entries, bits)
         return None
 
     def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
         """The entry of each value."""
-        place = np.clip(np.floor(values) - self.first, 0, len(self.entries) - 1)
-        return np.asarray(self.entries[place.astype(np.intp)])
+        place = np.floor(values).astype(np.int64) - self.first  # unsigned values would wrap below the first
+        return np.asarray(self.entries[np.clip(place, 0, len(self.entries) - 1)])
 
     def range(self) -> tuple[float, float]:
         """What is black and what is white: what the bits hold, or the entries where they contradict that."""

@@ -66,6 +66,8 @@ def decode_nifti(data: bytes, form: Form) -> Picture:
     shape = tuple(size for size in volume.shape[3:] if size > 1)
     if shape or len(volume.shape) < 3:
         raise InputError(f"is not one volume of three dimensions ({' x '.join(map(str, volume.shape))})")
+    if volume.get_data_dtype().kind not in "iuf":
+        raise InputError(f"has values that are not plain numbers ({volume.get_data_dtype()})")
     slices = volume.shape[2]
     place = form.chosen_frame(slices, "slices")
     values = np.asarray(volume.dataobj[:, :, place], dtype=np.float64).reshape(volume.shape[:2])

@@ -41,6 +41,10 @@ _TURNS: Final = {
 """What makes an image upright, by its EXIF orientation."""
 _TRANSPOSED: Final = (5, 6, 7, 8)
 _BITS_PER_SAMPLE: Final = 258
+_PHOTOMETRIC: Final = 262
+_SAMPLE_FORMAT: Final = 339
+_SIGNED: Final = 2
+"""The sample format of a TIFF whose samples can be below 0."""
 _SIGNATURES: Final = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -154,9 +158,11 @@ def _decode_pillow(data: bytes, kind: str, form: Form) -> Picture:
         deep = _deep_colours(image, data, kind)
         upright = _upright(image, _orientation(image))
         if upright.mode.startswith("I;16") or (kind == "PNG" and upright.mode == "I"):
-            return _deep(upright, form)
+            return _deep(upright, form, image)
         if upright.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
             raise InputError(f"has the colours {upright.mode}, not grey or RGB of 8 or 16 bits")
+        if kind == "TIFF" and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ()):  # type: ignore[attr-defined]
+            raise InputError("has values that can be below 0, which have no one way to be shown")
         if form.bits != 16 and deep:
             raise InputError(f"is a 16-bit colour {kind}, for which bits={form.bits} has no meaning")
         if upright.has_transparency_data:
@@ -174,13 +180,19 @@ def _deep_colours(image: Image.Image, data: bytes, kind: str) -> bool:
     return bool(max(bits) > 8)
 
 
-def _deep(image: Image.Image, form: Form) -> Picture:
-    """Scale 16 bits to 8 only in the resize, so that nothing is rounded twice."""
-    top = 2**form.bits - 1
+def _deep(image: Image.Image, form: Form, opened: Image.Image) -> Picture:
+    """Scale 16 bits to 8 only in the resize, so that nothing is rounded twice.
+
+    Pillow heeds neither that a TIFF has 12 bits nor, unlike with 8 bits, that its 0 is white.
+    """
+    tags = getattr(opened, "tag_v2", {})
+    bits = min(form.bits, *tags.get(_BITS_PER_SAMPLE, (16,)), 16)
+    top = 2**bits - 1
     values = np.asarray(image).astype(np.float32)
     if values.max() > top:
         raise InputError(f"has larger values than bits={form.bits} can hold ({values.max():.0f})")
-    return whole(Image.fromarray(values * np.float32(255 / top)))
+    bright = values * np.float32(255 / top)
+    return whole(Image.fromarray(255 - bright if tags.get(_PHOTOMETRIC) == 0 else bright))
 
 
 def _without_notes(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import logging
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 _GZIP, _ZIP, _BOM = b"\x1f\x8b", b"PK\x03\x04", b"\xef\xbb\xbf"
 WORKBOOKS: Final = (".xlsx", ".xls")
 PARQUET: Final = (".parquet", ".pq")
+_NAMELESS: Final = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name in Parquet."""
+_ERRORS: Final = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!")
+"""What a workbook holds where a formula has no value."""
 SHORT_ROWS: Final = "rows_with_too_few_cells"
 """In `attrs` of a table: how many rows had fewer cells than the header, where some had."""
 
@@ -297,11 +302,14 @@ def _separator(path: Path, encoding: str) -> str:
 
 
 def _read_parquet(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    from pyarrow import ArrowException, parquet
+
     try:
-        data = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        # As it is stored: whole numbers stay whole beside blanks, and an index with a name is a column.
+        data = parquet.read_table(path).to_pandas(integer_object_nulls=True, ignore_metadata=True)
+    except (OSError, ValueError, ArrowException) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
-    data = data.reset_index(drop=True)
+    data = data.drop(columns=[name for name in data if _NAMELESS.fullmatch(str(name))])
     data.columns = pd.Index(_names([str(name) for name in data.columns], path))
     require_columns(data, columns, path)
     words = ((name, cells.astype(str).where(cells.notna())) for name, cells in data.items())
@@ -338,7 +346,10 @@ def read_sheets(path: Path) -> dict[str, pd.DataFrame]:
         InputError: It cannot be read, all of it is empty, a sheet has a column twice, or openpyxl is missing.
     """
     try:
-        raw = pd.read_excel(path, sheet_name=None, header=None, dtype=str)
+        # As in text, a word such as None or NA is a word: what it means, the column's rules say.
+        raw = pd.read_excel(
+            path, sheet_name=None, header=None, dtype=str, keep_default_na=False, na_values=["", *_ERRORS]
+        )
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except ImportError:

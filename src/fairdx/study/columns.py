@@ -83,6 +83,11 @@ def _has(line: Line, column: Column) -> bool:
     return column.metric in line.estimates and isfinite(line.estimates[column.metric].value)
 
 
+def is_whole(line: Line, column: Column) -> bool:
+    """Whether a line has a figure, and it is of all its runs: a mean of fewer compares with no other."""
+    return _has(line, column) and line.complete and line.estimates[column.metric].n >= len(line.table)
+
+
 def best(lines: Sequence[Line], column: Column) -> set[int]:
     """The lines with the best figure of a column; several where they are shown as the same.
 
@@ -96,10 +101,7 @@ def best(lines: Sequence[Line], column: Column) -> set[int]:
     losses = {
         i: column.loss(_competing(line, column))
         for i, line in enumerate(lines)
-        if _has(line, column)
-        and line.complete
-        and not line.needs_group
-        and line.estimates[column.metric].n >= len(line.table)
+        if is_whole(line, column) and not line.needs_group
     }
     if len(losses) < 2:
         return set()

@@ -125,5 +125,7 @@ def _hypervolume(lines: Sequence[Line], vanilla: Line, margin: float) -> Hypervo
 
 
 def _by_seed(line: Line) -> Mapping[object, tuple[float, float]]:
+    if not {AUC, ADF} <= set(line.table):  # as where no run of the study has finished
+        return {}
     pairs = zip(line.table.index, line.table[AUC], line.table[ADF], strict=True)
     return {seed: (auc, adf) for seed, auc, adf in pairs if np.isfinite(auc) and np.isfinite(adf)}

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from io import StringIO
-from math import isfinite
 from numbers import Real
 from typing import Literal
 
 import pandas as pd
 
 from fairdx.core.errors import InputError
-from fairdx.study.columns import COLUMNS, Column, present
+from fairdx.study.columns import COLUMNS, Column, is_whole, present
 from fairdx.study.summary import VANILLA, Line, Mean, Summary, paired, short, shown
 
 MARK = "the paper's own figures, on other data (MIMIC-CXR, CheXpert, TCGA-LUAD)"
@@ -134,14 +133,16 @@ def _series(summary: Summary) -> list[list[Line]]:
 
 
 def _sentence(column: Column, lines: Sequence[Line], table: PaperTable | None) -> str:
-    known = [line for line in lines if isfinite(line.estimates[column.metric].value)]
+    known = [line for line in lines if is_whole(line, column)]
     if len(known) < 3:
-        return "fewer than three values"
+        return "fewer than three values of which no run is missing."
+    lost = [shown(line.values[0]) for line in lines if not is_whole(line, column)]
     means = [line.estimates[column.metric].value for line in known]
     ours = direction([line.values[0] for line in known], means)
     change = paired(known[-1].table[column.metric], known[0].table[column.metric])
     ends = f"{column.text(means[0])} → {column.text(means[-1])} {column.unit}"
-    text = f"ours {ours}, {ends}{_change(column, change)}"
+    without = f", without {', '.join(lost)}, of which runs are missing" if lost else ""
+    text = f"ours {ours}, {ends}{_change(column, change)}{without}"
     if table is None or column.paper not in table.rows:
         return f"{text}."
     theirs = {

@@ -15,6 +15,7 @@ from fairdx.data.base import PreparedDataset
 from fairdx.runs.files import decisive
 from fairdx.runs.settings import DEFAULT_METHOD, RunSettings, build_settings
 from fairdx.study.settings import StudySettings
+from fairdx.study.summary import VANILLA
 
 Values = dict[str, Any]
 
@@ -145,6 +146,10 @@ def _methods(
         own = dict(entry)
         vary = own.pop("vary", {})
         label = own.pop("label", own.get("name", DEFAULT_METHOD))
+        if str(label).casefold() == VANILLA != own.get("name", DEFAULT_METHOD):
+            raise InputError(
+                f"{path}: `{label}` is what all methods are compared with, and cannot be the label of another"
+            )
         if not isinstance(vary, dict) or not all(isinstance(v, list | tuple) and v for v in vary.values()):
             raise InputError(f"{path}: `vary` of [[method]] `{label}` has a list of values for each setting")
         yield str(label), own, vary

@@ -131,9 +131,15 @@ class Search:
 
         Args:
             retry: Whether points that failed earlier are tried again.
+
+        Raises:
+            RunFailedError: Vanilla cannot be trained.
         """
         self.announcer.console.print("vanilla, for the budget")
-        self.crew.do_all(self.vanilla, self.folder)
+        try:
+            self.crew.do_all(self.vanilla, self.folder)
+        except RunFailedError as error:
+            raise RunFailedError(f"vanilla failed, and without it there is no budget: {error}") from error
         if retry:
             self._repeat(failed=True)
         self.crew.work(self._work)

@@ -90,7 +90,7 @@ def _cell(line: Line, column: Column, bold: bool) -> Cell:
     mean = line.estimates.get(column.metric, NO_MEAN)
     fewer = 0 < mean.n < len(line.table)
     ends = column.interval(column.possible(mean))
-    return Cell(column.text(mean.value), ends, bold, f"{mean.n} runs" if fewer else "")
+    return Cell(column.text(mean.value), ends, bold, _number(mean.n, "run") if fewer else "")
 
 
 def caption(summary: Summary) -> str:
@@ -219,7 +219,8 @@ def hypervolume_lines(summary: Summary) -> list[str]:
             for method, area in hypervolumes(summary, data=data).items():
                 ends = f" ({area.low:.3f} to {area.high:.3f})" if isfinite(area.low) else ""
                 of = f"{_number(area.points, 'point')}, {_number(area.seeds, 'seed')}"
-                found.append(f"{data}, {method}: {area.value:.3f}{ends}, {of}")
+                value = f"{area.value:.3f}" if isfinite(area.value) else "none"
+                found.append(f"{data}, {method}: {value}{ends}, {of}")
     return found
 
 
@@ -362,7 +363,9 @@ def _tex_cell(cell: Cell) -> str:
 def tabular(caption_text: str, head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
     """A LaTeX table (booktabs) of cells that are escaped already; the first `texts` columns stand left."""
     columns = "l" * texts + "r" * (len(head) - texts)
-    body = "\n".join(" & ".join(row) + r" \\" for row in rows)
+    texts_of = (" & ".join(row) + r" \\" for row in rows)
+    # At the start of a row these would be options of the line break before it.
+    body = "\n".join(f"{{}}{text}" if text.startswith(("[", "*")) else text for text in texts_of)
     return "\n".join(
         (
             r"\begin{table}",

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairdx.report.figures import Figure, Table, shorten
 from fairdx.report.svg import SERIES, Axis, Panel, add
-from fairdx.study.columns import COLUMNS
+from fairdx.study.columns import COLUMNS, is_whole
 from fairdx.study.front import ADF, AUC, pareto_front
 from fairdx.study.summary import VANILLA, Line, Mean, Summary, shown
 
@@ -80,11 +80,17 @@ def _caption(dots: Sequence[_Dot], lines: Sequence[Line]) -> str:
         "no other beats in both"
         + ("; methods that need the group at test time (†) do not count." if oracles else ".")
     ]
+    if not all(map(_is_whole, dots)):
+        parts.append("Marks of which runs are missing do not count there either.")
     if len(_vanilla(dots)) == 1:
         parts.append("The dotted lines are vanilla's figures.")
     if _floor(lines) is not None:
         parts.append("“floor” is what ADF shows of a fair model by chance in so few images.")
     return " ".join(parts)
+
+
+def _is_whole(dot: _Dot) -> bool:
+    return is_whole(dot.line, _AUC) and is_whole(dot.line, _ADF)
 
 
 def _vanilla(dots: Sequence[_Dot]) -> list[_Dot]:
@@ -181,7 +187,7 @@ def _draw(dots: Sequence[_Dot], lines: Sequence[Line], several: bool) -> Element
     panel = Panel(x, up.axis, label=f"AUC against ADF. {spoken}", width=760, height=430, left=62)
     labels = _Labels(panel)
     _references(panel, up, dots, floor_at, labels)
-    _front(panel, up, [dot for dot in dots if not dot.line.needs_group], labels)
+    _front(panel, up, [dot for dot in dots if not dot.line.needs_group and _is_whole(dot)], labels)
     if several:
         _strength_lines(panel, up, dots)
     for dot in dots:

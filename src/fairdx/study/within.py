@@ -24,7 +24,7 @@ from fairdx.study.front import MARGIN, hypervolume
 from fairdx.study.plan import PlannedRun
 from fairdx.study.pool import shifted
 from fairdx.study.summary import VANILLA
-from fairdx.study.tables import csv_text
+from fairdx.study.tables import csv_text, markdown_text
 
 TABLE: Final = "within.csv"
 TEXT: Final = "within.md"
@@ -151,15 +151,31 @@ def write_within(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame | Non
         return None
     frame = pd.concat(frames, ignore_index=True)
     write_whole(folder / TABLE, csv_text(frame).encode())
-    write_whole(folder / TEXT, within_text(frame).encode())
+    write_whole(folder / TEXT, (within_text(frame) + _without(plan, frame)).encode())
     return frame
+
+
+def _without(plan: Sequence[PlannedRun], frame: pd.DataFrame) -> str:
+    """Says which lines the table lacks, since some of their runs are missing."""
+    there = set(zip(frame["data"], frame["method"], frame["varied"], strict=True))
+    missing = [key for key in dict.fromkeys(map(_line_of, plan)) if key not in there]
+    if not missing:
+        return ""
+    names = [f"{method} ({varied})" if varied else method for _, method, varied in missing]
+    listed = "; ".join(f"{name}, {data}" for (data, *_), name in zip(missing, names, strict=True))
+    why = "since a run of theirs is missing or the label has more than two classes"
+    return f"\nNot in the table, {why}: {markdown_text(listed)}.\n"
+
+
+def _line_of(run: PlannedRun) -> LineKey:
+    varied = ", ".join(f"{k.removeprefix('method.')}={v}" for k, v in run.varied.items() if v is not None)
+    return run.data, run.method, varied
 
 
 def _lines(plan: Sequence[PlannedRun], folder: Path) -> Lines | None:
     runs: dict[LineKey, list[PlannedRun]] = {}
     for run in plan:
-        varied = ", ".join(f"{k.removeprefix('method.')}={v}" for k, v in run.varied.items() if v is not None)
-        runs.setdefault((run.data, run.method, varied), []).append(run)
+        runs.setdefault(_line_of(run), []).append(run)
     done = {
         key: each
         for key, each in runs.items()
@@ -212,6 +228,10 @@ def _scored(table: pd.DataFrame, patients: "pd.Index[Any]", groups: "pd.Index[An
     )
 
 
+def _is_vanilla(label: str) -> bool:
+    return label.casefold() == VANILLA
+
+
 def with_choices(lines: Lines, *, budget: float = BUDGET) -> Lines:
     """Adds a line for each method of several settings: in each fold that which does best in the others.
 
@@ -222,7 +242,7 @@ def with_choices(lines: Lines, *, budget: float = BUDGET) -> Lines:
         lines: Of a cross-validated study; without folds they are returned as they are.
         budget: A fraction.
     """
-    base = next((key for key in lines.scored if key[1] == VANILLA and not key[2]), None)
+    base = next((key for key in lines.scored if _is_vanilla(key[1]) and not key[2]), None)
     settings: dict[str, list[LineKey]] = {}
     for key in lines.scored:
         settings.setdefault(key[1], []).append(key)
@@ -267,7 +287,7 @@ def within_table(lines: Lines) -> pd.DataFrame:
         for key, found in lines.values(weight.astype(float)).items():
             drawn[key].append(found)
     repeated = {key: np.array(each) for key, each in drawn.items()}
-    base = next((key for key in own if key[1] == VANILLA and not key[2]), None)
+    base = next((key for key in own if _is_vanilla(key[1]) and not key[2]), None)
     rows = []
     for key, value in own.items():
         row: dict[str, Any] = dict(zip(("data", "method", "varied"), key, strict=True))
@@ -305,7 +325,7 @@ def _areas(own: dict[LineKey, Floats], repeated: dict[LineKey, Floats], base: Li
         row: dict[str, Any] = {"data": base[0], "method": method, "hypervolume": area(own, method)}
         row["hypervolume_low"], row["hypervolume_high"] = np.quantile(areas[method], (0.025, 0.975))
         for other in methods:
-            if other not in (VANILLA, method):
+            if other != method and not _is_vanilla(other):
                 low, high = np.quantile(areas[method] - areas[other], (0.025, 0.975))
                 row[f"more than {other}, low"], row[f"more than {other}, high"] = low, high
         rows.append(row)
@@ -320,7 +340,7 @@ def within_text(frame: pd.DataFrame) -> str:
         *("times lower (95 %)", "bound of AUC", "area, 10^-6"),
         *(name.removeprefix("auroc: ") for name in pairs),
     ]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = [f"| {' | '.join(map(markdown_text, head))} |", f"|{'---|' * len(head)}"]
     for _, series in frame.iterrows():
         row: dict[str, Any] = {str(name): value for name, value in series.items()}
         method = f"{row['method']} ({row['varied']})" if row["varied"] else str(row["method"])
@@ -330,10 +350,10 @@ def within_text(frame: pd.DataFrame) -> str:
             *(f"{1e3 * row['adf']:.1f}", f"{1e3 * row['adf_over_thresholds']:.1f}"),
             _ends(row, "times", "lower", "{:.1f}"),
             f"{row['bound']:.4f}",
-            f"{1e6 * row['hypervolume']:.0f}" if "hypervolume" in row else "",
-            *(f"{row[name]:.3f}" for name in pairs),
+            _figure(1e6 * row.get("hypervolume", np.nan), ".0f"),
+            *(_figure(row[name], ".3f") for name in pairs),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(map(markdown_text, cells))} |")
     note = (
         "AUC within groups: of two patients of one group, how often the ill one scores higher. ADF in 10^-3 "
         "nats, at the threshold and as the mean over operating points. Changes and ratios are against "
@@ -345,8 +365,13 @@ def within_text(frame: pd.DataFrame) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
+def _figure(value: float, form: str) -> str:
+    """A figure as text; empty where there is none, as of groups that another data set has."""
+    return "" if np.isnan(value) else f"{value:{form}}"
+
+
 def _ends(row: dict[str, Any], name: str, kind: str, form: str) -> str:
     value = row.get(f"{name}_{kind}")
-    if value is None or row["method"] == VANILLA:
+    if value is None or np.isnan(value) or _is_vanilla(row["method"]):
         return ""
     return f"{form.format(value)} ({form.format(row[f'{name}_low'])} to {form.format(row[f'{name}_high'])})"

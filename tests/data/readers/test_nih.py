@@ -128,6 +128,11 @@ def test_official_lists(tmp_path):
     assert source.table["split"].tolist() == ["train", "train", "test", "test"]
     assert source.exclusions["reason"].tolist() == ["in neither official list"]
     assert "split" not in read_nih(root, official_split=False).table
+    (root / "train_val_list.txt").write_text("\n".join(names[:2]), encoding="utf-8-sig")
+    assert read_nih(root).table["split"].tolist() == ["train", "train", "test", "test"]
+    (root / "train_val_list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"train_val_list\.txt cannot be read"):
+        read_nih(root)
     lists(root, names[:4], names[4:])
     with pytest.raises(InputError, match="patient '3' is in the splits 'train' and 'test'"):
         prepare(read_nih(root), tmp_path / "out")

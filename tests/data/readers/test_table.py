@@ -420,6 +420,16 @@ def test_groups_that_a_person_would_take_for_one_are_refused(tmp_path, words):
     assert set(read_table(tmp_path, label=["ill"], attribute=[merged]).table["sex"]) == {"one"}
 
 
+def test_a_sex_that_is_written_in_two_ways_is_refused(tmp_path):
+    words = ("M", "male", "F", "female")
+    lines = [f"{row}.png,p{row},{row % 2},{words[row]}" for row in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,patient,ill,sex", *lines]) + "\n")
+    with pytest.raises(InputError, match="'M' and 'male', which are one sex: merge"):
+        read_table(tmp_path, label=["ill"], attribute=["sex"])
+    merged = read_table(tmp_path, label=["ill"], attribute=["sex:male=M,male|female=F,female"])
+    assert merged.table["sex"].tolist() == ["male", "male", "female", "female"]
+
+
 def test_errors_of_a_spreadsheet_are_no_groups(tmp_path):
     words = ["m", "f", "#N/A", "#REF!", "<NA>"]
     lines = [f"{row}.png,p{row},{row % 2},{words[row]}" for row in range(5)]

@@ -192,7 +192,7 @@ def _labels(
     """The codes of each image: one object of JSON a line, 1, 0, -1 or null for each observation."""
     rows = []
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append(_label_row(line, labels, f"{file} line {number}"))

@@ -112,7 +112,7 @@ def _read_tsv(file: Path) -> pd.DataFrame:
 def _read_json(file: Path) -> pd.DataFrame:
     """One row for each diagnosis of a case, with the names of the GDC's newer tables."""
     try:
-        cases = json.loads(file.read_text(encoding="utf-8"))
+        cases = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}") from error
     try:

@@ -149,7 +149,11 @@ def _official_split(root: Path) -> dict[str, str] | None:
             raise InputError(
                 f"{root} has {present[0]} without {name}: add it, or do not use the official split"
             )
-        for image in (root / name).read_text(encoding="utf-8").split():
+        try:
+            listed = (root / name).read_text(encoding="utf-8-sig").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{root / name} cannot be read: {error}") from error
+        for image in listed:
             if split.setdefault(image, side) != side:
                 raise InputError(f"image {image!r} is in both {' and '.join(_LISTS)} of {root}")
     return split
