@@ -125,14 +125,14 @@ def _run(
     decides = settings.model_dump(mode="json", exclude={"data": {"root"}}), precision_of(settings.trainer)
     check_together(fabric, decides, folder)
     current = in_all(fabric, lambda: _opened(settings, folder, phantoms, fabric))
-    if fabric.is_global_zero:
-        remember(settings, place.folder)
     check_same_data(fabric, current.images.dataset.meta.hash, current.images.dataset.root)
     made = made_with(current)
     if earlier is not None and fabric.is_global_zero:
         for difference in earlier.differences(made):
             logger.warning("not as it was when %s was made: %s", earlier.folder, difference)
     with tracking(settings, folder, fabric) as heard:
+        if fabric.is_global_zero:
+            remember(settings, place.folder)
         found = _measured(replace(current, observers=heard.observers), place, network, beside_vanilla)
         if not fabric.is_global_zero:
             return None
@@ -214,11 +214,11 @@ def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) 
     settings = recalled(settings, stages)
     fabric = make_fabric(settings.trainer)
     current = in_all(fabric, lambda: open_data(settings, phantoms, phantoms, fabric))
-    if fabric.is_global_zero:
-        remember(settings, stages)
     place = StageFolders(stages, resume=True, shared=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tracking(settings, folder, fabric) as heard:
+        if fabric.is_global_zero:
+            remember(settings, stages)
         current = replace(current, observers=heard.observers)
         method, _ = train_method(current, place, obtain_model(current, place))
     return current, method
