@@ -40,6 +40,8 @@ def drawn(task: Task, count: int, seed: int) -> Task:
     """The task with `count` of the first half of the test images to learn from; the second half is tested."""
     test = np.random.default_rng(0).permutation(task.indices("test"))
     half = len(test) // 2
+    if count > half:
+        raise SystemExit(f"the run has {half} test images to learn from, fewer than {count}")
     chosen = np.random.default_rng(seed + 1).permutation(test[:half])[:count]
     split = np.full(len(task.split), "none", dtype=object)
     split[test[half:]] = "test"
