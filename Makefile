@@ -23,11 +23,9 @@ demo: $(STAMPS)/train  ## the whole way on the built-in phantom; leaves demo/rep
 demo-quick: $(STAMPS)/train  ## the same on fewer and smaller images, in a minute; leaves demo-quick/report.html
 	$(BIN)/fairdx demo --quick --out demo-quick
 
-# Processes of one thread each: threads of torch that wait for each other waste a processor. One more of them than
-# there are processors, since some tests wait for processes that they have started.
-WORKERS = $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 1); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
+# A process for each processor, one thread each: threads of torch that wait for each other waste both.
 test: $(STAMPS)/train,test  ## every test but the long studies
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMPS)/train,test  ## the long studies: coverage of intervals, training at full size
 	$(BIN)/python -m pytest -m long

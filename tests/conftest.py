@@ -54,6 +54,15 @@ def small_phantom(tmp_path_factory) -> PreparedDataset:
     return prepare(Phantom(SMALL).source(), folder / "set")
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_they_were():
+    """A command in this process heeds signals, and after one of them the next would end the process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def here(monkeypatch, capsys):
     """The command in this process, which has imported what it needs."""
