@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -18,7 +19,7 @@ import fairdx
 from fairdx.core.errors import InputError
 from fairdx.data.base import PreparedDataset
 from fairdx.methods import METHODS as REGISTERED
-from fairdx.models.card import ExportCard, read_card, write_card
+from fairdx.models.card import ExportCard, ModelCard, read_card, write_card
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.store import load_model, save_model
 from fairdx.runs.run import run
@@ -353,3 +354,11 @@ def test_images_of_which_the_model_gives_no_number_are_not_decided(folder, monke
     monkeypatch.setattr(type(stored), "scores", lambda *_: scores)
     with pytest.raises(InputError, match="no number as its score for 1 of 3 images, the first at place 1"):
         stored.decisions(pixels)
+
+
+@pytest.mark.parametrize("name", ["../precious", "/etc/passwd", "model.onnx/../../precious", "a\\b", ""])
+def test_a_card_lists_nothing_outside_its_folder(name):
+    listed = TypeAdapter(ModelCard.model_fields["files"].annotation)
+    with pytest.raises(ValidationError, match="is no file inside the folder of the model"):
+        listed.validate_python({name: "0"})
+    assert listed.validate_python({"triton/1/model.onnx": "0"})

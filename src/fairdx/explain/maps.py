@@ -60,7 +60,9 @@ def occlusion(network: nn.Module, scores: Scores, images: Tensor, *, cells: int 
         InputError: There are more squares than pixels along a side.
     """
     if cells > min(images.shape[-2:]):
-        raise InputError(f"{cells} squares along a side are more than its {min(images.shape[-2:])} pixels")
+        raise InputError(
+            f"{cells} squares along a side are more than its {min(images.shape[-2:])} pixels: give fewer"
+        )
     fill = images.mean((2, 3), keepdim=True)
     edges = [[round(i * side / cells) for i in range(cells + 1)] for side in images.shape[-2:]]
     with as_found(network):

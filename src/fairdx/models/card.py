@@ -6,10 +6,10 @@ with its sha256; it is written last, so that a folder without it is unfinished.
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any, Final, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fairdx.core.config import Config, validate
 from fairdx.core.errors import InputError
@@ -108,10 +108,22 @@ class Range(Config):
     high: float
 
 
+def _inside(name: str) -> str:
+    """A card may come from anybody, and what it lists is read, replaced and removed."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise ValueError(f"`{name}` is no file inside the folder of the model")
+    return name
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+"""A path with slashes that stays in the folder of the card."""
+
+
 class ExportCard(Config):
     """One exported file, and how it compared with PyTorch when it was written."""
 
-    file: str
+    file: Inside
     """Its path in the folder, with slashes."""
     content: Literal["model", "mask"]
     """Mask and model together, or the mask alone."""
@@ -184,7 +196,7 @@ class ModelCard(Config):
     mask in [0, 1]. Images outside get a caution."""
     exports: dict[str, ExportCard] = Field(default_factory=dict)
     """By format: `onnx`, `onnx-mask`, `torch-export`, ..."""
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[Inside, str] = Field(default_factory=dict)
     """sha256 of every file of the folder but the card."""
     seal: str = ""
     """sha256 of everything above as it is written: a card that was edited by hand is refused."""

@@ -119,9 +119,11 @@ def _check_numbers(current: RunData, name: str, split: Split, scores: Scores) ->
     lost = ~np.isfinite(scores).all(axis=1)
     if lost.any():
         first = current.images.task.indices(split)[int(lost.argmax())]
+        image = current.images.dataset.table["image"].iloc[first]
         raise InputError(
             f"`{name}`: the model gives no number as its score for {lost.sum()} of {len(scores)} {split} "
-            f"images, the first {current.images.dataset.table['image'].iloc[first]}"
+            f"images, the first {image}: look at it and at the model's `contract`, or leave such images out "
+            "when the data are prepared"
         )
 
 

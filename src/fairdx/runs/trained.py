@@ -85,7 +85,10 @@ class StageFolders:
                 )
             read_finished(folder)  # a damaged one is not to be trained again by whoever only looks at it
             if behind is not None and _behind(folder) not in (None, behind):
-                raise InputError(f"{folder} was trained behind other weights than those there are now")
+                raise InputError(
+                    f"{folder} was trained behind other weights than those there are now: do the run again "
+                    "with --resume, which trains it anew"
+                )
         with ExitStack() as stack:
             if self.shared and fabric.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)
