@@ -106,6 +106,36 @@ def test_the_mask_brings_the_frozen_model_to_the_corrected_score_on_grey_levels(
         torch.testing.assert_close(fair.judge(stored / GREY), fair.judge(masked), atol=1e-4, rtol=0)
 
 
+class Parabola(DiagnosisModel):
+    """What an image comes to falls behind what its gradient says, as with a network."""
+
+    features = 1
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, image, edit=None):
+        del edit
+        self.asked += len(image)
+        grey = image.mean((1, 2, 3))
+        odds = 400 * grey - 20_000 * (grey - 0.4).clamp_min(0).square()
+        return Diagnosis(grey[:, None], torch.stack([0 * odds, odds], dim=1))
+
+
+@pytest.mark.parametrize(("size", "passes"), [(0.5, 2), (1.5, 3)])
+def test_two_looks_along_a_gradient_meet_a_parabola(size, passes):
+    model = Parabola()
+    image = torch.full((3, 1, 64, 64), 102 / GREY)  # 0.4
+    correction = Shift(1, 2, 2)
+    correction.shift[:, 1] = size
+    fair = FairModel(model, correction=correction, realisation=Realisation())
+    masked = fair.masked(image)
+    assert model.asked == 3 * passes  # the gradient, and looks
+    after = fair.judge(masked)
+    torch.testing.assert_close(after[:, 1], torch.full((3,), 160.0 + size), atol=0.05, rtol=0)
+
+
 def test_a_correction_of_nothing_moves_no_pixel():
     model = Curved().eval().requires_grad_(False)
     image = torch.randint(0, 256, (3, 3, 16, 16)) / GREY

@@ -18,10 +18,13 @@ GREY: Final = 255.0
 """Grey levels of the range [0, 1]."""
 
 
-NEAR: Final = 0.05
-"""How far from its target, in log-odds, an image may be that is not moved any further."""
+CLOSE: Final = 0.1
+"""From so near its target, in log-odds, an image goes the rest without another look."""
 
-CHECKS: Final = 4
+PART: Final = 32 * 112 * 112
+"""Pixels of one pass back on a processor. With more, the system takes its memory back and gives it again."""
+
+CHECKS: Final = 3
 """How often the model is asked, along the path of one gradient, what an image came to."""
 
 
@@ -46,10 +49,9 @@ def realised(
 
     A gradient says for every value of the image which way to move it. Values are moved by one level, or by
     more where that is not enough, as far as `plan.levels` and the range allow. They are spread over the image
-    in a fixed order, until the target is reached to first order. (Fewer values moved further bend the model,
-    and miss by more.) The model is then asked what they came to, and more or fewer values of the same order
-    are moved, by the rule of false position. Images that this did not bring near enough go another step from
-    where they are.
+    in a fixed order, as many as should come to the target. (Fewer values moved further bend the model, and
+    miss by more.) The model is then asked what they came to, and more or fewer values of the same order are
+    moved. Images that this did not bring near enough go another step from where they are.
     Needs gradients, and binary labels.
 
     Args:
@@ -82,59 +84,61 @@ def realised(
 
 @torch.no_grad()
 def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Goes along a path from log-odds to others; returns the images, and which are known to be near."""
+    """Goes along a path from log-odds to others; returns the images, and which need no other step."""
     sign, need = (goal - before).sign(), (goal - before).abs()
-    image, near = path.at(need), torch.zeros_like(need, dtype=torch.bool)
-    rows, reach, bracket = torch.arange(len(need), device=need.device), need, _Bracket.around(need)
+    bend, rows = _Bend.usual(need), torch.arange(len(need), device=need.device)
+    reach = ahead = bend.reach(need)
+    image, done = path.at(reach), torch.zeros_like(need, dtype=torch.bool)
     for check in range(CHECKS):
         if check > 0:
-            far = ~near[rows]
-            rows, reach, path = rows[far], reach[far], path.of(far)
-            bracket = _Bracket(*(end[far] for end in bracket))
+            far = ~done[rows]
+            rows, reach, bend = rows[far], ahead[far], bend.of(far)
             if len(rows) == 0:
                 break
-            image[rows] = path.at(reach)
         came = (log_odds(model(image[rows] / GREY).logit.float()) - before[rows]) * sign[rows]
-        near[rows] = (came - need[rows]).abs() <= NEAR
-        bracket = bracket.narrowed(reach, came, need[rows])
-        reach = torch.where(near[rows], reach, bracket.secant(need[rows]))
-    else:
-        image[rows] = path.at(reach)
-    return image, near
+        bend = bend.through(reach, came)
+        ahead = bend.reach(need[rows])
+        image[rows] = path.of(rows).at(ahead)
+        done[rows] = (came - need[rows]).abs() <= CLOSE
+    return image, done
 
 
-class _Bracket(NamedTuple):
-    """How far along its path an image fell short of its target, and how far it went beyond; shape (N,)."""
+class _Bend(NamedTuple):
+    """What a unit of a path brings, in log-odds: it falls along the path, about in a line.
 
-    low: Tensor
-    at_low: Tensor
-    """What the image came to there, in log-odds."""
-    high: Tensor
-    at_high: Tensor
-    """Infinite, as long as nothing went beyond."""
+    To first order it is 1. Two places say the line: the last two that were looked at, at first the start.
+    """
+
+    place: Tensor
+    """How far along the path the last look was, shape (N,)."""
+    there: Tensor
+    """What a unit brought up to there."""
+    fall: Tensor
+    """By how much less a unit brings, a unit further on."""
 
     @classmethod
-    def around(cls, need: Tensor) -> "_Bracket":
-        """All of the path."""
-        zero, infinite = torch.zeros_like(need), torch.full_like(need, float("inf"))
-        return cls(zero, zero, infinite, infinite)
+    def usual(cls, need: Tensor) -> "_Bend":
+        """Before anything was looked at: single grey levels bring a little less than a gradient says."""
+        return cls(torch.zeros_like(need), torch.full_like(need, 0.95), torch.full_like(need, 0.05))
 
-    def narrowed(self, reach: Tensor, came: Tensor, need: Tensor) -> "_Bracket":
-        """With one more point."""
-        short = came < need
-        return _Bracket(
-            torch.where(short, reach, self.low),
-            torch.where(short, came, self.at_low),
-            torch.where(short, self.high, reach),
-            torch.where(short, self.at_high, came),
-        )
+    def of(self, rows: Tensor) -> "_Bend":
+        """That of some images."""
+        return _Bend(*(part[rows] for part in self))
 
-    def secant(self, need: Tensor) -> Tensor:
-        """Where to look next: between both ends, or on from the lower one, at most to twice as far."""
-        slope = (self.high - self.low) / (self.at_high - self.at_low).clamp_min(1e-6)
-        between = self.low + (need - self.at_low) * slope
-        factor = (need / self.at_low.clamp_min(1e-6)).clamp(1, 2)
-        return torch.where(self.high.isfinite(), between, self.low * factor)
+    def through(self, reach: Tensor, came: Tensor) -> "_Bend":
+        """With another look: at `reach` the image came to `came`."""
+        there = came / reach.clamp_min(1e-12)
+        step = reach - self.place
+        fall = torch.where(step.abs() > 1e-6, (self.there - there) / step, self.fall)
+        return _Bend(reach, there, fall)
+
+    def reach(self, need: Tensor) -> Tensor:
+        """How far to go for `need`, shape (N,): at most to twice as far as the last look was."""
+        # (there - fall (t - place)) t = need
+        start = self.there + self.fall * self.place
+        root = (start.square() - 4 * self.fall * need).clamp_min(0).sqrt()
+        found = 2 * need / (start + root).clamp_min(1e-12)
+        return torch.minimum(found, 2 * torch.where(self.place > 0, self.place, need))
 
 
 class _Path(NamedTuple):
@@ -142,28 +146,25 @@ class _Path(NamedTuple):
 
     start: Tensor
     """Grey levels, shape (N, C, H, W)."""
-    room: Tensor
-    """Levels by which each value is moved, if it is, shape (N, values)."""
-    before: Tensor
-    """To first order, what the values moved before each come to, shape (N, values)."""
-    gain: Tensor
-    """And each itself, at least 0, shape (N, values)."""
+    end: Tensor
+    """With all values moved."""
+    turn: Tensor
+    """How far along the path, to first order in log-odds, each value is moved."""
 
     @classmethod
     def along(cls, origin: Tensor, start: Tensor, gradient: Tensor, missing: Tensor, levels: int) -> "_Path":
         """The path along a gradient of the log-odds to what is `missing`, (N,), near `origin`."""
-        flat, now = origin.flatten(1), start.flatten(1)
-        slope = gradient.flatten(1) * missing.sign()[:, None]
-        up, down = (flat + levels).clamp_max(GREY), (flat - levels).clamp_min(0)
+        slope = gradient * missing.sign()[:, None, None, None]
+        up, down = (origin + levels).clamp_max(GREY), (origin - levels).clamp_min(0)
         # One level, unless all values together then come to less than is missing.
-        least = (2 * missing.abs() / slope.abs().sum(1).clamp_min(1e-30)).ceil().clamp(1, levels)[:, None]
-        room = torch.where(slope > 0, torch.minimum(now + least, up), torch.maximum(now - least, down)) - now
-        gain = slope * room
+        least = 2 * missing.abs() / slope.abs().sum((1, 2, 3)).clamp_min(1e-30)
+        least = least.ceil().clamp(1, levels)[:, None, None, None]
+        end = torch.minimum(torch.maximum(start + least * slope.sign(), down), up)
+        gain = (slope * (end - start)).flatten(1)
         order = _order(gain.shape[1]).to(gain.device)
-        own = gain[:, order]
-        before = torch.empty_like(gain)
-        before[:, order] = own.cumsum(1) - own
-        return cls(start, room, before, gain)
+        own, turn = gain[:, order], torch.empty_like(gain)
+        turn[:, order] = own.cumsum(1) - own / 2
+        return cls(start, end, turn.view_as(start))
 
     def of(self, rows: Tensor) -> "_Path":
         """Those of some images."""
@@ -171,9 +172,7 @@ class _Path(NamedTuple):
 
     def at(self, reach: Tensor) -> Tensor:
         """Grey levels with as many values moved as come to `reach`, shape (N,), to first order."""
-        rest = reach[:, None] - self.before
-        share = (rest / self.gain.clamp_min(1e-30)).clamp(0, 1) * (self.gain > 0)
-        return self.start + (share * self.room).round().view_as(self.start)
+        return torch.where(self.turn < reach[:, None, None, None], self.end, self.start)
 
 
 def log_odds(logit: Tensor) -> Tensor:
@@ -183,6 +182,18 @@ def log_odds(logit: Tensor) -> Tensor:
 
 def _gradient(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
     """The diagnosis, without its graph, and the gradient of its log-odds by the image."""
+    pixels = image.shape[2] * image.shape[3]
+    count = max(PART // pixels, 1) if image.device.type == "cpu" else len(image)
+    parts = [_gradient_of(model, part) for part in torch.split(image, count)]
+    if len(parts) == 1:
+        return parts[0]
+    found, gradients = zip(*parts, strict=True)
+    embeddings = [one.embedding for one in found if one.embedding is not None]
+    embedding = torch.cat(embeddings) if embeddings else None
+    return Diagnosis(embedding, torch.cat([one.logit for one in found])), torch.cat(gradients)
+
+
+def _gradient_of(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
     leaf = image.clone().requires_grad_(True)
     with torch.enable_grad():
         found = model(leaf)
