@@ -174,3 +174,19 @@ def write_dicom():
 @pytest.fixture
 def fairdx():
     return _fairdx
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """A model of our own with a mask."""
+    import export_models as models
+
+    return models.store(tmp_path_factory.mktemp("ours") / "model", models.our_model())
+
+
+@pytest.fixture(scope="module")
+def in_onnx(ours):
+    """The same, and what its export said."""
+    from fairdx.deploy.export import Request, export
+
+    return read_card(ours), export(Request(ours, "onnx"))

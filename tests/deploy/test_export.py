@@ -2,30 +2,22 @@
 
 import dataclasses
 import json
-import re
-import sys
-import warnings
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
-import onnx
-import onnxruntime
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that `export_models:small` can be imported as a module
 import export_models as models
+import onnx
 
 import fairdx.deploy.comparison
 import fairdx.deploy.export
 import fairdx.deploy.onnx_export
 from fairdx.core.errors import InputError
-from fairdx.deploy.comparison import TOLERANCE, noise
+from fairdx.deploy.comparison import noise
 from fairdx.deploy.export import FORMATS, Request, export
-from fairdx.models.card import CARD, RealisationCard, RuleCard, read_card
+from fairdx.models.card import RealisationCard, read_card
 from fairdx.models.store import load_model
 
 pytestmark = pytest.mark.filterwarnings(
@@ -33,43 +25,18 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    """A model of our own with a mask."""
-    return models.store(tmp_path_factory.mktemp("ours") / "model", models.our_model())
-
-
-@pytest.fixture(scope="module")
-def in_onnx(ours):
-    """The same, and what its export said."""
-    return read_card(ours), export(Request(ours, "onnx"))
-
-
-def images(count, channels=1, seed=1):
-    random = np.random.default_rng(seed)
-    return random.integers(0, 256, (count, channels, models.SIZE, models.SIZE), dtype=np.uint8)
-
-
-def unit(pixels):
-    return (pixels / np.float32(255)).astype(np.float32)
-
-
-def run_onnx(path, pixels):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": unit(pixels)})
-
-
 def run_export(path, pixels):
     return [
-        found.detach().numpy() for found in torch.export.load(path).module()(torch.from_numpy(unit(pixels)))
+        found.detach().numpy()
+        for found in torch.export.load(path).module()(torch.from_numpy(models.unit(pixels)))
     ]
 
 
 def run_script(path, pixels):
-    return [torch.jit.load(str(path))(torch.from_numpy(unit(pixels))).detach().numpy()]
+    return [torch.jit.load(str(path))(torch.from_numpy(models.unit(pixels))).detach().numpy()]
 
 
-RUN = {"onnx": run_onnx, "torch-export": run_export, "monai": run_script}
+RUN = {"onnx": models.run_onnx, "torch-export": run_export, "monai": run_script}
 SOURCES = {
     "architecture": "erasure",
     "module": "shift",
@@ -89,8 +56,8 @@ def test_a_frozen_model_of_every_source_scores_the_same_in_every_runtime(tmp_pat
             continue
         file = export(Request(folder, name, trust=True)).path
         for count in (1, 5):
-            expected = stored.scores(images(count, 3))
-            assert np.abs(run(file, images(count, 3))[0] - expected).max() < 1e-5, name
+            expected = stored.scores(models.images(count, 3))
+            assert np.abs(run(file, models.images(count, 3))[0] - expected).max() < 1e-5, name
     assert expected[:, 1].std() > 1e-3  # a constant would fit any export
 
 
@@ -104,25 +71,25 @@ def test_torchscript_cannot_become_a_program_of_torch_export(tmp_path):
 def test_every_correction_is_in_the_graph(tmp_path, correction):
     folder = models.store(tmp_path / "with", models.our_model(), mask=False, correction=correction)
     plain = models.store(tmp_path / "without", models.our_model(), mask=False)
-    probability, _ = run_onnx(export(Request(folder, "onnx")).path, images(5))
-    assert np.abs(probability - load_model(folder).scores(images(5))).max() < 1e-5
-    assert np.abs(probability - load_model(plain).scores(images(5))).max() > 1e-2
+    probability, _ = models.run_onnx(export(Request(folder, "onnx")).path, models.images(5))
+    assert np.abs(probability - load_model(folder).scores(models.images(5))).max() < 1e-5
+    assert np.abs(probability - load_model(plain).scores(models.images(5))).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export", "monai"])
 def test_views_are_in_the_graph(tmp_path, name):
     folder = models.store(tmp_path / "with", models.our_model(), mask=False, views="mirror")
     plain = models.store(tmp_path / "without", models.our_model(), mask=False)
-    found = RUN[name](export(Request(folder, name)).path, images(5))[0]
-    assert np.abs(found - load_model(folder).scores(images(5))).max() < 1e-5
-    assert np.abs(found - load_model(plain).scores(images(5))).max() > 1e-3
+    found = RUN[name](export(Request(folder, name)).path, models.images(5))[0]
+    assert np.abs(found - load_model(folder).scores(models.images(5))).max() < 1e-5
+    assert np.abs(found - load_model(plain).scores(models.images(5))).max() > 1e-3
 
 
 def test_a_mask_along_the_gradient_is_loaded_bit_for_bit_and_cannot_be_exported(tmp_path):
     plan = RealisationCard(steps=2, levels=3)
     pair = models.our_model()
     folder = models.store(tmp_path / "model", pair, mask=False, correction="residual", realisation=plan)
-    first, again = load_model(folder).scores(images(5)), load_model(folder).scores(images(5))
+    first, again = load_model(folder).scores(models.images(5)), load_model(folder).scores(models.images(5))
     np.testing.assert_array_equal(first, again)
     with pytest.raises(InputError, match="follows the model's gradient"):
         export(Request(folder, "onnx"))
@@ -131,8 +98,8 @@ def test_a_mask_along_the_gradient_is_loaded_bit_for_bit_and_cannot_be_exported(
 def test_temperature_is_in_the_graph_and_change_is_zero_without_a_mask(tmp_path):
     folder = models.store(tmp_path / "model", models.our_model(), mask=False, temperature=3.0)
     plain = models.store(tmp_path / "plain", models.our_model(), mask=False)
-    probability, change = run_onnx(export(Request(folder, "onnx")).path, images(7))
-    odds = np.log(load_model(plain).scores(images(7)))
+    probability, change = models.run_onnx(export(Request(folder, "onnx")).path, models.images(7))
+    odds = np.log(load_model(plain).scores(models.images(7)))
     expected = np.exp((odds[:, 1] - odds[:, 0]) / 3)
     assert np.allclose(probability[:, 1] / probability[:, 0], expected, rtol=1e-4)
     assert change.shape == (7,)
@@ -140,8 +107,8 @@ def test_temperature_is_in_the_graph_and_change_is_zero_without_a_mask(tmp_path)
 
 
 def test_change_is_the_masks_mean_absolute_change(ours, in_onnx):
-    _, change = run_onnx(in_onnx[1].path, images(4))
-    image = torch.from_numpy(unit(images(4)))
+    _, change = models.run_onnx(in_onnx[1].path, models.images(4))
+    image = torch.from_numpy(models.unit(models.images(4)))
     masked = load_model(ours).fair.cpu().masked(image)
     assert np.allclose(change, (masked - image).abs().mean((1, 2, 3)), atol=1e-6)
     assert (change > 0.01).all()
@@ -154,13 +121,13 @@ def test_the_mask_alone_gives_masked_images(tmp_path, name, channels, steps):
     pair = models.our_model(channels)
     folder = models.store(tmp_path / "model", pair, channels=channels, steps=steps)
     exported = export(Request(folder, name, "mask"))
-    pixels = images(3, channels)
+    pixels = models.images(3, channels)
     (masked,) = RUN[name](exported.path, pixels)
-    expected = load_model(folder).fair.cpu().masked(torch.from_numpy(unit(pixels)))
+    expected = load_model(folder).fair.cpu().masked(torch.from_numpy(models.unit(pixels)))
     assert np.abs(masked - expected.numpy()).max() < 1e-5
     assert masked.min() >= 0
     assert masked.max() <= 1
-    assert 0.01 < np.abs(masked - unit(pixels)).max() <= 0.2 + 1e-6
+    assert 0.01 < np.abs(masked - models.unit(pixels)).max() <= 0.2 + 1e-6
     assert exported.card.exports[f"{name}-mask"].content == "mask"
     assert "model" not in {entry.content for entry in exported.card.exports.values()}
 
@@ -182,19 +149,6 @@ def test_one_safetensors_file_holds_all_weights(tmp_path):
         for name in file.keys():  # noqa: SIM118
             assert torch.equal(file.get_tensor(name), state[name.removeprefix("fair.")].cpu())
         assert json.loads(file.metadata()["fairdx"])["threshold"] == 0.4
-
-
-def test_the_card_says_how_the_export_compared_and_stays_sealed(ours, in_onnx):
-    before, exported = in_onnx
-    entry = read_card(ours).exports["onnx"]
-    assert entry == exported.entry
-    assert (entry.file, entry.images, entry.compared_on, entry.opset) == ("model.onnx", 256, "noise", 18)
-    assert entry.largest_difference <= TOLERANCE
-    assert (entry.equal_decisions, entry.precision) == (1.0, "fp32")
-    assert load_model(ours).card.files["model.onnx"]
-    assert read_card(ours).model_copy(update={"exports": {}, "files": {}, "seal": ""}) == before.model_copy(
-        update={"exports": {}, "files": {}, "seal": ""}
-    )
 
 
 def test_the_largest_difference_is_that_of_the_file(tmp_path):
@@ -254,19 +208,6 @@ def test_a_model_that_fixes_its_batch_is_refused(tmp_path, name):
     assert read_card(folder).exports == {}
 
 
-def test_a_rule_stays_on_the_card_and_the_output_says_so(tmp_path):
-    rule = RuleCard(needs_group=True, score=(0.0, 1.0), changed={"male": (0.0, 1.0), "female": (0.2, 1.0)})
-    folder = models.store(tmp_path / "model", models.our_model(), rule=rule, needs_group=True)
-    exported = export(Request(folder, "onnx"))
-    assert any("on the card, not in the file" in note and "group" in note for note in exported.notes)
-    assert exported.card.rule == rule
-    probability, _ = run_onnx(exported.path, images(5))
-    female = load_model(folder).scores(images(5), ["female"] * 5)[:, 1]
-    assert np.abs(0.2 + 0.8 * probability[:, 1] - female).max() < 1e-5
-    told = {entry.key: entry.value for entry in onnx.load(exported.path).metadata_props}
-    assert json.loads(told["fairdx"])["rule"]["changed"]["female"] == [0.2, 1.0]
-
-
 def test_a_model_measured_in_bf16_is_exported_in_fp32_and_the_card_says_so(tmp_path):
     folder = models.store(tmp_path / "model", models.our_model(), precision="bf16")
     exported = export(Request(folder, "onnx", samples=noise(read_card(folder), 40)))
@@ -293,193 +234,3 @@ def test_the_file_has_the_opset_that_was_asked_for(ours, opset):
 def test_an_opset_that_cannot_be_is_refused(ours, name, opset, message):
     with pytest.raises(InputError, match=message):
         export(Request(ours, name, opset=opset))
-
-
-def _texts(file):
-    """The bytes of a file, and of the files in it."""
-    yield file.read_bytes()
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            yield from (archive.read(name) for name in archive.namelist())
-
-
-def test_no_file_names_a_path_of_this_machine(tmp_path):
-    folder = models.store(tmp_path / "model", models.foreign_model("onnx", tmp_path), channels=3)
-    for name in FORMATS:
-        export(Request(folder, name, out=tmp_path / "out"))
-    here = Path(models.__file__).resolve()
-    places = [tmp_path, Path(fairdx.__file__).parent.parent, Path(torch.__file__).parent, here.parent]
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) >= 8
-    for file in files:
-        for text in _texts(file):
-            for place in (*places, Path.home(), Path.cwd()):
-                assert str(place).encode() not in text, (file, place)
-
-
-def test_another_folder_gets_a_card_and_the_model_folder_stays(tmp_path):
-    folder = models.store(tmp_path / "model", models.our_model())
-    before = (folder / CARD).read_bytes()
-    export(Request(folder, "onnx", out=tmp_path / "out"))
-    export(Request(folder, "triton", out=tmp_path / "out"))
-    assert (folder / CARD).read_bytes() == before
-    card = read_card(tmp_path / "out")
-    assert set(card.exports) == {"onnx", "triton"}
-    assert card.threshold == 0.4
-    with pytest.raises(InputError, match="holds no weights"):
-        load_model(tmp_path / "out")
-    other = models.store(tmp_path / "other", models.our_model(), created="2026-02-02T00:00:00+00:00")
-    with pytest.raises(InputError, match="holds another model"):
-        export(Request(other, "onnx", out=tmp_path / "out"))
-
-
-def test_an_export_replaces_the_one_before_and_leaves_the_others(tmp_path, monkeypatch):
-    folder = models.store(tmp_path / "model", models.our_model())
-    monkeypatch.setattr(fairdx.deploy.onnx_export, "LARGEST", 1000)
-    export(Request(folder, "safetensors"))
-    first = export(Request(folder, "onnx"))
-    assert {"model.onnx", "model.onnx.data", "model.safetensors"} <= set(first.card.files)
-    assert np.abs(run_onnx(first.path, images(3))[0] - load_model(folder).scores(images(3))).max() < 1e-5
-    monkeypatch.undo()
-    second = export(Request(folder, "onnx"))
-    assert not (folder / "model.onnx.data").exists()
-    assert set(second.card.exports) == {"safetensors", "onnx"}
-    assert second.card == read_card(folder)
-
-
-def test_what_was_exported_in_the_meantime_stays_on_the_card(tmp_path, monkeypatch):
-    folder = models.store(tmp_path / "model", models.our_model())
-    measured = fairdx.deploy.export.reference_of
-
-    def meantime(*given):
-        monkeypatch.undo()
-        export(Request(folder, "safetensors"))
-        return measured(*given)
-
-    monkeypatch.setattr(fairdx.deploy.export, "reference_of", meantime)
-    assert set(export(Request(folder, "onnx")).card.exports) == {"safetensors", "onnx"}
-    assert set(load_model(folder).card.exports) == {"safetensors", "onnx"}
-
-
-@pytest.mark.parametrize("content", ["model", "mask"])
-def test_triton_reads_the_configuration(ours, content):
-    schema = pytest.importorskip(
-        "tritonclient.grpc.model_config_pb2", reason="the extra `test` is not installed"
-    )
-    from google.protobuf import text_format
-
-    exported = export(Request(ours, "triton", content))
-    folder = exported.path.parent.parent
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
-    assert (config.name, config.backend) == (folder.name, "onnxruntime")
-    assert config.max_batch_size > 1
-    assert config.HasField("dynamic_batching")
-    session = onnxruntime.InferenceSession(str(exported.path))
-    for told, got in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
-        assert [tensor.name for tensor in told] == [value.name for value in got]
-        for tensor, value in zip(told, got, strict=True):
-            dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
-            assert list(dims) == value.shape[1:]
-            assert isinstance(value.shape[0], str)  # a free batch size
-            assert tensor.data_type == schema.TYPE_FP32
-            assert value.type == "tensor(float)"
-    assert json.loads(config.parameters["fairdx"].string_value)["classes"] == ["absent", "present"]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_monai_loads_checks_and_runs_the_bundle(tmp_path, channels):
-    pytest.importorskip("monai", reason="the extra `test` is not installed")
-    pytest.importorskip("ignite", reason="the extra `test` is not installed")
-    from PIL import Image
-
-    folder = models.store(tmp_path / "model", models.our_model(channels), channels=channels)
-    bundle = export(Request(folder, "monai")).path.parent.parent
-    (bundle / "images").mkdir()
-    pixels = images(5, channels)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0)).save(
-            bundle / "images" / f"{number}.png"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's own
-        from monai.bundle import ConfigWorkflow, load, verify_net_in_out
-
-        configs = [str(bundle / "configs" / name) for name in ("inference.json", "metadata.json")]
-        verify_net_in_out(
-            "network_def",
-            meta_file=configs[1],
-            config_file=configs[0],
-            device="cpu",
-            bundle_root=str(bundle),
-        )
-        network, metadata, _ = load(
-            bundle.name, bundle_dir=bundle.parent, load_ts_module=True, device="cpu", source="github"
-        )
-        assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {
-            "0": "absent",
-            "1": "present",
-        }
-        workflow = ConfigWorkflow(
-            configs[0],
-            configs[1],
-            workflow_type="infer",
-            bundle_root=str(bundle),
-            device="$torch.device('cpu')",
-        )
-        workflow.initialize()
-        assert not workflow.check_properties()
-        workflow.run()
-    expected = load_model(folder).scores(pixels)
-    assert np.abs(network(torch.from_numpy(unit(pixels))).numpy() - expected).max() < 1e-5
-    rows = [line.split(",") for line in (bundle / "eval" / "predictions.csv").read_text().splitlines()]
-    assert [Path(row[0]).name for row in rows] == [f"{number}.png" for number in range(5)]
-    assert np.abs(np.array([row[1:] for row in rows], float) - expected).max() < 1e-5
-
-
-def test_predict_gives_the_scores_of_the_model_folder(tmp_path, write_grey, here):
-    """The hinge: what `export` writes, `predict` reads."""
-    folder = models.store(tmp_path / "run" / "model", models.our_model())
-    values = [10, 60, 120, 180, 250]
-    for value in values:
-        write_grey(tmp_path / "images" / f"{value:03}.png", value, models.SIZE)
-    done = here("export", tmp_path / "run", "--format", "onnx")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"On 256 images of noise it differs from PyTorch by at most \d", done.stdout)
-    table = tmp_path / "scores.csv"
-    scored = here("predict", tmp_path / "run", tmp_path / "images", "--out", table)
-    assert scored.returncode == 0, scored.stderr
-    import pandas as pd
-
-    rows = pd.read_csv(table).sort_values("path")
-    stored = load_model(folder)
-    pixels = np.stack([np.full((1, models.SIZE, models.SIZE), value, np.uint8) for value in values])
-    assert np.abs(rows["score"] - stored.scores(pixels)[:, 1]).max() < 1e-5
-    assert np.array_equal(rows["decision"], stored.decisions(pixels)) or list(rows["decision"]) == [
-        stored.card.classes[code] for code in stored.decisions(pixels)
-    ]
-
-
-def test_the_command_compares_on_the_runs_validation_images(tmp_path, small_phantom, here):
-    entries = {"data": {"hash": small_phantom.meta.hash}}
-    models.store(tmp_path / "run" / "model", models.our_model(small_phantom.meta.channels), **entries)
-    config = {"data": {"root": str(small_phantom.root)}}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    done = here("export", tmp_path / "run", "--format", "torch-export")
-    assert done.returncode == 0, done.stderr
-    assert "On 48 validation images" in done.stdout
-    entry = read_card(tmp_path / "run").exports["torch-export"]
-    assert (entry.images, entry.compared_on) == (48, "validation")
-
-
-def test_the_command_refuses_in_one_sentence(tmp_path, here):
-    done = here("export", tmp_path, "--format", "onnx")
-    assert done.returncode == 2
-    assert done.stderr.strip() == f"fairdx: {tmp_path} holds no model: it has no card.json"
-
-
-@pytest.mark.parametrize("form", ["safetensors", "torch-export"])
-def test_a_full_disk_is_one_sentence_and_keeps_the_model(ours, full_disk, form):
-    before = {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()}
-    with full_disk(ours):
-        export(Request(ours, format=form))
-    assert {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()} == before

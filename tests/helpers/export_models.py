@@ -1,5 +1,7 @@
 """Tiny models of every source, with random weights, in model folders."""
 
+import numpy as np
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from safetensors.torch import save_file
@@ -173,3 +175,17 @@ def store(folder, pair, *, channels=1, mask=True, correction=None, steps=1, **en
     }
     save_model(folder, fair, ModelCard(**{**content, **entries}))
     return folder
+
+
+def images(count, channels=1, seed=1):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (count, channels, SIZE, SIZE), dtype=np.uint8)
+
+
+def unit(pixels):
+    return (pixels / np.float32(255)).astype(np.float32)
+
+
+def run_onnx(path, pixels):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": unit(pixels)})
