@@ -12,6 +12,7 @@ from fairdx.report.numbers import (
     direction_of,
     integer,
     loss_of,
+    p_is,
     probability,
     style_of,
 )
@@ -76,3 +77,9 @@ def test_counts_and_probabilities():
     assert probability(0.0001) == "< 0.001"
     assert probability(0.0449) == "0.045"
     assert probability(nan) == UNDEFINED
+    assert [p_is(p) for p in (3.7e-7, 0.0449, 1, nan)] == [
+        "p < 0.001",
+        "p = 0.045",
+        "p = 1",
+        f"p {UNDEFINED}",
+    ]

@@ -8,6 +8,7 @@ from fairdx.auditing.findings_general import in_general
 from fairdx.auditing.result import Attribute, AuditResult, Note, Test
 from fairdx.metrics.definitions import METRICS
 from fairdx.metrics.ratios import FOUR_FIFTHS
+from fairdx.report.numbers import p_is
 
 MANY_NUMBERS = 12
 """An attribute with more groups than this that are numbers is probably a measurement."""
@@ -207,7 +208,8 @@ def _test(result: AuditResult, attribute: str, metric: str, group: str | None = 
 def _p(test: Test | None) -> str:
     if test is None or isnan(test.p_value):
         return "untested"
-    return f"p = {_number(test.p_value, 2)}, {_number(test.p_family, 2)} corrected for all tests"
+    corrected = p_is(test.p_family).removeprefix("p ").removeprefix("= ")
+    return f"{p_is(test.p_value)}, {corrected} corrected for all tests"
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -13,7 +13,7 @@ from fairdx.auditing.result import Attribute, AuditResult, Note
 from fairdx.core.files import write_whole
 from fairdx.metrics.definitions import METRICS
 from fairdx.report.figures import Figure
-from fairdx.report.numbers import SIGNED_POINTS, integer, probability, style_of
+from fairdx.report.numbers import SIGNED_POINTS, integer, p_is, style_of
 from fairdx.report.page import render_page
 
 MOST_BYTES = 4_900_000
@@ -259,8 +259,10 @@ def _joint_decision(result: AuditResult, name: str) -> str:
     if test is None or not isfinite(test.p_family):
         return "Whether the decision depends on the group beyond the true class was not tested."
     found = "depends" if test.p_family <= 1 - result.settings.level else "is not shown to depend"
-    p_value = f"p = {probability(test.p_family)}".replace("= <", "<")
-    return f"The decision {found} on the group beyond the true class ({p_value}, corrected for all tests)."
+    return (
+        f"The decision {found} on the group beyond the true class "
+        f"({p_is(test.p_family)}, corrected for all tests)."
+    )
 
 
 _BINNING = {"quantile": "of equally many images of a group", "uniform": "of equal width"}

@@ -6,7 +6,7 @@ from math import isfinite
 from fairdx.explain.overlap import Dealt
 from fairdx.explain.result import WHOLE, Explanation, ModelFound, Opinion
 from fairdx.inference.uncertainty import Estimate
-from fairdx.report.numbers import MINUS, NBSP
+from fairdx.report.numbers import MINUS, NBSP, p_is
 
 TITLES = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
 MEASURE_TITLES = {
@@ -83,7 +83,7 @@ def _among_dealt(name: str, way: str, dealt: Dealt) -> str:
     ends = f"{written(dealt.low, signed=True)}{NBSP}to{NBSP}{written(dealt.high, signed=True)}"
     numbers = (
         f"{written(dealt.own, signed=True)} against {ends} in {dealt.deals} deals, {dealt.images} images, "
-        f"p = {dealt.p:.2g}"
+        f"{p_is(dealt.p)}"
     )
     if dealt.p > CHANCE:
         return (

@@ -129,6 +129,13 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_is(value: float) -> str:
+    """Write a p-value in a sentence: `p = 0.78` or `p < 0.001`."""
+    if not isfinite(value):
+        return f"p {UNDEFINED}"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
 def integer(value: int) -> str:
     """Write a count with thin spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")

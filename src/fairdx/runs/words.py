@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairdx.core.errors import InputError
-from fairdx.report.numbers import NATS, SIGNED_POINTS, Style, integer, loss_of, style_of
+from fairdx.report.numbers import NATS, SIGNED_POINTS, Style, integer, loss_of, p_is, style_of
 from fairdx.runs.folder import RunFolder
 
 Verdict = Literal["improved", "worse", "changed", "no clear change"]
@@ -284,9 +284,7 @@ def _area(run: RunFolder, before: str, after: str | None) -> Finding:
     if change is not None:
         value, low, high, p_value = change
         signed = Style(digits=4, signed=True)
-        cost = (
-            f" Change {signed(value)} ({signed.interval(low, high)}; paired DeLong test, p = {p_value:.2g})."
-        )
+        cost = f" Change {signed(value)} ({signed.interval(low, high)}; paired DeLong test, {p_is(p_value)})."
     return Finding(title, _show(style, first), _show(style, last), "", auc_verdict(run) or "", about + cost)
 
 
