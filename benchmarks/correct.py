@@ -9,17 +9,21 @@ The frozen model is that of a run, and the images are the run's test images; or 
 with a head fitted to the training split, as foundation models are used, and the images are all others. It
 looks at every image once. Each method has the same number of settings, the same images to fit to and to
 choose on, and the same budget: in each fold that setting is applied which does best in the other folds
-(`fairdx.study.within.with_choices`). `corrector (defaults)` chooses for itself. Writes `within.csv` and
-`within.md`, and prints them; then what the corrector's masks are like, and a learning curve with its cost.
+(`fairdx.study.within.with_choices`). `corrector (defaults)` chooses for itself. `--beside STUDY` puts
+methods that are trained into the same table: runs on the same split, tested on the same images. Writes
+`within.csv` and `within.md`, and prints them; then what the corrector's masks are like, and a learning curve
+with its cost.
 """
 
 import argparse
 import io
+import json
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +48,15 @@ from fairdx.models.networks import Diagnoser, Encoder
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.views import Views
 from fairdx.runs.data import open_data
-from fairdx.runs.files import STAGES
+from fairdx.runs.files import PREDICTIONS, RESULTS, STAGES
+from fairdx.runs.folder import read_predictions
 from fairdx.runs.reopen import read_settings
 from fairdx.runs.seen import SeenImages
 from fairdx.runs.trained import StageFolders, obtain_model
+from fairdx.study.plan import plan_runs
 from fairdx.study.pool import shifted
+from fairdx.study.run import FILE
+from fairdx.study.settings import load_study
 from fairdx.study.within import Lines, Scored, with_choices, within_table, within_text
 
 FOLDS = 5
@@ -223,6 +231,34 @@ def every_line(
                 yield (data, name, varied), own(built(name, held, **given))
 
 
+def trained(study: Path, held: Held) -> Iterator[tuple[tuple[str, str, str], Scored]]:
+    """The runs of a study on the same split that are done: what they make of the images tested here."""
+    features = held.features("none")
+    assert features.patient is not None
+    fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
+    names = held.images.dataset.table["image"].to_numpy()[held.indices]
+    for run in plan_runs(load_study(study / FILE, "ablate"), study / FILE):
+        place, name = study / "runs" / run.key, run.settings.method_name
+        if not (place / RESULTS).exists():
+            continue
+        table = read_predictions(place / PREDICTIONS)
+        table = table[(table["split"] == "test") & (table["method"] == name)].set_index("image").loc[names]
+        threshold = json.loads((place / RESULTS).read_text())["methods"][name]["threshold"]
+        varied = ", ".join(f"{key.removeprefix('method.')}={value}" for key, value in run.varied.items())
+        yield (
+            (held.images.dataset.root.name, run.method, varied),
+            Scored.of(
+                shifted(table["score"].to_numpy(float), threshold),
+                label=features.label,
+                group=features.group,
+                decision=table["decision"].to_numpy(np.int64),
+                patient=features.patient,
+                groups=held.spec.groups,
+                fold=fold,
+            ),
+        )
+
+
 def masks(held: Held, features: Features, count: int) -> str:
     """What masks of the corrector are like: fitted to all but `count` images, realised on these."""
     rng = np.random.default_rng(0)
@@ -304,6 +340,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--views", nargs="*", default=["none"])
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--beside", type=Path, help="a study's folder: its runs join the single view")
     parser.add_argument("--masks", type=int, default=200, help="images to realise masks on")
     parser.add_argument("--curve", type=int, nargs="*", default=[300, 600, 1200, 2400])
     parser.add_argument("--out", type=Path, required=True)
@@ -312,7 +349,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     held = of_encoder(arguments, out) if arguments.run is None else of_run(arguments.run, out)
     scored: dict[str, dict[tuple[str, str, str], list[Scored]]] = {}
-    for key, one in every_line(held, arguments.views, arguments.only):
+    lines = every_line(held, arguments.views, arguments.only)
+    for key, one in chain(lines, trained(arguments.beside, held) if arguments.beside else ()):
         scored.setdefault(key[0], {})[key] = [one]
         print(key, np.round(one.figures()[:4], 4), flush=True)
     features = held.features("none")
