@@ -1,6 +1,6 @@
 """Gaps over time: predictions arrive period by period, and the figures hold at every look at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from fairdx.inference.score_intervals import Figures, Shares, critical_value, hi
 from fairdx.inference.sequences import figures_gap, mixture_critical, share_differences, share_gap
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics import counts as tables
-from fairdx.metrics.causal import reference_index
+from fairdx.metrics.causal import reference_index, references_by_attribute
 from fairdx.metrics.compared import GAP_SHARES, Compared
 from fairdx.metrics.inputs import Codes, Floats, Ints, plain, same_length, to_attributes, to_codes, to_scores
 from fairdx.metrics.scores import binary_truth
@@ -69,7 +69,7 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         patients: Patient of each image, shape (n,); images are independent if None.
         positive_class: The class of two that is the disease, where it does not say so itself.
         threshold: A decision is score >= threshold.
-        reference: Group that effects compare with; the largest if None.
+        reference: Group that effects compare with, or a group by attribute; the largest if None.
         min_group_size: A group is compared from the look on at which it has so many images.
         level: Probability that all intervals of a course hold.
         sample_weight: Not possible; None.
@@ -104,8 +104,9 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     order = np.argsort(look.codes, kind="stable")
     decision = (scores >= threshold).astype(np.int64)
     images = Images(look.codes, label, scores, decision, patient).take(order)
+    references = references_by_attribute(reference, {name: c.names for name, c in attributes.items()})
     parts = {
-        name: _watch(images, replace(column, codes=column.codes[order]), _named(reference, name), settings)
+        name: _watch(images, replace(column, codes=column.codes[order]), references.get(name), settings)
         for name, column in attributes.items()
     }
     return MonitorResult(
@@ -120,10 +121,6 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         {name: part.effects for name, part in parts.items()},
         notes=[],
     )
-
-
-def _named(reference: Any, attribute: str) -> Any:
-    return reference.get(attribute) if isinstance(reference, Mapping) else reference
 
 
 @dataclass(frozen=True)
