@@ -50,6 +50,7 @@ def sentences(explanation: Explanation) -> tuple[str, ...]:
     for name, model in explanation.models.items():
         for way, opinion in model.opinions.items():
             made += _overlap(name.replace("_", " "), way, opinion)
+        made += [f"{name.replace('_', ' ')}: left out: {text}." for text in model.left_out]
         made.append(_readable(name.replace("_", " "), model))
     names = list(explanation.models)
     if len(names) > 1:
