@@ -101,7 +101,7 @@ def _among_dealt(name: str, way: str, dealt: Dealt) -> str:
 def _readable(name: str, model: ModelFound) -> str:
     text = (
         f"{name}: given the label, a linear probe of the {model.probe_sees} tells the groups apart with an "
-        f"AUROC of {with_interval(model.group_auroc)}."
+        f"AUC of {with_interval(model.group_auroc)}."
     )
     if not model.group_auroc.low > 0.5:
         text += " That may be chance: its map of the group then shows noise."
