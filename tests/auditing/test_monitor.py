@@ -262,3 +262,26 @@ def test_days_of_a_few_images_give_no_warning_and_an_interval():
     assert known.sum() > 100
     assert np.isfinite(np.array(course.low, float)[known]).all()
     assert np.isfinite(np.array(course.high, float)[known]).all()
+
+
+def test_periods_in_text_are_in_the_order_of_their_numbers():
+    n = 360
+    truth, score, group = np.arange(n) % 2, np.full(n, 0.7), np.repeat(["a", "b"], n // 2)
+    week = np.arange(n) % 12 + 1
+    names = [f"week {k}" for k in range(1, 13)]
+    order = pd.CategoricalDtype(names[::-1], ordered=True)
+
+    def seen(looks):
+        return [one.name for one in monitor(truth, score, sensitive_features=group, looks=looks).looks]
+
+    assert seen([f"week {k}" for k in week]) == names
+    assert seen(pd.Series([f"week {k}" for k in week]).astype(order)) == names[::-1]
+    assert seen(week - 6) == [str(k) for k in range(-5, 7)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"threshold": 7}, "threshold is 7"), ({"min_group_size": 0}, "size is 0")]
+)
+def test_settings_out_of_range_are_refused_in_python_too(given, message):
+    with pytest.raises(InputError, match=message):
+        monitor([0, 1], [0.2, 0.8], sensitive_features=["a", "b"], looks=[1, 1], **given)

@@ -140,6 +140,8 @@ def test_a_file_that_is_a_copy_of_another_is_refused_though_its_name_is_new(run,
 def test_the_order_of_the_shell_is_named_where_numbers_say_another_one(run, months):
     assert "in the order given" not in run(*months, *NAMED)[1]
     assert "in which month-2.csv comes after month-12.csv" in run(*sorted(months), *NAMED)[1]
+    looks = json.loads(run(*sorted(months), *NAMED, "--json", "-")[1])["looks"]
+    assert [look["name"] for look in looks] == [path.name for path in sorted(months)]
 
 
 def test_rows_of_several_files_are_named_by_their_file(run, frame, months):

@@ -23,6 +23,7 @@ from fairdx.auditing.columns import (
 )
 from fairdx.auditing.matched import unique
 from fairdx.auditing.repeats import check_repeats
+from fairdx.auditing.so_far import numbered
 from fairdx.auditing.source import Source, open_source
 from fairdx.auditing.table import Table, read_table
 from fairdx.core.errors import InputError
@@ -201,10 +202,6 @@ def _refuse_copies(parts: Sequence[Table]) -> None:
 
 def _out_of_order(names: Sequence[str]) -> list[str]:
     """A caution if the numbers in the names of files say another order, as 10 before 2."""
-
-    def numbered(name: str) -> list[str]:
-        return [part.zfill(20) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
     for first, second in pairwise(names):
         if numbered(first) > numbered(second):
             return [f"Files are periods in the order given, in which {second} comes after {first}."]
@@ -229,7 +226,7 @@ def _files(parts: Sequence[Table]) -> Codes:
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     names = [Path(part.name).name for part in parts]
     shown = tuple(names if len(set(names)) == len(names) else (part.name for part in parts))
-    return Codes(codes, shown, shown)
+    return Codes(codes, shown, tuple(range(len(parts))))  # numbers: in the order given
 
 
 def _periods(parts: Sequence[Table], column: str, by: str) -> Codes:

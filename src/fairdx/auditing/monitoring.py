@@ -14,7 +14,7 @@ from fairdx.auditing.monitored import (
     MonitorSettings,
     Watched,
 )
-from fairdx.auditing.so_far import LEAST_IMAGES, Images, Rates, areas_of, calibration_of, rates_of
+from fairdx.auditing.so_far import LEAST_IMAGES, Images, Rates, areas_of, calibration_of, in_time, rates_of
 from fairdx.core.errors import InputError
 from fairdx.inference.information_sequences import information_sequence
 from fairdx.inference.score_intervals import Figures, Shares, critical_value, highest_gap, lowest_gap
@@ -64,8 +64,8 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         y_true: Truth of two classes, shape (n,).
         y_score: P(Y=1), shape (n,), in [0, 1].
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame.
-        looks: Period in which each image arrived, shape (n,); they are looked at in sorted order, as months
-            written 2025-03 are, or numbers.
+        looks: Period in which each image arrived, shape (n,): dates, numbers, or text with numbers that tell
+            the order, as 2025-03 or week 9; an ordered category of pandas for any other text.
         patients: Patient of each image, shape (n,); images are independent if None.
         positive_class: The class of two that is the disease, where it does not say so itself.
         threshold: A decision is score >= threshold.
@@ -90,7 +90,11 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     """
     if sample_weight is not None:
         raise InputError(NO_WEIGHTS)
-    attributes, look = to_attributes(sensitive_features), to_codes(looks, "looks")
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}; give a number in [0, 1].")
+    if min_group_size < 1:
+        raise InputError(f"min_group_size is {min_group_size}; give a number of images from 1 on.")
+    attributes, look = to_attributes(sensitive_features), in_time(to_codes(looks, "looks"))
     scores = at_precision(to_scores(plain(y_score)), threshold)
     if scores.ndim != 1:
         raise InputError(f"y_score has shape {scores.shape}; a monitor follows one score, P(Y=1).")
