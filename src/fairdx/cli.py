@@ -130,7 +130,7 @@ def inspect(
 
     Example: `fairdx inspect prepared/nih --html nih.html`
     """
-    from fairdx.commands.inspect import inspection_page, render
+    from fairdx.commands.inspect import counted_label, inspection_page, render
     from fairdx.commands.outputs import check_outputs, write_output
     from fairdx.data.base import FILES, PreparedDataset
     from fairdx.data.inspect import describe
@@ -140,6 +140,7 @@ def inspect(
     check_outputs({"--json": json, "--html": html}, [folder / name for name in FILES])
     with interruptible(NOTHING):
         dataset = PreparedDataset.open(folder)
+        counted_label(dataset.meta, label)  # before all pixels are read
         description = describe(dataset, pixels=pixels)
     # Where a file goes to standard output, the table would stand in its middle.
     PlainConsole(stderr=Path("-") in (json, html), wrap=True).print(render(description, label=label))

@@ -215,3 +215,73 @@ def test_a_gate_that_cannot_be_checked_is_not_passed():
         found = monitor(y, p, sensitive_features=given, looks=look)
         (told,) = condition.violations_now(found)
         assert "undefined for few" in told
+
+
+def test_a_gap_that_is_no_longer_shown_is_not_said_to_be():
+    """A third group arrives late: the largest of three gaps must be shown anew, with wider intervals."""
+    from fairdx.auditing.page_monitor import sentences
+
+    rng = np.random.default_rng(0)
+    n, month = 1200, np.repeat(np.arange(1, 7), 200)
+    sex = rng.choice(["F", "M"], n)
+    truth = rng.integers(0, 2, n)
+    score = np.where((month == 1) & (sex == "F"), 0.9, rng.random(n))
+    sex = np.where((month > 4) & (rng.random(n) < 0.3), "X", sex)
+    result = monitor(truth, score, sensitive_features={"sex": sex}, looks=month)
+    course = result.gaps["sex"]["demographic_parity_difference"]
+    said = next(s for s in sentences(result, "sex") if "Demographic parity" in s)
+    assert (course.low[0] > 0, course.low[-1]) == (True, 0.0)
+    assert "it was shown to differ from 0 in 1 and is not with all images so far" in said
+
+
+@pytest.mark.parametrize("decided", [0.2, 0.8])
+def test_a_model_that_decides_the_same_of_everybody_has_no_information_about_the_group(decided):
+    from fairdx.auditing.page_monitor import sentences
+
+    rng = np.random.default_rng(0)
+    n = 300
+    group, truth = rng.choice(["a", "b"], n), rng.integers(0, 2, n)
+    result = monitor(
+        truth, np.full(n, decided), sensitive_features={"g": group}, looks=np.repeat([1, 2, 3], 100)
+    )
+    course = result.gaps["g"]["approximate_diagnosis_fairness_corrected"]
+    assert course.value == course.low == [0.0, 0.0, 0.0]
+    assert 0 < course.high[-1] < course.high[0]
+    assert not any("Approximate" in sentence for sentence in sentences(result, "g"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_days_of_a_few_images_give_no_warning_and_an_interval():
+    rng = np.random.default_rng(0)
+    n = 400
+    group, truth = rng.choice(["a", "b", "c"], n), rng.integers(0, 2, n)
+    score = np.clip(0.3 * truth + 0.7 * rng.random(n), 0, 1)
+    result = monitor(truth, score, sensitive_features={"g": group}, looks=np.arange(n) // 3, min_group_size=1)
+    course = result.gaps["g"]["approximate_diagnosis_fairness_corrected"]
+    known = np.isfinite(course.value)
+    assert known.sum() > 100
+    assert np.isfinite(np.array(course.low, float)[known]).all()
+    assert np.isfinite(np.array(course.high, float)[known]).all()
+
+
+def test_periods_in_text_are_in_the_order_of_their_numbers():
+    n = 360
+    truth, score, group = np.arange(n) % 2, np.full(n, 0.7), np.repeat(["a", "b"], n // 2)
+    week = np.arange(n) % 12 + 1
+    names = [f"week {k}" for k in range(1, 13)]
+    order = pd.CategoricalDtype(names[::-1], ordered=True)
+
+    def seen(looks):
+        return [one.name for one in monitor(truth, score, sensitive_features=group, looks=looks).looks]
+
+    assert seen([f"week {k}" for k in week]) == names
+    assert seen(pd.Series([f"week {k}" for k in week]).astype(order)) == names[::-1]
+    assert seen(week - 6) == [str(k) for k in range(-5, 7)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"threshold": 7}, "threshold is 7"), ({"min_group_size": 0}, "size is 0")]
+)
+def test_settings_out_of_range_are_refused_in_python_too(given, message):
+    with pytest.raises(InputError, match=message):
+        monitor([0, 1], [0.2, 0.8], sensitive_features=["a", "b"], looks=[1, 1], **given)

@@ -108,6 +108,7 @@ def test_problems_are_found(tmp_path):
     assert "1 pictures occur more than once in different splits" in problems
     assert "1 pictures occur more than once of different patients" in problems
     assert "test images, too few for rates" in problems
+    assert "1 test images" not in problems
     assert "hash" not in " ".join(describe(dataset, pixels=False).problems)
 
 

@@ -1,12 +1,14 @@
 """Places, deletion, changes of images, masks: against other libraries and cases worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2lab
 
+from fairdx.core.errors import InputError
 from fairdx.data.phantom import Regions
 from fairdx.explain.counterfactual import (
     Pairs,
@@ -18,8 +20,15 @@ from fairdx.explain.counterfactual import (
     softened,
     to_lab,
 )
+from fairdx.explain.explain import choose_images
 from fairdx.explain.mask import Pattern, measure_mask
+from fairdx.explain.probe import conditional_auroc
 from fairdx.explain.regions import blurred, deletion, locate, partners, top_pixels
+from fairdx.explain.result import Deleted, Explanation, ModelFound
+from fairdx.explain.settings import ExplainSettings
+from fairdx.explain.words import sentences
+from fairdx.models.loading import TaskImages
+from fairdx.runs.explain import ExplainRequest, explain_folder
 
 
 def _regions(n, size):
@@ -162,3 +171,41 @@ def test_how_much_of_the_masks_is_one_picture_of_the_image_and_their_own():
             assert share == pytest.approx(wanted, abs=0.03)
     assert all(np.isnan(share) for share in Pattern().shares().values())
     json.dumps(shares)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda task: {"group": np.zeros_like(task.group)},
+            "all of the group .* needs two",
+        ),
+        (lambda task: {"patient": np.full(len(task.patient), "one")}, "are of 1 patient; 5 are needed"),
+    ],
+)
+def test_images_that_show_nothing_of_a_group_are_refused_at_once(trained, change, message):
+    task = replace(trained.images.task, **change(trained.images.task))
+    images = TaskImages(trained.images.dataset, task)
+    with pytest.raises(InputError, match=message):
+        choose_images(images, ExplainSettings(images=40), torch.device("cpu"))
+
+
+def test_an_auroc_ends_at_one_and_what_could_not_be_done_is_said():
+    label, group = np.repeat([0, 1], 20), np.tile([0, 1], 20)
+    odds = np.where(group == 1, 4.0, -4.0) + np.arange(40) / 100
+    odds[0] = odds[1] + 0.005  # above one of the other group
+    found = conditional_auroc(np.stack([-odds, odds], axis=1), label, group, np.arange(40))
+    assert (found.value < 1.0, found.high) == (True, 1.0)
+    model = ModelFound(
+        opinions={}, deletion=Deleted(found, found, found), group_auroc=found, probe_sees="logit",
+        counterfactual={}, sensitivity={}, mask=None, left_out=("Grad-CAM: no layer has rows and columns",),
+    )  # fmt: skip
+    explanation = Explanation("", "", {}, {}, {"vanilla": model}, {}, ())
+    assert "vanilla: left out: Grad-CAM: no layer has rows and columns." in sentences(explanation)
+
+
+def test_a_file_is_not_taken_for_a_folder(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"model\.onnx is a file: give the folder of a run or of a model"):
+        explain_folder(ExplainRequest(path, ExplainSettings()))

@@ -1,6 +1,8 @@
 """Data utility on a phantom small enough for a test, and its bootstrap beside other ways to the same."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,13 @@ from sklearn.preprocessing import StandardScaler
 
 from fairdx import audit
 from fairdx.core.errors import InputError
+from fairdx.data.base import PreparedDataset
 from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
+from fairdx.models.loading import TaskImages
 from fairdx.utility.heads import MEAN, Answer, Head, compare, fit_head
-from fairdx.utility.run import DIFFERENCES, data_utility
-from fairdx.utility.settings import load_utility_settings
+from fairdx.utility.run import DIFFERENCES, check_measurable, data_utility
+from fairdx.utility.settings import UtilityOptions, load_utility_settings
 from fairdx.utility.tables import write_utility
 
 RUN = """
@@ -104,6 +108,20 @@ def test_findings_that_are_all_too_rare_are_named(finished, config):
     settings = load_utility_settings(config, ("utility.fewest=55",))
     with pytest.raises(InputError, match=r"no other finding to diagnose \(effusion: \d+ .* each needs 55"):
         data_utility(settings, config.parent / "rare", stages=finished[0] / "stages")
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is_trained(config, tmp_path):
+    with pytest.raises(InputError, match="no other finding to diagnose"):
+        data_utility(load_utility_settings(config, ("utility.fewest=55",)), tmp_path)
+    assert not list((tmp_path / "stages").glob("*"))
+
+
+def test_test_images_of_one_patient_give_no_intervals_without_width(config):
+    dataset = PreparedDataset.open(config.parent / "set")
+    task = dataset.task(None, None)
+    images = TaskImages(dataset, replace(task, patient=np.full(len(task.patient), "somebody")))
+    with pytest.raises(InputError, match="all test images are of one patient"):
+        check_measurable(SimpleNamespace(images=images), UtilityOptions(fewest=5))
 
 
 def test_bad_settings_name_the_key(config):

@@ -1,12 +1,15 @@
 """Read predictions that arrive over time: one table with a column of dates, or one file for each period."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fairdx.auditing.columns import (
     GroupColumn,
@@ -20,6 +23,7 @@ from fairdx.auditing.columns import (
 )
 from fairdx.auditing.matched import unique
 from fairdx.auditing.repeats import check_repeats
+from fairdx.auditing.so_far import numbered
 from fairdx.auditing.source import Source, open_source
 from fairdx.auditing.table import Table, read_table
 from fairdx.core.errors import InputError
@@ -35,8 +39,11 @@ PERIODS: dict[str, str] = {"day": "D", "week": "W", "month": "M", "quarter": "Q"
 _YEAR, _MONTH = r"\d{4}", r"\d{4}(-\d{2})?"
 _COARSER = {"day": _MONTH, "week": _MONTH, "month": _YEAR, "quarter": _YEAR, "year": r"\b\B"}
 """Dates that do not say in which period they are; pandas takes them for its first day."""
-_ZONE = r"(?<=:\d\d)(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?)$"
-"""The zone behind a time of day."""
+_ZONE = re.compile(r"([T ]\d\d(:?\d\d){0,2})([.,]\d+)?\s*(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
+"""A time of day and the zone behind it."""
+_CHANCE = 10
+"""Two files of fewer rows may hold the same ones by chance."""
+_ONCE = "Give each file once, and each image in one file."
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,14 @@ def read_arrivals(paths: Sequence[str | Path], asked: ArrivalColumns) -> Arrival
     notes += [source.remark for source in sources if source.remark]
     notes += check_repeats(table, table.columns, asked.identifier)
     if asked.identifier is not None:
-        unique(table, asked.identifier)
+        unique(table, asked.identifier, _ONCE)
     # One file after the other, so that what is wrong is named by its file and row.
     score = np.concatenate([read_scores(part, asked.score) for part in parts])
     looks = _files(parts) if asked.time is None else _periods(parts, asked.time, asked.by)
     truth = read_label(table, asked.label, asked.labels, notes)
     rows = truth.codes >= 0
+    notes += _out_of_order(looks.names) if asked.time is None else []
+    notes += _lost(looks, rows)
     kept = table if rows.all() else table.take(rows)
     return Arrivals(
         Codes(truth.codes[rows], truth.names, truth.names),
@@ -151,12 +160,59 @@ def _joined(parts: Sequence[Table]) -> Table:
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise InputError(f"{twice} is given twice; give each file once.")
+    _refuse_copies(parts)
     columns = tuple(parts[0].data.column_names)
     texts = [pa.table({c: _as_text(part.data.column(c)) for c in columns}) for part in parts]
     data = pa.concat_tables(texts)
     name = f"{names[0]} and {len(names) - 1} more"
     commas = any(part.decimal_comma for part in parts)
-    return Table(name, columns, data, np.arange(len(data)), commas, parts[0].missing)
+    starts = tuple(np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist())
+    places = np.arange(len(data))
+    return _Files(name, columns, data, places, commas, parts[0].missing, tuple(names), starts)
+
+
+@dataclass(frozen=True)
+class _Files(Table):
+    """Tables one below the other, which names a row by its file.
+
+    Attributes:
+        files: Names of the files.
+        starts: Place of the first row of each.
+    """
+
+    files: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    def rows(self, bad: Any) -> str:
+        """How many rows are bad, and which is the first in which file."""
+        where = np.flatnonzero(np.asarray(bad, dtype=bool))
+        first = int(self.places[where[0]])
+        file = int(np.searchsorted(self.starts, first, side="right")) - 1
+        row = f"row {first - self.starts[file] + 2} of {self.files[file]}"
+        return f"{len(where):,} row{'s' * (len(where) > 1)} (first: {row})"
+
+
+def _refuse_copies(parts: Sequence[Table]) -> None:
+    """Refuse a file with the very rows of another: a month that was copied to the name of the next one."""
+    for i, part in enumerate(parts):
+        for other in parts[:i]:
+            if len(part) >= _CHANCE and part.data.equals(other.data):
+                raise InputError(f"{part.name} holds the same rows as {other.name}; give each period once.")
+
+
+def _out_of_order(names: Sequence[str]) -> list[str]:
+    """A caution if the numbers in the names of files say another order, as 10 before 2."""
+    for first, second in pairwise(names):
+        if numbered(first) > numbered(second):
+            return [f"Files are periods in the order given, in which {second} comes after {first}."]
+    return []
+
+
+def _lost(looks: Codes, known: NDArray[np.bool_]) -> list[str]:
+    """A caution for periods of which no image has a label."""
+    left = np.bincount(looks.codes[known], minlength=len(looks.names))
+    names = [name for name, count in zip(looks.names, left, strict=True) if not count]
+    return [f"No image of {', '.join(names)} has a label: there is no such period."] if names else []
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -170,7 +226,7 @@ def _files(parts: Sequence[Table]) -> Codes:
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     names = [Path(part.name).name for part in parts]
     shown = tuple(names if len(set(names)) == len(names) else (part.name for part in parts))
-    return Codes(codes, shown, shown)
+    return Codes(codes, shown, tuple(range(len(parts))))  # numbers: in the order given
 
 
 def _periods(parts: Sequence[Table], column: str, by: str) -> Codes:
@@ -192,7 +248,7 @@ def _dates(table: Table, column: str, by: str) -> "pd.Series[pd.Timestamp]":
 
     when = complete(table, column, "time")
     names = pd.Series(when.names, dtype=object)
-    dates = pd.to_datetime(names.str.replace(_ZONE, "", regex=True), format="ISO8601", errors="coerce")
+    dates = pd.to_datetime(names.str.replace(_ZONE, r"\1", regex=True), format="ISO8601", errors="coerce")
     bad = dates.isna().to_numpy()
     if bad.any():
         raise InputError(

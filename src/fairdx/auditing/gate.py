@@ -78,13 +78,17 @@ class Condition:
         """
         figures = [(where, course) for where, name, course in _courses(result) if name == self.metric]
         known = ", ".join(dict.fromkeys(name for _, name, _ in _courses(result)))
-        if not figures and known:
-            raise InputError(f"the condition `{self.text}`: {self.metric} is not monitored; there is {known}")
+        effect = METRICS[self.metric].scope == "effect"
+        bare = [name for name in result.attributes if not (result.effects if effect else result.gaps)[name]]
+        if not figures and known and not effect:
+            raise InputError(
+                f"the condition `{self.text}`: {self.metric} is not monitored; there are {known}"
+            )
         level = result.settings.level
         last: list[tuple[str, Estimate | None]] = [
             (where, Estimate(c.value[-1], c.low[-1], c.high[-1], level, c.method, 0)) for where, c in figures
         ]
-        last += [(name, None) for name in result.attributes if not result.gaps[name]]
+        last += [(name, None) for name in bare]
         return self._true_of(last)
 
     def _true_of(self, figures: Sequence[tuple[str, Estimate | None]]) -> list[str]:

@@ -10,9 +10,16 @@ from fairdx.auditing.columns import alike, complete
 from fairdx.auditing.table import Table, Text
 from fairdx.core.errors import InputError
 
+_ONE_MODEL = "Choose the rows of one model with --where, or name the column of models with --model."
 
-def unique(table: Table, column: str) -> None:
+
+def unique(table: Table, column: str, cure: str = _ONE_MODEL) -> None:
     """Check that a column names each row once.
+
+    Args:
+        table: The table.
+        column: The column.
+        cure: What to do if it does not.
 
     Raises:
         InputError: It repeats, or is missing somewhere.
@@ -24,9 +31,7 @@ def unique(table: Table, column: str) -> None:
         example = codes.names[codes.codes[~first][0]]
         raise InputError(
             f"{table.name}: column {column!r} repeats identifiers in {table.rows(~first)}, such as "
-            f"{example!r}; each image must occur once. Choose the rows of one model with --where, or name "
-            "the "
-            "column of models with --model."
+            f"{example!r}; each image must occur once. {cure}"
         )
 
 

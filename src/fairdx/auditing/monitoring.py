@@ -1,6 +1,6 @@
 """Gaps over time: predictions arrive period by period, and the figures hold at every look at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,14 @@ from fairdx.auditing.monitored import (
     MonitorSettings,
     Watched,
 )
-from fairdx.auditing.so_far import LEAST_IMAGES, Images, Rates, areas_of, calibration_of, rates_of
+from fairdx.auditing.so_far import LEAST_IMAGES, Images, Rates, areas_of, calibration_of, in_time, rates_of
 from fairdx.core.errors import InputError
 from fairdx.inference.information_sequences import information_sequence
 from fairdx.inference.score_intervals import Figures, Shares, critical_value, highest_gap, lowest_gap
 from fairdx.inference.sequences import figures_gap, mixture_critical, share_differences, share_gap
 from fairdx.inference.uncertainty import check_level
 from fairdx.metrics import counts as tables
-from fairdx.metrics.causal import reference_index
+from fairdx.metrics.causal import reference_index, references_by_attribute
 from fairdx.metrics.compared import GAP_SHARES, Compared
 from fairdx.metrics.inputs import Codes, Floats, Ints, plain, same_length, to_attributes, to_codes, to_scores
 from fairdx.metrics.scores import binary_truth
@@ -64,12 +64,12 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         y_true: Truth of two classes, shape (n,).
         y_score: P(Y=1), shape (n,), in [0, 1].
         sensitive_features: One attribute, shape (n,), or several as a mapping or data frame.
-        looks: Period in which each image arrived, shape (n,); they are looked at in sorted order, as months
-            written 2025-03 are, or numbers.
+        looks: Period in which each image arrived, shape (n,): dates, numbers, or text with numbers that tell
+            the order, as 2025-03 or week 9; an ordered category of pandas for any other text.
         patients: Patient of each image, shape (n,); images are independent if None.
         positive_class: The class of two that is the disease, where it does not say so itself.
         threshold: A decision is score >= threshold.
-        reference: Group that effects compare with; the largest if None.
+        reference: Group that effects compare with, or a group by attribute; the largest if None.
         min_group_size: A group is compared from the look on at which it has so many images.
         level: Probability that all intervals of a course hold.
         sample_weight: Not possible; None.
@@ -90,7 +90,11 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     """
     if sample_weight is not None:
         raise InputError(NO_WEIGHTS)
-    attributes, look = to_attributes(sensitive_features), to_codes(looks, "looks")
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}; give a number in [0, 1].")
+    if min_group_size < 1:
+        raise InputError(f"min_group_size is {min_group_size}; give a number of images from 1 on.")
+    attributes, look = to_attributes(sensitive_features), in_time(to_codes(looks, "looks"))
     scores = at_precision(to_scores(plain(y_score)), threshold)
     if scores.ndim != 1:
         raise InputError(f"y_score has shape {scores.shape}; a monitor follows one score, P(Y=1).")
@@ -104,8 +108,9 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     order = np.argsort(look.codes, kind="stable")
     decision = (scores >= threshold).astype(np.int64)
     images = Images(look.codes, label, scores, decision, patient).take(order)
+    references = references_by_attribute(reference, {name: c.names for name, c in attributes.items()})
     parts = {
-        name: _watch(images, replace(column, codes=column.codes[order]), _named(reference, name), settings)
+        name: _watch(images, replace(column, codes=column.codes[order]), references.get(name), settings)
         for name, column in attributes.items()
     }
     return MonitorResult(
@@ -120,10 +125,6 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         {name: part.effects for name, part in parts.items()},
         notes=[],
     )
-
-
-def _named(reference: Any, attribute: str) -> Any:
-    return reference.get(attribute) if isinstance(reference, Mapping) else reference
 
 
 @dataclass(frozen=True)

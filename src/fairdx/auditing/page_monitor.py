@@ -78,8 +78,8 @@ def sentences(result: MonitorResult, name: str) -> list[str]:
             course, style = result.gaps[name][metric], style_of(metric)
             found.append(
                 f"{name}: {METRICS[metric].title} is {style.in_words(course.value[-1])} "
-                f"({style.interval(course.low[-1], course.high[-1])}){_pair(course)}; it has been shown to "
-                f"differ from 0 since {result.looks[look].name}."
+                f"({style.interval(course.low[-1], course.high[-1])}){_pair(course)}; "
+                f"{_since(course, look, result, 'to differ from 0 ')}."
             )
     for group, courses in result.effects[name].items():
         course, style = courses["direct_effect"], style_of("direct_effect")
@@ -90,11 +90,21 @@ def sentences(result: MonitorResult, name: str) -> list[str]:
                 f"{name}: with the disease as in {about.reference}, {group} is decided positive "
                 f"{POINTS.in_words(abs(course.value[-1]))} {more} often than "
                 f"{about.reference} (direct effect, "
-                f"{style.interval(course.low[-1], course.high[-1])}), shown since {result.looks[look].name}."
+                f"{style.interval(course.low[-1], course.high[-1])}); {_since(course, look, result)}."
             )
+    if about.reference in about.excluded:
+        found.append(f"{name}: no effect can be given, as the reference {about.reference} is too small.")
     if not any(look is not None for look in shown.values()):
         found.append(f"{name}: no gap is shown to differ from 0 so far. This is no proof that there is none.")
     return found
+
+
+def _since(course: Course, look: int, result: MonitorResult, what: str = "") -> str:
+    """Since when a figure has been shown, or that it was shown and no longer is, as with a further group."""
+    name = result.looks[look].name
+    if _leaves_out_zero(course, -1):
+        return f"it has been shown {what}since {name}"
+    return f"it was shown {what}in {name} and is not with all images so far"
 
 
 def _pair(course: Course) -> str:
@@ -103,8 +113,11 @@ def _pair(course: Course) -> str:
 
 def first_shown(course: Course) -> int | None:
     """The first look at which the interval leaves out 0; None if there is none."""
-    outside = [k for k, (a, b) in enumerate(zip(course.low, course.high, strict=True)) if a > 0 or b < 0]
-    return outside[0] if outside else None
+    return next((k for k in range(len(course.value)) if _leaves_out_zero(course, k)), None)
+
+
+def _leaves_out_zero(course: Course, look: int) -> bool:
+    return course.low[look] > 0 or course.high[look] < 0
 
 
 def facts(result: MonitorResult) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The images up to a look, or of one period, and the figures of groups among them."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,25 @@ from fairdx.inference.score_intervals import Areas, Normal
 from fairdx.inference.uncertainty import few_patients_factor
 from fairdx.metrics import counts as tables
 from fairdx.metrics.compared import Compared
-from fairdx.metrics.inputs import Floats, Ints
+from fairdx.metrics.inputs import Codes, Floats, Ints
 
 LEAST_IMAGES = 10
 """A rate of fewer images than this, or an AUC of fewer with a label, is not compared with others."""
 
 _FEW = 10.0  # images of the rarer outcome, with fewer of which a design effect of one's own says little
+
+
+def numbered(name: str) -> list[str]:
+    """What names of periods are sorted by, so that 2 comes before 10."""
+    return [part.zfill(20) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def in_time(looks: Codes) -> Codes:
+    """Periods in order of time: text by the numbers in it, unless a category gives it another order."""
+    names = list(looks.names)
+    if not all(isinstance(value, str) for value in looks.values) or names != sorted(names):
+        return looks
+    return looks.reordered(sorted(range(len(names)), key=lambda k: numbered(names[k])))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What does not change between the audits of one call: who the images are of, and how they are compared."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 from fairdx.auditing.design import MISSING, Grouping, groupings
 from fairdx.auditing.result import Attribute, Settings
 from fairdx.auditing.threshold import Thresholds
-from fairdx.core.errors import InputError
 from fairdx.inference.resampling import effective_patients
+from fairdx.metrics.causal import references_by_attribute
 from fairdx.metrics.inputs import Codes, Floats, Ints
 
 LEAST_PATIENTS = 2
@@ -68,7 +67,7 @@ class Study:
                 reference.
         """
         finest, found, left_out = groupings(attributes, intersections=intersections)
-        references = _references(reference, found)
+        references = references_by_attribute(reference, {g.name: g.groups for g in found})
         if weight is not None and patient is None:
             patient = np.arange(len(finest))
         return cls(
@@ -199,21 +198,3 @@ def _even(weight: Floats) -> Floats:
     even = weight / weight.mean()
     step = 2.0 ** (np.ceil(np.log2(len(even))) - 48)  # 5 bits are left for replicates of heavy images
     return np.where(weight > 0, np.maximum(np.rint(even / step), 1.0) * step, 0.0)
-
-
-def _references(reference: Any, found: list[Grouping]) -> dict[str, str]:
-    """Reference by attribute; a single one must be a group of one, and is that of all that have it."""
-    if reference is None:
-        return {}
-    groups = {grouping.name: grouping.groups for grouping in found}
-    if isinstance(reference, Mapping):
-        chosen = {str(name): str(group) for name, group in reference.items()}
-    else:
-        chosen = {name: str(reference) for name, own in groups.items() if str(reference) in own}
-        if not chosen:
-            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(groups)}.")
-    for name, group in chosen.items():
-        if group not in groups.get(name, ()):
-            known = groups[name][:10] if name in groups else tuple(groups)
-            raise InputError(f"reference {group!r} for {name!r}: there is only {', '.join(known)}.")
-    return chosen

@@ -243,7 +243,7 @@ def _audit(request: AuditRequest, table: "Predictions") -> "AuditResult":
         sample_weight=table.weight,
         positive_class=table.positive_class,
         threshold=Thresholds.parse(request.threshold),
-        reference=_references(request, list(table.sensitive_features)),
+        reference=references(request.reference, list(table.sensitive_features)),
         covariates=table.covariates or None,
         compare_to=table.compare_to,
         min_group_size=request.min_group_size,
@@ -274,9 +274,8 @@ def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _references(request: AuditRequest, attributes: Sequence[str]) -> dict[str, str] | str | None:
-    """`ATTRIBUTE=GROUP` for each, or a single group of the attributes that have it."""
-    given = request.reference
+def references(given: Sequence[str], attributes: Sequence[str]) -> dict[str, str] | str | None:
+    """`--reference`: `ATTRIBUTE=GROUP` for each, or a single group of the attributes that have it."""
     if len(given) == 1 and given[0].partition("=")[0] not in attributes:
         return given[0]
     return _assignments("--reference", given) or None

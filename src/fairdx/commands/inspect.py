@@ -60,6 +60,18 @@ def title_of(meta: Meta) -> str:
     )
 
 
+def counted_label(meta: Meta, label: str | None) -> str:
+    """The label to count by group.
+
+    Raises:
+        InputError: There is no such label.
+    """
+    main = label or next(iter(meta.labels))
+    if main not in meta.labels:
+        raise InputError(f"the data set has no label {main!r} ({nearest(main, meta.labels)})")
+    return main
+
+
 def listings(description: Description, label: str | None = None) -> list[Listing]:
     """All tables of a description.
 
@@ -74,9 +86,7 @@ def listings(description: Description, label: str | None = None) -> list[Listing
         InputError: There is no such label.
     """
     meta = description.meta
-    main = label or next(iter(meta.labels))
-    if main not in meta.labels:
-        raise InputError(f"the data set has no label {main!r} ({nearest(main, meta.labels)})")
+    main = counted_label(meta, label)
     found = [_splits(description), _labels(description), _groups(description, main)]
     if meta.exclusions:
         total = meta.counts["images"] + sum(meta.exclusions.values())

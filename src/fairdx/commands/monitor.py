@@ -31,7 +31,7 @@ class MonitorRequest:
     identifier: str | None
     positive: str | None
     threshold: float
-    reference: str | None
+    reference: tuple[str, ...]
     min_group_size: int
     level: float
     out: Path | None
@@ -71,8 +71,11 @@ def add_monitor(app: typer.Typer) -> None:
             float, typer.Option(help="Operating point: positive from this score on.", min=0, max=1)
         ] = 0.5,
         reference: Annotated[
-            str | None, typer.Option(help="Group that effects compare with; the largest by default.")
-        ] = None,
+            list[str],
+            typer.Option(
+                metavar="[ATTRIBUTE=]GROUP", help="Group that effects compare with; the largest by default."
+            ),
+        ] = [],  # noqa: B006
         min_group_size: Annotated[
             int, typer.Option(help="A group is compared once it has so many images.", min=1)
         ] = 30,
@@ -111,7 +114,7 @@ def add_monitor(app: typer.Typer) -> None:
             identifier,
             positive,
             threshold,
-            reference,
+            tuple(reference),
             min_group_size,
             level,
             out,
@@ -164,6 +167,7 @@ def _monitored(request: MonitorRequest) -> "MonitorResult":
     from fairdx.auditing.arrivals import ArrivalColumns, read_arrivals
     from fairdx.auditing.columns import LabelRules
     from fairdx.auditing.monitoring import monitor
+    from fairdx.commands.audit import references
 
     asked = ArrivalColumns(
         request.label,
@@ -184,7 +188,7 @@ def _monitored(request: MonitorRequest) -> "MonitorResult":
         patients=found.patients,
         positive_class=found.positive_class,
         threshold=request.threshold,
-        reference=request.reference,
+        reference=references(request.reference, list(found.sensitive_features)),
         min_group_size=request.min_group_size,
         level=request.level,
     )

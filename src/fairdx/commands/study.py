@@ -47,7 +47,7 @@ COMMANDS: "Final[dict[Command, str]]" = {
 
     Example: `fairdx ablate configs/table3_eta.toml`
     """,
-    "tune": """Search settings for a high AUROC and a low ADF on validation images; choose within a budget.
+    "tune": """Search settings for a high AUC and a low ADF on validation images; choose within a budget.
 
     Example: `fairdx tune configs/tune_phantom.toml`
     """,

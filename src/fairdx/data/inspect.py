@@ -134,6 +134,10 @@ def _split_problems(dataset: PreparedDataset) -> Iterator[str]:
     for split in SPLITS:
         if not (dataset.table["split"] == split).any():
             yield f"there is no {split} split"
+    tested = dataset.table.loc[dataset.table["split"] == "test", "patient"]
+    if FEW > tested.nunique() > 0:
+        patients = f"{tested.nunique()} patient{'s' * (tested.nunique() != 1)}"
+        yield f"the {len(tested)} test images are of {patients}, too few for intervals"
 
 
 def _count_problems(counts: pd.DataFrame, meta: Meta) -> Iterator[str]:
@@ -144,7 +148,8 @@ def _count_problems(counts: pd.DataFrame, meta: Meta) -> Iterator[str]:
         if cell["train"] == 0:
             yield f"{where}: no training image"
         if cell["test"] < FEW:
-            yield f"{where}: {cell['test']} test images, too few for rates"
+            images = f"{cell['test']} test image{'s' * (cell['test'] != 1)}"
+            yield f"{where}: {images}, too few for rates"
     for name, cells in main.groupby("class", sort=False)[["train", "validation"]].max().iterrows():
         if cells["train"] and not cells["validation"] and main["validation"].any():
             yield f"{main['label'].iloc[0]} = {name}: no validation image, so that no threshold can be fixed"

@@ -16,6 +16,7 @@ from fairdx.data.phantom.findings import FINDINGS
 from fairdx.explain.findings import changes_between
 from fairdx.explain.looking import Looked, Looking, first_of, same_patients
 from fairdx.explain.overlap import paired_change
+from fairdx.explain.probe import FOLDS
 from fairdx.explain.result import Explanation
 from fairdx.explain.settings import ExplainSettings
 from fairdx.explain.subject import DIAGNOSIS, Asked, Subject
@@ -50,7 +51,7 @@ def choose_images(images: TaskImages, settings: ExplainSettings, device: torch.d
         Test images in random order; of a data set without a test split, any.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are too few images or patients, or they are all of one group.
     """
     task = images.task
     tested = task.split == "test"
@@ -62,6 +63,19 @@ def choose_images(images: TaskImages, settings: ExplainSettings, device: torch.d
         )
     drawn = np.random.default_rng(settings.seed).permutation(pool)[: settings.images]
     _, patients = np.unique(task.patient[drawn].astype(str), return_inverse=True)
+    people = len(np.unique(patients))
+    if people < FOLDS:
+        raise InputError(
+            f"{images.dataset.root}: the {len(drawn)} images to explain are of {people} "
+            f"patient{'s' * (people > 1)}; {FOLDS} are needed, as the group is guessed of patients that were "
+            "not learnt from"
+        )
+    groups = np.unique(task.group[drawn])
+    if len(groups) < 2:
+        raise InputError(
+            f"{images.dataset.root}: the {len(drawn)} images to explain are all of the group "
+            f"{task.group_names[groups[0]]} of {task.attribute_name}; a map of the group needs two"
+        )
     return Asked(images, drawn, patients.astype(np.int64), settings.seed, device)
 
 

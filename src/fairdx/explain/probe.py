@@ -5,7 +5,8 @@ seen by the probe that explains it, what it finds is there for new patients too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -203,7 +204,10 @@ def conditional_auroc(
     n = int(known.sum())
     # Each pair is in the sums of two images, and the area moves by both.
     moved = area + 2 * n * (won - area * pairs)[known] / total
-    return clustered_mean(moved, patients[known], level=level)
+    found = clustered_mean(moved, patients[known], level=level)
+    return (
+        replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if isfinite(found.low) else found
+    )
 
 
 def _below(others: Floats, values: Floats) -> Floats:

@@ -50,6 +50,7 @@ def sentences(explanation: Explanation) -> tuple[str, ...]:
     for name, model in explanation.models.items():
         for way, opinion in model.opinions.items():
             made += _overlap(name.replace("_", " "), way, opinion)
+        made += [f"{name.replace('_', ' ')}: left out: {text}." for text in model.left_out]
         made.append(_readable(name.replace("_", " "), model))
     names = list(explanation.models)
     if len(names) > 1:
@@ -100,7 +101,7 @@ def _among_dealt(name: str, way: str, dealt: Dealt) -> str:
 def _readable(name: str, model: ModelFound) -> str:
     text = (
         f"{name}: given the label, a linear probe of the {model.probe_sees} tells the groups apart with an "
-        f"AUROC of {with_interval(model.group_auroc)}."
+        f"AUC of {with_interval(model.group_auroc)}."
     )
     if not model.group_auroc.low > 0.5:
         text += " That may be chance: its map of the group then shows noise."

@@ -81,6 +81,11 @@ def _divergence(first: Floats, second: Floats) -> Floats:
     return np.asarray(rel_entr(first, second) + rel_entr(1 - first, 1 - second))
 
 
+def _weighted(weight: Floats, divergence: Floats) -> Floats:
+    """Their product; 0 where there is no weight, though the divergence of an absent rate may be infinite."""
+    return np.asarray(weight * np.where(weight > 0, divergence, 0.0))
+
+
 def _distance(images: Floats, observed: Floats, rate: Floats) -> Floats:
     """Of a rate from the one observed in some images; 0 if there are none."""
     found = _divergence(observed, rate)
@@ -103,9 +108,10 @@ def _least(rate: Floats, images: Floats, weight: Floats, reach: Floats) -> Float
         common = (low + high) / 2
         above = (weight * (_between(rate, common, pull, _ROUGH) - common)).sum(-1, keepdims=True) > 0
         low, high = np.where(above, common, low), np.where(above, high, common)
-    common = (low + high) / 2
+    # As `_between` has it: against a common rate of exactly 0, its own of nearly 0 would be infinitely far.
+    common = np.maximum((low + high) / 2, expit(-_FARTHEST))
     own = _between(rate, common, pull, _FINE)
-    value = (weight * _divergence(own, common)).sum((-1, -2))
+    value = _weighted(weight, _divergence(own, common)).sum((-1, -2))
     away = _distance(images, rate, own).sum((-1, -2))
     return np.asarray(np.maximum((value + multiplier[..., 0, 0] * (away - reach)).max(0), 0.0))
 
@@ -140,7 +146,7 @@ def _most(rate: Floats, images: Floats, weight: Floats, reach: Floats) -> Floats
     ends = _farthest(rate, images, reach[:, None, None])
     low, high = (np.arcsin(np.sqrt(end))[..., None] for end in ends)
     own = np.sin(low + (high - low) * np.linspace(0, 1, _GRID)) ** 2
-    gain = weight[..., None] * _divergence(own, common)
+    gain = _weighted(weight[..., None], _divergence(own, common))
     cost = _distance(images[..., None], rate[..., None], own)
     found = np.full(len(rate), np.inf)
     for multiplier in _multipliers(images):

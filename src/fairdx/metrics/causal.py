@@ -20,6 +20,7 @@ support), and `fairdx.auditing` says how many images that leaves out.
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,6 +195,35 @@ def strata(label: Ints, covariates: Any) -> tuple[Ints, Ints]:
     n_labels = int(label.max()) + 1
     occurring, code = np.unique(value * n_labels + label, return_inverse=True)
     return code, occurring // n_labels
+
+
+def references_by_attribute(reference: Any, groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Reference by attribute; a single one must be a group of one, and is that of all that have it.
+
+    Args:
+        reference: A group, groups by attribute, or None.
+        groups: By attribute.
+
+    Returns:
+        Of those attributes for which one is named.
+
+    Raises:
+        InputError: There is no such group or attribute.
+    """
+    if reference is None:
+        return {}
+    if isinstance(reference, Mapping):
+        chosen = {str(name): str(group) for name, group in reference.items()}
+    else:
+        chosen = {name: str(reference) for name, own in groups.items() if str(reference) in own}
+        if not chosen:
+            known = "; ".join(f"{name}: {', '.join(own[:10])}" for name, own in groups.items())
+            raise InputError(f"reference {str(reference)!r} is no group of {', '.join(groups)} ({known}).")
+    for name, group in chosen.items():
+        if group not in groups.get(name, ()):
+            known = ", ".join(groups[name][:10] if name in groups else groups)
+            raise InputError(f"reference {group!r} for {name!r}: there is only {known}.")
+    return chosen
 
 
 def reference_index(group: Codes, reference: Any | None, attribute: str = "sensitive_features") -> int:

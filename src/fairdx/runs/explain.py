@@ -141,6 +141,11 @@ def _open_run(request: ExplainRequest) -> _Opened:
 
 
 def _open_model(request: ExplainRequest) -> _Opened:
+    if request.place.is_file():
+        raise InputError(
+            f"{request.place} is a file: give the folder of a run or of a model, or a .toml file; "
+            "of a network from elsewhere make a run with `fairdx run` first"
+        )
     stored = load_model(request.place, trust=request.trust, source=request.source)
     card = stored.card
     if request.data is None:

@@ -100,5 +100,4 @@ def _notes(explanation: Explanation) -> list[str]:
                 f"{plain}, {TITLES[way]}: maps of diagnosis and group at {opinion.where['diagnosis']}, "
                 f"{opinion.images} images{empty}."
             )
-        notes += [f"{plain}: left out: {text}." for text in model.left_out]
     return notes

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,7 +196,14 @@ def _measured(current: RunData, place: StageFolders, network: nn.Module | None, 
     return _Found(method, measured, [*obtained.history, *history])
 
 
-def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) -> tuple[RunData, Method]:
+def train(
+    settings: RunSettings,
+    folder: Path,
+    *,
+    stages: Path,
+    phantoms: Path,
+    check: Callable[[RunData], None] | None = None,
+) -> tuple[RunData, Method]:
     """Trains all stages of a method and measures nothing; what is finished or begun is not done again.
 
     Args:
@@ -203,6 +211,7 @@ def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) 
         folder: Where the course of the training is written to; made if needed.
         stages: Where to keep trained stages.
         phantoms: Where to keep rendered phantoms.
+        check: Shown the data before anything is trained, to refuse them.
 
     Returns:
         The data, and the method with its final weights.
@@ -214,6 +223,8 @@ def train(settings: RunSettings, folder: Path, *, stages: Path, phantoms: Path) 
     settings = recalled(settings, stages)
     fabric = make_fabric(settings.trainer)
     current = in_all(fabric, lambda: open_data(settings, phantoms, phantoms, fabric))
+    if check is not None:
+        check(current)
     place = StageFolders(stages, resume=True, shared=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tracking(settings, folder, fabric) as heard:

@@ -88,7 +88,7 @@ def validation_score(run: PlannedRun, results: dict[str, Any], folder: Path) -> 
         unfairness(rows["label"], ranking, rows[data["attribute"]]),
     )
     if not (math.isfinite(score.auroc) and math.isfinite(score.unfairness)):
-        raise RunFailedError("AUROC or ADF is not defined on the validation images")
+        raise RunFailedError("AUC or ADF is not defined on the validation images")
     return score
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def _data_utility(settings: UtilitySettings, folder: Path, stages: Path) -> list
     current, unmasked = None, np.empty(0)
     for name, run in ((MI, settings.run), (NO_MI, _without(settings.run))):
         place = folder / name.replace(" ", "_")
-        current, method = train(run, place, stages=stages, phantoms=folder)
+        check = partial(check_measurable, options=settings.utility) if name == MI else None
+        current, method = train(run, place, stages=stages, phantoms=folder, check=check)
         findings, left_out = chosen_findings(current, settings.utility)
         parts = {split: _split(current, split) for split in SPLITS}
         for masked in (UNMASKED, MASKED):
@@ -130,6 +132,27 @@ def _split(current: RunData, split: str) -> Indices:
     return np.flatnonzero(current.images.task.split == split)
 
 
+def check_measurable(current: RunData, options: UtilityOptions) -> None:
+    """Refuse, before hours of training, data that nothing can be measured with, and list what is left out.
+
+    Args:
+        current: The data.
+        options: What is asked of the embeddings.
+
+    Raises:
+        InputError: All test images are of one patient, or there is no finding to diagnose.
+    """
+    patients = np.unique(current.images.task.patient[_split(current, "test")].astype(str))
+    if len(patients) < 2:
+        raise InputError(
+            f"{current.images.dataset.root}: all test images are of one patient, and nothing says how "
+            "figures vary from patient to patient"
+        )
+    _, left_out = chosen_findings(current, options)
+    for name, reason in left_out.items():
+        logger.warning("%s is left out: %s", name, reason)
+
+
 def chosen_findings(current: RunData, options: UtilityOptions) -> tuple[dict[str, Indices], dict[str, str]]:
     """The findings to diagnose, as codes of every image (-1 where unknown), and why others are left out.
 
@@ -149,7 +172,6 @@ def chosen_findings(current: RunData, options: UtilityOptions) -> tuple[dict[str
         reason = _unusable(current, name, codes, options.fewest)
         if reason:
             left_out[name] = reason
-            logger.warning("%s is left out: %s", name, reason)
         else:
             found[name] = codes
     if not found:
