@@ -114,14 +114,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         for wrapping in ("state_dict", "model"):  # as training scripts save it, among other things
-            loaded = loaded.get(wrapping, loaded)
-        return cast(dict[str, Tensor], loaded)
+            loaded = loaded.get(wrapping, loaded) if isinstance(loaded, Mapping) else loaded
     except FileNotFoundError:
         raise InputError(f"there is no file of weights at {path}") from None
     except Exception as error:
         raise InputError(
             f"{path} does not hold plain weights (safetensors, or torch weights-only): {error}"
         ) from error
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path} holds a {type(loaded).__name__}, not tensors by name")
+    for name, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{path} does not hold weights alone: `{name}` is a {type(value).__name__}, not a tensor; "
+                "save the network's state_dict by itself"
+            )
+    return dict(loaded)
 
 
 class Diagnoser(DiagnosisModel):

@@ -29,7 +29,7 @@ from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
 from fairdx.models.processes import common_statistics, whole_batch
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
-from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
+from fairdx.models.scoring import Seen, check_numbers, diagnose, predict, predict_seen
 from fairdx.training.accumulation import Accumulated, check_accumulation
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
@@ -162,7 +162,7 @@ class Fit:
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
-        features = self._features(self.train), self._features(self.validation)
+        features = self._features(self.train, "training"), self._features(self.validation, "validation")
         modules = self.stage.modules.values()
         for module in modules:
             module.cpu()  # where the features are
@@ -172,8 +172,11 @@ class Fit:
             module.to(self.fabric.device)
         return dict(record or {})
 
-    def _features(self, indices: NDArray[np.int64]) -> Features:
+    def _features(self, indices: NDArray[np.int64], kind: str) -> Features:
         task, seen = self.images.task, self._seen(indices)
+        for what, rows in seen._asdict().items():
+            if rows is not None:
+                check_numbers(rows, self.images, indices, whose=self.stage.name, what=what, kind=kind)
         embedding = None if seen.embedding is None else seen.embedding.astype(np.float64)
         patient = np.unique(task.patient[indices], return_inverse=True)[1]
         logit = seen.logit.astype(np.float64)
