@@ -122,11 +122,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} does not hold plain weights (safetensors, or torch weights-only): {error}"
         ) from error
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{path} holds a {type(loaded).__name__}, not tensors by name")
+        raise InputError(f"{path} holds no tensors by name ({type(loaded).__name__})")
     for name, value in loaded.items():
         if not isinstance(value, Tensor):
             raise InputError(
-                f"{path} does not hold weights alone: `{name}` is a {type(value).__name__}, not a tensor; "
+                f"{path} does not hold weights alone: `{name}` is no tensor ({type(value).__name__}); "
                 "save the network's state_dict by itself"
             )
     return dict(loaded)

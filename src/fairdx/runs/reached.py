@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairdx.models.fair import FairModel
-from fairdx.models.realised import CLOSE
 from fairdx.models.scoring import predict_seen
 from fairdx.runs.data import RunData
 from fairdx.runs.measure import Measured
@@ -17,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 SOME: Final = 0.05
 """Share of test images that may fall short before that is said."""
+SMALL: Final = 0.1
+"""What is less than this part of the scores' standard deviation is no falling short."""
 SMALLEST: Final = 1e-6
 """Scores are kept so far from 0 and 1 before their log-odds are taken: 32 bits tell no more."""
 
@@ -58,12 +59,14 @@ def short_of(
 ) -> NDArray[np.bool_]:
     """Returns which images end further from what was wanted than half of the way that they had to go.
 
+    Small misses do not count, beside how far the scores of different images lie apart.
+
     Args:
         own: Log-odds of the images as they are, shape (n,).
         wanted: What they should come to.
         came: What they came to.
     """
-    bound = np.maximum(np.abs(wanted - own) / 2, 2 * CLOSE)
+    bound = np.maximum(np.abs(wanted - own) / 2, SMALL * own.std())
     return np.asarray(np.abs(came - wanted) > bound)
 
 

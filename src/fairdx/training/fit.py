@@ -242,6 +242,8 @@ class Fit:
             scores = predict_seen(self.stage.corrected, self.seen(indices), self.fabric)
         else:
             scores = predict(self.stage.logits, self.images, indices, self.fabric)
+        if not self.history:  # what a model makes of images before anything is trained is not ours to lose
+            check_numbers(scores, self.images, indices, whose=self.stage.name, what="score", kind="judged")
         task, count = self.images.task, len(self.validation)
         found = validation_scores(task.label[indices[:count]], scores[:count], task.group[indices[:count]])
         record: Record = {f"validation/{name}": value for name, value in found.items()}
