@@ -72,7 +72,9 @@ class Encoder(nn.Module):
             ) from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
-        self.features = int(cast(int, self.backbone.num_features))
+        # Some networks, as MobileNetV3 and VGG, have further layers between their last map and the embedding.
+        wide = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.features = int(cast(int, wide))
         mean, std = _normalisation(self.backbone, channels)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
