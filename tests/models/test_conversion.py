@@ -58,3 +58,17 @@ def test_what_does_not_fit_is_refused_in_a_sentence(network, tmp_path):
     with pytest.raises(InputError, match="plain weights"):
         convert_weights(tmp_path / "pickle.pth", NETWORK, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda weights: {"epoch": 3, "net": weights}, "`epoch` is no tensor"),
+        (lambda weights: {"state_dict": 3}, "holds no tensors by name"),
+        (list, "holds no tensors by name"),
+    ],
+)
+def test_a_checkpoint_with_more_than_weights_is_refused(network, tmp_path, wrap, message):
+    torch.save(wrap(dict(network.state_dict())), tmp_path / "checkpoint.pth")
+    with pytest.raises(InputError, match=message):
+        convert_weights(tmp_path / "checkpoint.pth", NETWORK, tmp_path / "out.safetensors")

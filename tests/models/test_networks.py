@@ -59,7 +59,13 @@ def test_the_mask_generator_starts_as_the_identity_on_any_size(shape):
 
 @pytest.mark.parametrize(
     ("name", "channels", "size"),
-    [("resnet18", 1, 64), ("resnet18", 3, 32), ("resnet50", 1, 32), ("vit_tiny_patch16_224", 1, 64)],
+    [
+        ("resnet18", 1, 64),
+        ("resnet18", 3, 32),
+        ("resnet50", 1, 32),
+        ("vit_tiny_patch16_224", 1, 64),
+        ("mobilenetv3_small_050", 1, 64),  # layers between the last map and the embedding
+    ],
 )
 def test_encoders_by_timm_name(name, channels, size):
     model = Diagnoser(Encoder(name, channels=channels, size=size), classes=3).eval()

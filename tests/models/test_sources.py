@@ -300,6 +300,20 @@ def test_scores_near_certain_stay_finite():
     assert np.isfinite(model(torch.rand(2, 3, SIZE, SIZE)).logit.numpy()).all()
 
 
+def test_a_logarithm_of_nothing_is_a_number():
+    """log(softmax) of a model that is sure: minus infinity, of which no correction can be fitted."""
+
+    class Sure(nn.Module):
+        def forward(self, image):
+            return torch.tensor([[0.0, -torch.inf], [-40.0, 0.0]])[: len(image)].repeat(2, 1)[: len(image)]
+
+    model = _given(Sure(), Contract(output="log_probabilities", embedding=None))
+    logit = model(torch.rand(2, 3, SIZE, SIZE)).logit
+    assert logit.isfinite().all()
+    assert logit.argmax(1).tolist() == [0, 1]
+    assert logit[1, 0] == -40  # what is known is kept
+
+
 def _library(name):
     if name == "timm":
         import timm

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from fairdx.core.errors import InputError
 from fairdx.models.corrections import Shift
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.fair import FairModel
@@ -141,3 +142,58 @@ def test_a_correction_of_nothing_moves_no_pixel():
     image = torch.randint(0, 256, (3, 3, 16, 16)) / GREY
     fair = FairModel(model, correction=shift(0.0), realisation=Realisation())
     torch.testing.assert_close(fair.masked(image), image)
+
+
+class Valley(DiagnosisModel):
+    """Log-odds that rise again soon after they begin to fall: one whole level is too far."""
+
+    features = 1
+
+    def forward(self, image, edit=None):
+        del edit
+        off = image.mean((1, 2, 3)) - 0.4
+        odds = 100 * off + 1e5 * off.square()
+        return Diagnosis(off[:, None], torch.stack([0 * odds, odds], dim=1))
+
+
+def test_a_mask_that_could_only_lead_away_is_none():
+    """The lowest point is at -0.025: asked for -0.5, a first step of a whole level would come to +1.1."""
+    correction = Shift(1, 2, 2)
+    correction.shift[:, 1] = -0.5
+    fair = FairModel(Valley(), correction=correction, realisation=Realisation())
+    image = torch.full((2, 1, 32, 32), 102 / GREY)  # 0.4
+    assert (fair(image)[:, 1] <= 1e-3).all()
+    correction.shift[:, 1] = 0.5  # upwards there is a way
+    torch.testing.assert_close(fair(image)[:, 1], torch.full((2,), 0.5), atol=0.05, rtol=0)
+
+
+def test_images_that_cannot_be_moved_stay_and_others_are_served():
+    """No image, one that gives no number, one without any slope; and values at both ends of the range."""
+
+    class Partly(Parabola):
+        def forward(self, image, edit=None):
+            found = super().forward(image)
+            grey = image.mean((1, 2, 3))
+            odds = found.logit[:, 1]
+            odds = torch.where(grey < 0.1, 0 * odds, odds)
+            odds = torch.where(grey > 0.9, torch.full_like(odds, torch.nan), odds)
+            return Diagnosis(found.embedding, torch.stack([0 * odds, odds], dim=1))
+
+    correction = Shift(1, 2, 2)
+    correction.shift[:, 1] = 0.5
+    fair = FairModel(Partly(), correction=correction, realisation=Realisation())
+    image = torch.tensor([0.0, 102 / GREY, 1.0])[:, None, None, None].expand(3, 1, 64, 64)
+    masked = fair.masked(image)
+    torch.testing.assert_close(masked[[0, 2]], image[[0, 2]])
+    assert fair(image)[1, 1] == pytest.approx(160.5, abs=0.05)
+    assert fair.masked(image[:0]).shape == (0, 1, 64, 64)
+
+
+def test_a_model_that_hides_its_gradient_is_refused_with_the_setting_s_name():
+    class Hidden(Corner):
+        def forward(self, image, edit=None):
+            return super().forward(image.detach())
+
+    fair = FairModel(Hidden(), correction=Shift(1, 2, 2), realisation=Realisation())
+    with pytest.raises(InputError, match=r"method\.realise=false"):
+        fair.masked(torch.rand(2, 1, 8, 8))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from fairdx.core.errors import InputError
 from fairdx.inference.visibility import what_can_be_seen, within_chance
 from fairdx.methods import out_of_fold
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
@@ -114,7 +115,9 @@ class Corrector(ClosedForm):
 
     def solve(self, train: Features, validation: Features) -> Mapping[str, Any]:
         """Fits the guess of the cells and the network, both judged on patients they were not fitted to."""
+        self.residual.requires_grad_(False)
         pool = out_of_fold.unseen(train, validation)
+        _require_patients(pool.images)
         images, odds = pool.images, pool.images.logit[:, 1] - pool.images.logit[:, 0]
         before = _judged(0.0, odds, images)
         record = {
@@ -205,6 +208,17 @@ class Corrector(ClosedForm):
         within = [one for one in tried if one.auroc >= before.auroc - self.config.budget]
         best = min(within, key=lambda one: one.unfairness, default=None)
         return best if best is not None and _sure(scores[best.weight], odds, images) else None
+
+
+def _require_patients(images: Features) -> None:
+    """Refuses images of so few patients that nothing can be judged on others."""
+    found = len(np.unique(out_of_fold.patients_of(images)))
+    if found < out_of_fold.FOLDS:
+        raise InputError(
+            "method `corrector` is judged on patients that it was not fitted to: it needs "
+            f"{out_of_fold.FOLDS} or more, and its images are of {found}; look at the column of patients in "
+            "the prepared data"
+        )
 
 
 def _said(note: str) -> str:

@@ -37,6 +37,17 @@ def probabilities(logit: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def mean_and_spread(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns mean and standard deviation of columns (n, D), by which they are standardised.
+
+    A column that is constant, up to how 32 bits round it, gets an infinite one: nothing was learnt of it, and
+    so it weighs nothing in an image in which it differs. A feature may be 0 in all images but one.
+    """
+    mean, spread = columns.mean(0), columns.std(0)
+    constant = spread <= 4 * np.finfo(np.float32).eps * np.abs(columns).max(0)
+    return mean, np.where(constant, np.inf, spread)
+
+
 def linear_posterior(
     embedding: NDArray[np.float64], code: NDArray[np.int64], count: int, *, penalty: float = PENALTY
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -61,7 +72,7 @@ def linear_posterior(
         raise InputError(
             "guessing the group from the embedding needs scikit-learn; run `pip install 'fairdx[study]'`"
         ) from error
-    mean, spread = embedding.mean(0), np.maximum(embedding.std(0), 1e-12)
+    mean, spread = mean_and_spread(embedding)
     known = np.unique(code)
     standard = ((embedding - mean) / spread).astype(np.float32)  # half the memory, and time to spare
     fitted: Any = LogisticRegression(C=penalty, max_iter=5000).fit(standard, code)

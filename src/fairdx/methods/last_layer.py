@@ -13,6 +13,7 @@ from pydantic import Field
 from fairdx.core.errors import InputError
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding
+from fairdx.methods.group_posterior import mean_and_spread
 from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Head
 from fairdx.models.diagnosis import DiagnosisModel
@@ -72,7 +73,7 @@ class LastLayer(ClosedForm):
         cell = label * self.spec.groups + images.group
         counts = np.bincount(cell)
         weight = (len(cell) / ((counts > 0).sum() * counts[cell])) ** self.config.balance
-        mean, spread = embedding.mean(0), np.maximum(embedding.std(0), 1e-12)
+        mean, spread = mean_and_spread(embedding)
         regression = LogisticRegression(C=self.config.penalty, max_iter=5000)
         fitted: Any = regression.fit((embedding - mean) / spread, label, sample_weight=weight)
         rows = fitted.coef_ / spread

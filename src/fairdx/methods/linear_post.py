@@ -84,9 +84,12 @@ def cell_prices(cells: Array, *, tolerance: float) -> Array:
     groups = cells.shape[1] // 2
     eta = cells[:, 1::2].sum(1)
     gain = eta - shares[1::2].sum()
-    # The difference of a group's rate from the mean of the groups' rates, as a function of decisions.
+    # The difference of a group's rate from the mean of the groups' rates, as a function of decisions. A cell
+    # without images has no rate; as 0 it would pull those of all others down.
+    known = (cells.max(0) > 0).reshape(groups, 2)
     ratio = (cells / shares).reshape(len(cells), groups, 2)
-    differences = (ratio - ratio.mean(1, keepdims=True)).reshape(len(cells), 2 * groups)
+    mean = ratio.sum(1, keepdims=True) / np.maximum(known.sum(0), 1)
+    differences = (known * (ratio - mean)).reshape(len(cells), 2 * groups)
 
     def dual(parts: Array) -> tuple[float, Array]:
         """Value and slope at l = up - down, both at least 0."""
@@ -101,5 +104,6 @@ def cell_prices(cells: Array, *, tolerance: float) -> Array:
         dual, np.zeros(4 * groups), jac=True, method="L-BFGS-B", bounds=[(0, None)] * (4 * groups)
     )
     prices = (found.x[: 2 * groups] - found.x[2 * groups :]).reshape(groups, 2)
-    centred: Array = (prices - prices.mean(0)).ravel() / shares
+    mean_price = (known * prices).sum(0) / np.maximum(known.sum(0), 1)
+    centred: Array = (known * (prices - mean_price)).ravel() / shares
     return centred

@@ -41,10 +41,18 @@ def unseen(train: Features, validation: Features) -> Pool:
     """
     if np.array_equal(train.logit, validation.logit):
         return Pool(train, None)
-    odds = [one.logit[:, 1] - one.logit[:, 0] for one in (train, validation)]
-    if learnt_by_heart(train.label, odds[0], validation.label, odds[1]):
+    classes = train.logit.shape[1]
+    if any(_learnt(train, validation, code) for code in ((1,) if classes == 2 else range(classes))):
         return Pool(validation, train)
     return Pool(joined(train, validation), None)
+
+
+def _learnt(train: Features, validation: Features, code: int) -> bool:
+    """Whether a class is told from the others clearly better on the images that were trained on."""
+    sets = (train, validation)
+    odds = [one.logit[:, code] - np.logaddexp.reduce(np.delete(one.logit, code, 1), axis=1) for one in sets]
+    labels = [(one.label == code).astype(np.int64) for one in sets]
+    return learnt_by_heart(labels[0], odds[0], labels[1], odds[1])
 
 
 def joined(first: Features, second: Features) -> Features:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fairdx.methods.base import METHODS, Features, MethodConfig, Spec
 from fairdx.methods.closed_form import ClosedForm, require_embedding, require_one_score
+from fairdx.methods.group_posterior import mean_and_spread
 from fairdx.methods.out_of_fold import unseen
 from fairdx.models.corrections import Residual
 from fairdx.models.diagnosis import DiagnosisModel
@@ -67,7 +68,7 @@ class ResidualHead(ClosedForm):
         assert images.embedding is not None
         odds = images.logit[:, 1] - images.logit[:, 0]
         raw = np.concatenate([odds[:, None], images.embedding], axis=1)
-        centre, spread = raw.mean(0), np.maximum(raw.std(0), 1e-6)
+        centre, spread = mean_and_spread(raw)
         standard = torch.from_numpy((raw - centre) / spread).float()
         own = torch.from_numpy(odds).float()
         label, group = torch.from_numpy(images.label), torch.from_numpy(images.group)

@@ -16,6 +16,8 @@ from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit
 AUTO: Final = "auto"
 SMALLEST: Final = 1e-7
 """Probabilities are kept so far from 0 and 1: beyond, 32 bits have no logit."""
+LOWEST: Final = -104.0
+"""The logarithm of the smallest number of 32 bits: of a probability of 0 there is none."""
 CLOSE: Final = 1e-3
 """What rounding may add to a probability: some models compute in 16 bits."""
 _RANGES: Final = {
@@ -212,7 +214,9 @@ def _log_probabilities(output: Tensor, kind: str) -> Tensor:
     """Log p of columns that are classes which exclude each other."""
     if kind == "logits":
         return log_softmax(output, dim=1)
-    return output if kind == "log_probabilities" else output.clamp_min(SMALLEST).log()
+    if kind == "log_probabilities":
+        return output.clamp_min(LOWEST)
+    return output.clamp_min(SMALLEST).log()
 
 
 @contextmanager

@@ -72,7 +72,9 @@ class Encoder(nn.Module):
             ) from error
         if "pretrained_cfg_overlay" in options:
             _require_fit(options["pretrained_cfg_overlay"]["state_dict"], self.backbone, str(weights))
-        self.features = int(cast(int, self.backbone.num_features))
+        # Some networks, as MobileNetV3 and VGG, have further layers between their last map and the embedding.
+        wide = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.features = int(cast(int, wide))
         mean, std = _normalisation(self.backbone, channels)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -114,14 +116,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         for wrapping in ("state_dict", "model"):  # as training scripts save it, among other things
-            loaded = loaded.get(wrapping, loaded)
-        return cast(dict[str, Tensor], loaded)
+            loaded = loaded.get(wrapping, loaded) if isinstance(loaded, Mapping) else loaded
     except FileNotFoundError:
         raise InputError(f"there is no file of weights at {path}") from None
     except Exception as error:
         raise InputError(
             f"{path} does not hold plain weights (safetensors, or torch weights-only): {error}"
         ) from error
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path} holds no tensors by name ({type(loaded).__name__})")
+    for name, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{path} does not hold weights alone: `{name}` is no tensor ({type(value).__name__}); "
+                "save the network's state_dict by itself"
+            )
+    return dict(loaded)
 
 
 class Diagnoser(DiagnosisModel):

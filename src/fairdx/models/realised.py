@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from fairdx.core.errors import InputError
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 GREY: Final = 255.0
@@ -97,7 +98,9 @@ def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) ->
                 break
         came = (log_odds(model(image[rows] / GREY).logit.float()) - before[rows]) * sign[rows]
         bend = bend.through(reach, came)
-        ahead = bend.reach(need[rows])
+        # One that moves away from its target goes half as far; if it still does at the last look, nowhere.
+        back = reach / 2 if check + 1 < CHECKS else torch.full_like(reach, -torch.inf)
+        ahead = torch.where(came < 0, back, bend.reach(need[rows]))
         image[rows] = path.of(rows).at(ahead)
         done[rows] = (came - need[rows]).abs() <= CLOSE
     return image, done
@@ -197,6 +200,11 @@ def _gradient_of(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tenso
     leaf = image.clone().requires_grad_(True)
     with torch.enable_grad():
         found = model(leaf)
+    if not found.logit.requires_grad:
+        raise InputError(
+            "a corrected score becomes a mask along the model's gradient, and no gradient of this model "
+            "reaches the image; set method.realise=false, which corrects the score itself"
+        )
     (gradient,) = torch.autograd.grad(log_odds(found.logit.float()).sum(), leaf)
     embedding = None if found.embedding is None else found.embedding.detach()
     return Diagnosis(embedding, found.logit.detach().float()), gradient

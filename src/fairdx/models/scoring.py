@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fairdx.core.errors import InputError
 from fairdx.core.progress import Reporter
 from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.loading import TaskImages, to_unit_range
@@ -136,6 +137,32 @@ def diagnose(
 
     logit, *rest = apply_to(columns, images, indices, place)
     return Seen(rest[0].astype(np.float32) if rest else None, logit.astype(np.float32))
+
+
+def check_numbers(
+    rows: NDArray[Any], images: TaskImages, indices: NDArray[np.int64], *, whose: str, what: str, kind: str
+) -> None:
+    """Refuses what a model makes of images where it is no number.
+
+    Args:
+        rows: What it makes of them, shape (n, columns).
+        images: Where the images are.
+        indices: Which of them, shape (n,).
+        whose: Who asked, for the message.
+        what: What the numbers are.
+        kind: Which images these are.
+
+    Raises:
+        InputError: A number is missing or infinite; the message names the first image.
+    """
+    lost = ~np.isfinite(rows).all(axis=1)
+    if lost.any():
+        image = images.dataset.table["image"].iloc[indices[int(lost.argmax())]]
+        raise InputError(
+            f"`{whose}`: the model gives no number as its {what} for {lost.sum()} of {len(rows)} {kind} "
+            f"images, the first {image}: look at it and at the model's `contract`, or leave such images out "
+            "when the data are prepared"
+        )
 
 
 def predict_seen(corrected: Callable[[Diagnosis], Tensor], seen: Seen, place: Place) -> NDArray[np.float64]:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairdx.auditing.evaluate import evaluate
-from fairdx.core.errors import InputError
 from fairdx.data.phantom.findings import FINDINGS
 from fairdx.data.split import Split
 from fairdx.methods.base import Rule, Scores
 from fairdx.metrics.causal import direct_effect
 from fairdx.metrics.threshold import youden_threshold
-from fairdx.models.scoring import apply, predict
+from fairdx.models.scoring import apply, check_numbers, predict
 from fairdx.runs.data import RunData
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,8 @@ def measure(
         chosen_on = "train"
         found[chosen_on] = score(task.indices(chosen_on))
     for split, given in found.items():
-        _check_numbers(current, name, split, given)
+        at = task.indices(split)
+        check_numbers(given, current.images, at, whose=name, what="score", kind=split)
     test, indices = task.indices("test"), task.indices(chosen_on)
     rule = None
     if adjust is not None:
@@ -113,18 +113,6 @@ def measure(
         ignore_index=True,
     )
     return Measured(figures, table, rule)
-
-
-def _check_numbers(current: RunData, name: str, split: Split, scores: Scores) -> None:
-    lost = ~np.isfinite(scores).all(axis=1)
-    if lost.any():
-        first = current.images.task.indices(split)[int(lost.argmax())]
-        image = current.images.dataset.table["image"].iloc[first]
-        raise InputError(
-            f"`{name}`: the model gives no number as its score for {lost.sum()} of {len(scores)} {split} "
-            f"images, the first {image}: look at it and at the model's `contract`, or leave such images out "
-            "when the data are prepared"
-        )
 
 
 def _truth_is_known(current: RunData) -> bool:

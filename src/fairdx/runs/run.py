@@ -42,6 +42,7 @@ from fairdx.runs.files import (
 from fairdx.runs.folder import to_toml
 from fairdx.runs.measure import Measured, measure
 from fairdx.runs.precision import recalled, remember
+from fairdx.runs.reached import note_of_masks
 from fairdx.runs.repeat import Earlier, fingerprints, made_with
 from fairdx.runs.results import SCHEMA_VERSION, MethodFigures, RunResults
 from fairdx.runs.settings import RunSettings
@@ -146,7 +147,7 @@ def _run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - start, 1),
             data=describe(current),
-            notes=[record["note"] for record in found.history if record.get("note")],
+            notes=found.notes,
             kept_epochs={record["stage"]: record["epoch"] for record in found.history if record["kept"]},
             methods={name: MethodFigures.model_validate(one.figures) for name, one in found.measured.items()},
             made_with=made,
@@ -180,6 +181,7 @@ class _Found:
     method: Method
     measured: dict[str, Measured]
     history: list[Record]
+    notes: list[str]
 
 
 def _measured(current: RunData, place: StageFolders, network: nn.Module | None, beside: bool) -> _Found:
@@ -193,7 +195,10 @@ def _measured(current: RunData, place: StageFolders, network: nn.Module | None, 
     method, history = train_method(current, place, obtained)
     scores = obtained.scores(method.fair)
     measured[name] = measure(current, name, method.fair, method.adjust, scores=scores)
-    return _Found(method, measured, [*obtained.history, *history])
+    history = [*obtained.history, *history]
+    notes = [record["note"] for record in history if record.get("note")]
+    reached = note_of_masks(current, obtained, method.fair, measured[name])
+    return _Found(method, measured, history, notes if reached is None else [*notes, reached])
 
 
 def train(

@@ -29,7 +29,7 @@ from fairdx.methods.base import Features, Losses, Player, Stage
 from fairdx.models.loading import TaskImages
 from fairdx.models.processes import common_statistics, whole_batch
 from fairdx.models.runtime import TrainerSettings, derive_seed, isolated_rng, restore_generators
-from fairdx.models.scoring import Seen, diagnose, predict, predict_seen
+from fairdx.models.scoring import Seen, check_numbers, diagnose, predict, predict_seen
 from fairdx.training.accumulation import Accumulated, check_accumulation
 from fairdx.training.augment import augment
 from fairdx.training.checkpoint import Checkpoint
@@ -40,11 +40,12 @@ from fairdx.training.pauses import Pauses, Position
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 6
+RECIPE = 7
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
 3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
-judge no epoch. 6: an encoder with step sizes of its own learns (it did not)."""
+judge no epoch. 6: an encoder with step sizes of its own learns (it did not).
+7: features that are constant, and cells without images, weigh nothing in a correction."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
@@ -162,7 +163,7 @@ class Fit:
     def solve(self) -> Record:
         """Fits a stage without players in closed form."""
         assert self.stage.solve is not None
-        features = self._features(self.train), self._features(self.validation)
+        features = self._features(self.train, "training"), self._features(self.validation, "validation")
         modules = self.stage.modules.values()
         for module in modules:
             module.cpu()  # where the features are
@@ -172,8 +173,11 @@ class Fit:
             module.to(self.fabric.device)
         return dict(record or {})
 
-    def _features(self, indices: NDArray[np.int64]) -> Features:
+    def _features(self, indices: NDArray[np.int64], kind: str) -> Features:
         task, seen = self.images.task, self._seen(indices)
+        for what, rows in seen._asdict().items():
+            if rows is not None:
+                check_numbers(rows, self.images, indices, whose=self.stage.name, what=what, kind=kind)
         embedding = None if seen.embedding is None else seen.embedding.astype(np.float64)
         patient = np.unique(task.patient[indices], return_inverse=True)[1]
         logit = seen.logit.astype(np.float64)
@@ -239,6 +243,8 @@ class Fit:
             scores = predict_seen(self.stage.corrected, self.seen(indices), self.fabric)
         else:
             scores = predict(self.stage.logits, self.images, indices, self.fabric)
+        if not self.history:  # what a model makes of images before anything is trained is not ours to lose
+            check_numbers(scores, self.images, indices, whose=self.stage.name, what="score", kind="judged")
         task, count = self.images.task, len(self.validation)
         found = validation_scores(task.label[indices[:count]], scores[:count], task.group[indices[:count]])
         record: Record = {f"validation/{name}": value for name, value in found.items()}
