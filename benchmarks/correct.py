@@ -17,7 +17,6 @@ with its cost.
 
 import argparse
 import io
-import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -243,15 +242,20 @@ def trained(study: Path, held: Held) -> Iterator[tuple[tuple[str, str, str], Sco
             continue
         table = read_predictions(place / PREDICTIONS)
         table = table[(table["split"] == "test") & (table["method"] == name)].set_index("image").loc[names]
-        threshold = json.loads((place / RESULTS).read_text())["methods"][name]["threshold"]
+        given = table["score"].to_numpy(float)
+        score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
+        for number in range(FOLDS):  # where it decides is chosen on the other folds, as for every line
+            rows = fold == number
+            threshold = youden_threshold(features.label[~rows], given[~rows])
+            score[rows], decision[rows] = shifted(given[rows], threshold), given[rows] >= threshold
         varied = ", ".join(f"{key.removeprefix('method.')}={value}" for key, value in run.varied.items())
         yield (
             (held.images.dataset.root.name, run.method, varied),
             Scored.of(
-                shifted(table["score"].to_numpy(float), threshold),
+                score,
                 label=features.label,
                 group=features.group,
-                decision=table["decision"].to_numpy(np.int64),
+                decision=decision,
                 patient=features.patient,
                 groups=held.spec.groups,
                 fold=fold,
