@@ -19,7 +19,7 @@ import argparse
 import io
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -56,7 +56,7 @@ from fairdx.study.plan import plan_runs
 from fairdx.study.pool import shifted
 from fairdx.study.run import FILE
 from fairdx.study.settings import load_study
-from fairdx.study.within import Lines, Scored, with_choices, within_table, within_text
+from fairdx.study.within import Lines, Scored, line_of, with_choices, within_table, within_text
 
 FOLDS = 5
 SETTINGS: dict[str, tuple[str, list[Any]]] = {
@@ -189,12 +189,17 @@ def _probabilities(method: Method, features: Features) -> Array:
         return made.softmax(1).double().numpy()
 
 
-def line(method: Method, features: Features, fold: NDArray[np.int64], groups: int) -> Scored:
-    """A method fitted to four folds and tested on the fifth, five times."""
+def in_folds(
+    scored: Callable[[NDArray[np.bool_]], tuple[Array, float]],
+    features: Features,
+    fold: NDArray[np.int64],
+    groups: int,
+) -> Scored:
+    """All folds together, of the scores of one and where it decides, which was chosen on the others."""
     score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
     for number in range(FOLDS):
         rows = fold == number
-        new, threshold = scores_of(method, part(features, ~rows), part(features, rows))
+        new, threshold = scored(rows)
         score[rows], decision[rows] = shifted(new, threshold), new >= threshold
     assert features.patient is not None
     return Scored.of(
@@ -206,6 +211,15 @@ def line(method: Method, features: Features, fold: NDArray[np.int64], groups: in
         groups=groups,
         fold=fold,
     )
+
+
+def line(method: Method, features: Features, fold: NDArray[np.int64], groups: int) -> Scored:
+    """A method fitted to four folds and tested on the fifth, five times."""
+
+    def scored(rows: NDArray[np.bool_]) -> tuple[Array, float]:
+        return scores_of(method, part(features, ~rows), part(features, rows))
+
+    return in_folds(scored, features, fold, groups)
 
 
 def every_line(
@@ -232,8 +246,7 @@ def every_line(
 
 def trained(study: Path, held: Held) -> Iterator[tuple[tuple[str, str, str], Scored]]:
     """The runs of a study on the same split that are done: what they make of the images tested here."""
-    features = held.features("none")
-    assert features.patient is not None
+    features, data = held.features("none"), held.images.dataset.root.name
     fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
     names = held.images.dataset.table["image"].to_numpy()[held.indices]
     for run in plan_runs(load_study(study / FILE, "ablate"), study / FILE):
@@ -242,25 +255,12 @@ def trained(study: Path, held: Held) -> Iterator[tuple[tuple[str, str, str], Sco
             continue
         table = read_predictions(place / PREDICTIONS)
         table = table[(table["split"] == "test") & (table["method"] == name)].set_index("image").loc[names]
-        given = table["score"].to_numpy(float)
-        score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
-        for number in range(FOLDS):  # where it decides is chosen on the other folds, as for every line
-            rows = fold == number
-            threshold = youden_threshold(features.label[~rows], given[~rows])
-            score[rows], decision[rows] = shifted(given[rows], threshold), given[rows] >= threshold
-        varied = ", ".join(f"{key.removeprefix('method.')}={value}" for key, value in run.varied.items())
-        yield (
-            (held.images.dataset.root.name, run.method, varied),
-            Scored.of(
-                score,
-                label=features.label,
-                group=features.group,
-                decision=decision,
-                patient=features.patient,
-                groups=held.spec.groups,
-                fold=fold,
-            ),
-        )
+        score = table["score"].to_numpy(float)
+
+        def scored(rows: NDArray[np.bool_], score: Array = score) -> tuple[Array, float]:
+            return score[rows], youden_threshold(features.label[~rows], score[~rows])
+
+        yield (data, *line_of(run)[1:]), in_folds(scored, features, fold, held.spec.groups)
 
 
 def masks(held: Held, features: Features, count: int) -> str:

@@ -74,7 +74,8 @@ def choose_images(images: TaskImages, settings: ExplainSettings, device: torch.d
     if len(groups) < 2:
         raise InputError(
             f"{images.dataset.root}: the {len(drawn)} images to explain are all of the group "
-            f"{task.group_names[groups[0]]} of {task.attribute_name}; a map of the group needs two"
+            f"{task.group_names[groups[0]]} of {task.attribute_name}; a map of the group needs two: "
+            "ask for more images, or choose another attribute"
         )
     return Asked(images, drawn, patients.astype(np.int64), settings.seed, device)
 

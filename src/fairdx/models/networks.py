@@ -124,7 +124,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} does not hold plain weights (safetensors, or torch weights-only): {error}"
         ) from error
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{path} holds no tensors by name ({type(loaded).__name__})")
+        raise InputError(
+            f"{path} holds no tensors by name ({type(loaded).__name__}): save the network's state_dict"
+        )
     for name, value in loaded.items():
         if not isinstance(value, Tensor):
             raise InputError(

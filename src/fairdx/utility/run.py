@@ -146,7 +146,7 @@ def check_measurable(current: RunData, options: UtilityOptions) -> None:
     if len(patients) < 2:
         raise InputError(
             f"{current.images.dataset.root}: all test images are of one patient, and nothing says how "
-            "figures vary from patient to patient"
+            "figures vary from patient to patient: give test images of more patients"
         )
     _, left_out = chosen_findings(current, options)
     for name, reason in left_out.items():
