@@ -34,6 +34,7 @@ lint: $(STAMPS)/train,test,lint  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks --allow-untyped-calls --no-warn-return-any
 	$(BIN)/lint-imports
 
 format: $(STAMPS)/train,test,lint  ## rewrite the code in the house format

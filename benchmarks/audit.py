@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import fairlearn.metrics as fl
 import numpy as np
@@ -107,7 +108,7 @@ def measured(title: str, work: Callable[[], object]) -> None:
     )
 
 
-def page(*given: object, **named: object) -> None:
+def page(*given: Any, **named: Any) -> None:
     """An audit and its page."""
     render_audit(audit(*given, **named))
 

@@ -83,11 +83,11 @@ def main() -> None:
                     took = measured(folder, options.steps, policy, beside=beside)
                     found.setdefault((policy, beside), []).append(took)
     for policy in POLICIES:
-        alone, beside = (median(found[policy, busy]) for busy in (False, True))
+        alone, slowed = (median(found[policy, busy]) for busy in (False, True))
         ratios = sorted(b / a for a, b in zip(found[policy, False], found[policy, True], strict=True))
         print(
-            f"{policy}: {1e3 * alone:.0f} ms alone, {1e3 * beside:.0f} ms beside another program: "
-            f"{beside / alone:.2f} times (rounds: {ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{policy}: {1e3 * alone:.0f} ms alone, {1e3 * slowed:.0f} ms beside another program: "
+            f"{slowed / alone:.2f} times (rounds: {ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
     alone = median(found["default", False])
     ours = {busy: median(found["fairdx", busy]) / alone for busy in (False, True)}

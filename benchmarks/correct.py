@@ -32,8 +32,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairdx.data.base import PreparedDataset, Task
+from fairdx.data.base import PreparedDataset
 from fairdx.data.split import patient_folds
+from fairdx.data.task import Task
 from fairdx.methods import METHODS, Method, Spec
 from fairdx.methods.base import Features
 from fairdx.methods.last_layer import LastLayer, LastLayerConfig
@@ -321,7 +322,7 @@ def curve(features: Features, held: Held, counts: list[int]) -> Iterator[str]:
         found, start = [], time.process_time()
         for seed in range(3):
             score, _ = scores_of(built("corrector", held, seed=seed), part(features, rows), new)
-            given = {"sensitive_features": new.group}
+            given: dict[str, Any] = {"sensitive_features": new.group}
             found.append(
                 [
                     within_group_auroc(new.label, score, **given),

@@ -88,12 +88,12 @@ def write_kinds(folder: Path) -> list[str]:
     picture.save(folder / "scan.png", compress_level=1)
     deep.save(folder / "deep.png", compress_level=1)
     import pydicom
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
     meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID("1.2.3")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    image = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, "1.2.3"
     image.Rows, image.Columns, image.SamplesPerPixel = HEIGHT, WIDTH, 1
     image.PhotometricInterpretation, image.PixelRepresentation = "MONOCHROME2", 0

@@ -120,6 +120,7 @@ def passes(steps: int, *, shared: bool) -> float:
         with autocast:
             with torch.set_grad_enabled(shared):
                 masked = method.forward(batch)
+            assert masked.embedding is not None
             seen = Diagnosis(masked.embedding.detach(), masked.logit.detach())
             loss = guess(masked.image.detach(), seen)
         d.zero_grad(set_to_none=True)

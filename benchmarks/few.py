@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fairdx.data.base import Task
+from fairdx.data.task import Task
 from fairdx.methods import METHODS, Spec
 from fairdx.metrics.pairs import within_group_auroc
 from fairdx.metrics.rates import approximate_diagnosis_fairness
@@ -56,7 +56,7 @@ def figures(logits: Any, images: TaskImages, fabric: Any) -> list[float]:
     known, test = task.indices("validation"), task.indices("test")
     scores = [predict(logits, images, rows, fabric)[:, 1] for rows in (known, test)]
     decided = scores[1] >= youden_threshold(task.label[known], scores[0])
-    given = {"sensitive_features": task.group[test]}
+    given: dict[str, Any] = {"sensitive_features": task.group[test]}
     return [
         within_group_auroc(task.label[test], scores[1], **given),
         1e3 * approximate_diagnosis_fairness(task.label[test], decided.astype(int), **given),

@@ -83,7 +83,13 @@ def _save_weights(network: nn.Module, folder: Path) -> dict[str, Any]:
 def _vit() -> nn.Module:
     import timm
 
-    small = {"img_size": PHANTOM.size, "patch_size": 4, "depth": 4, "embed_dim": 128, "num_heads": 4}
+    small: dict[str, Any] = {
+        "img_size": PHANTOM.size,
+        "patch_size": 4,
+        "depth": 4,
+        "embed_dim": 128,
+        "num_heads": 4,
+    }
     return timm.create_model("vit_tiny_patch16_224", num_classes=2, in_chans=1, **small)
 
 
@@ -120,9 +126,9 @@ def _xray_loss(output: Tensor, label: Tensor) -> Tensor:
 
 
 def _monai() -> nn.Module:
-    import monai
+    from monai.networks.nets.densenet import DenseNet121
 
-    return monai.networks.nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+    return DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
 
 
 def _save_onnx(network: nn.Module, folder: Path) -> dict[str, Any]:
@@ -181,6 +187,7 @@ def line(name: str, dataset: PreparedDataset, folder: Path, seed: int) -> str:
         "seed": seed,
     }
     results = run(build_settings(values, where=name), folder / "run", resume=True)
+    assert results is not None
     before, after = results["methods"]["vanilla"], results["methods"]["fair_diagnosis"]
     held = load_model(folder / "run").card.frozen.weights_sha256[:8]
     # Bias-corrected: a fair model has a plug-in ADF of 1/n, 0.3e-3 here, which would hide how far it fell.

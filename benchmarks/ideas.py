@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -111,11 +111,12 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         self._alpha, self._done, self._epoch = config.alpha, 0.0, 0
         self._recent: deque[tuple[Batch, Masked]] = deque(maxlen=config.replay)
         if config.seen_gradient:
-            self.mask_generator = _Beside(
-                MaskGenerator(2 * spec.channels, width=config.width), self._gradient
-            )
-            self.fair.mask.generator = self.mask_generator
+            assert self.fair.mask is not None
+            beside = _Beside(MaskGenerator(2 * spec.channels, width=config.width), self._gradient)
+            self.mask_generator = cast(Any, beside)
+            self.fair.mask.generator = cast(Any, beside)
         if config.large:
+            assert self.discriminator is not None
             encoder = Encoder("resnet18", channels=spec.channels, size=spec.size)
             self.discriminator.views["image"] = nn.Sequential(encoder, nn.Linear(512, 128), nn.SiLU())
 
@@ -125,9 +126,10 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         self._done = done
         epoch = int(done * self.config.epochs)
         if self.config.restart and epoch != self._epoch:
+            assert self.discriminator is not None
             for module in self.discriminator.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
         self._epoch = epoch
         share = {"not": 1.0, "up": done, "down": 1.0 - done}[self.config.alpha_moves]
         self.config = self.config.model_copy(update={"alpha": share * self._alpha})
@@ -141,11 +143,13 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         masked = Masked(*map(torch.cat, zip(*seen_masked, strict=True)))
         if self.config.penalty == 0:
             return super().discriminator_loss(batch, masked)
+        assert self.discriminator is not None
+        assert masked.embedding is not None
         seen = [masked.embedding.float().requires_grad_(), masked.logit.float().requires_grad_()]
         guess = self.discriminator(masked.image, Diagnosis(*seen), batch.label).float()
         loss = cross_entropy(guess, batch.group)
         slopes = torch.autograd.grad(loss * len(guess), seen, create_graph=True)
-        steepness = sum(slope.square().sum(1) for slope in slopes).mean()
+        steepness = torch.stack([slope.square().sum(1) for slope in slopes]).sum(0).mean()
         return {"total": loss + self.config.penalty * steepness, "steepness": steepness.detach()}
 
     def generator_loss(self, batch: Batch, masked: Masked) -> Losses:
@@ -153,6 +157,7 @@ class Idea(FairDiagnosis):  # type: ignore[misc]
         own = self.config
         losses = super().generator_loss(batch, masked)
         if own.kernel > 0:
+            assert masked.embedding is not None
             losses["kernel"] = embedding_mmd(masked.embedding, batch.label, batch.group)
             losses["total"] = losses["total"] + own.kernel * losses["kernel"]
         if self._done * own.epochs < own.lead:

@@ -35,7 +35,7 @@ import pydicom
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from scipy.ndimage import gaussian_filter
 
 from fairdx.data.pool import available_cpus, ordered_map
@@ -67,7 +67,7 @@ def network(layers: list[tuple[int, int, int]]) -> onnx.ModelProto:
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         last, width = f"r{layer}", wide
     weights.append(numpy_helper.from_array(rng.normal(0, 0.1, (width, 2)).astype(np.float32), "head"))
-    weights.append(numpy_helper.from_array(np.float32(0), "zero"))
+    weights.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
     nodes += [
         helper.make_node("ReduceMean", [last], ["embedding"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["embedding", "head"], ["logit"]),
@@ -115,16 +115,17 @@ def write_model(folder: Path, layers: list[tuple[int, int, int]]) -> Path:
 def radiograph(seed: int, side: int) -> np.ndarray:
     """Structure at every scale, float32 in [0, 1]."""
     rng = np.random.default_rng(seed)
-    picture = sum(gaussian_filter(rng.normal(size=(side, side)), scale) * scale for scale in (1, 4, 16, 64))
+    scales = [gaussian_filter(rng.normal(size=(side, side)), scale) * scale for scale in (1, 4, 16, 64)]
+    picture = np.sum(scales, axis=0)
     return ((picture - picture.min()) / np.ptp(picture)).astype(np.float32)
 
 
 def write_dicom(path: Path, values: np.ndarray) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
     image.StudyInstanceUID, image.SeriesInstanceUID = "1.2.4", "1.2.5"
     image.Rows, image.Columns = values.shape
