@@ -258,6 +258,7 @@ def test_bca_changes_intervals_a_little():
         ({"threshold": 2.0}, "threshold"),
         ({"level": 95}, "level"),
         ({"n_replicates": 1}, "n_replicates"),
+        ({"min_group_size": 0}, "min_group_size is 0"),
         ({"interval": "normal"}, "interval"),
         ({"compare_to": [0.5]}, "differ in length"),
     ],

@@ -18,7 +18,7 @@ from fairdx.auditing.selection import with_unlabelled
 from fairdx.auditing.study import Study
 from fairdx.auditing.threshold import Thresholds
 from fairdx.core.errors import InputError
-from fairdx.inference.uncertainty import check_level
+from fairdx.inference.uncertainty import check_group_size, check_level
 from fairdx.metrics.inputs import (
     Floats,
     Ints,
@@ -153,7 +153,7 @@ def audit(  # noqa: PLR0913 - each is one fact of the audit, and all but two are
         n_replicates,
         n_permutations,
         seed,
-        min_group_size,
+        check_group_size(min_group_size),
         patient is not None,
         [] if covariate is None else list(covariate),
         points.named,

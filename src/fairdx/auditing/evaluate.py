@@ -13,7 +13,7 @@ from fairdx.auditing.profile import Truth
 from fairdx.auditing.result import Gap, Settings
 from fairdx.auditing.study import Study
 from fairdx.core.errors import InputError
-from fairdx.inference.uncertainty import Estimate, check_level
+from fairdx.inference.uncertainty import Estimate, check_group_size, check_level
 from fairdx.metrics.inputs import same_length, to_codes, to_numpy, to_scores
 from fairdx.metrics.scores import binary_truth, class_codes
 from fairdx.metrics.threshold import at_precision
@@ -86,7 +86,7 @@ def evaluate(  # noqa: PLR0913 - each is one fact of the evaluation
         n_replicates,
         n_permutations,
         seed,
-        min_group_size,
+        check_group_size(min_group_size),
         patient is not None,
         [],
     )

@@ -19,7 +19,7 @@ from fairdx.core.errors import InputError
 from fairdx.inference.information_sequences import information_sequence
 from fairdx.inference.score_intervals import Figures, Shares, critical_value, highest_gap, lowest_gap
 from fairdx.inference.sequences import figures_gap, mixture_critical, share_differences, share_gap
-from fairdx.inference.uncertainty import check_level
+from fairdx.inference.uncertainty import check_group_size, check_level
 from fairdx.metrics import counts as tables
 from fairdx.metrics.causal import reference_index, references_by_attribute
 from fairdx.metrics.compared import GAP_SHARES, Compared
@@ -92,8 +92,6 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
         raise InputError(NO_WEIGHTS)
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold is {threshold}; give a number in [0, 1].")
-    if min_group_size < 1:
-        raise InputError(f"min_group_size is {min_group_size}; give a number of images from 1 on.")
     attributes, look = to_attributes(sensitive_features), in_time(to_codes(looks, "looks"))
     scores = at_precision(to_scores(plain(y_score)), threshold)
     if scores.ndim != 1:
@@ -104,7 +102,9 @@ def monitor(  # noqa: PLR0913 - each is one fact of the monitor, and all but two
     patient = None if patients is None else to_codes(patients, "patients").codes
     own = {} if patient is None else {"patients": patient}
     same_length(y_true=label, y_score=scores, looks=look.codes, **named, **own)
-    settings = MonitorSettings(threshold, check_level(level), min_group_size, patient is not None)
+    settings = MonitorSettings(
+        threshold, check_level(level), check_group_size(min_group_size), patient is not None
+    )
     order = np.argsort(look.codes, kind="stable")
     decision = (scores >= threshold).astype(np.int64)
     images = Images(look.codes, label, scores, decision, patient).take(order)

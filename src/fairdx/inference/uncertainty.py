@@ -80,6 +80,17 @@ def check_level(level: float) -> float:
     return level
 
 
+def check_group_size(least: int) -> int:
+    """Return the size of the smallest group that is compared, if a group can have it.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if least < 1:
+        raise InputError(f"min_group_size is {least}; give a number of images from 1 on.")
+    return least
+
+
 def few_patients_factor(patients: Floats | float, level: float) -> Floats:
     """How much wider than the bootstrap says deviations are, with few patients.
 
