@@ -111,6 +111,24 @@ def test_images_that_a_report_cannot_refer_to_are_listed(tmp_path, model, write_
     assert "StudyInstanceUID" in errors["reason"][0]
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_finished_table_without_its_reports_does_not_pass_for_one_with_them(
+    tmp_path, model, write_dicom, elsewhere
+):
+    write_dicom(tmp_path / "in" / "a.dcm", 51)
+    write_dicom(tmp_path / "in" / "again.dcm", 51)  # the same image: one report
+    write_dicom(tmp_path / "in" / "b.dcm", 51, SOPInstanceUID="1.2.3.7")
+    write_dicom(tmp_path / "in" / "c.dcm", 51, SOPInstanceUID="1.2.3.8", StudyInstanceUID=None)  # none
+    given = model, [str(tmp_path / "in")], tmp_path / "scores.csv"
+    predict(*given, PredictOptions(reports=tmp_path / "sr"))
+    first, *_ = (tmp_path / "sr").iterdir()
+    assert predict(*given, PredictOptions(reports=tmp_path / "sr")).record.scored == 4
+    if not elsewhere:
+        first.unlink()
+    with pytest.raises(InputError, match=f"has {0 if elsewhere else 1} of its 2 DICOM reports"):
+        predict(*given, PredictOptions(reports=tmp_path / ("other" if elsewhere else "sr")))
+
+
 def test_the_same_report_is_not_written_twice(tmp_path, model, write_dicom):
     write_dicom(tmp_path / "in" / "a.dcm", 51)
     options = PredictOptions(reports=tmp_path / "sr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections import Counter
@@ -21,7 +22,7 @@ from fairdx.deploy.decoding import UIDS, Decoded, ImageFile, Job, Reading, decod
 from fairdx.deploy.groups import FileGroups, header_groups
 from fairdx.deploy.inputs import Inputs, find_inputs, part_of, read_list, stamp_of
 from fairdx.deploy.onnx_model import DeployedModel, open_model
-from fairdx.deploy.record import Record, Settings
+from fairdx.deploy.record import Record, Settings, errors_of
 from fairdx.deploy.structured_report import Device, Result, require_highdicom, write_report
 from fairdx.deploy.writer import Batch, ScoreWriter, csv_lines, finished
 
@@ -100,7 +101,8 @@ def predict(
         What was written and what was found.
 
     Raises:
-        InputError: The model, a path or an option cannot be used, or the output is of something else.
+        InputError: The model, a path or an option cannot be used, the output is of something else, or the
+            reports of what an earlier call scored are gone or in another folder.
     """
     chosen = options or PredictOptions()
     _check_options(out, paths, chosen)
@@ -121,6 +123,8 @@ def predict(
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked(out, clear=True):
             record = finished(out, run.settings, run.stamp) or run.write(out)
+            if chosen.reports:
+                _require_reports(out, chosen.reports)
     return Outcome(record, inputs)
 
 
@@ -146,6 +150,21 @@ def _check_options(out: Path, paths: Sequence[str], options: PredictOptions) -> 
             raise InputError(
                 f"reports in {options.reports} would be taken for images of {path}: choose a folder outside"
             )
+
+
+def _require_reports(out: Path, folder: Path) -> None:
+    """What an earlier call scored has its reports in the folder of that call, if they are still there."""
+    rows = partial(open, encoding="utf-8", newline="")
+    with rows(errors_of(out)) as file:
+        lost = {row["path"] for row in csv.DictReader(file)}
+    with rows(out) as file:
+        reported = {row["SOPInstanceUID"] for row in csv.DictReader(file) if row["path"] not in lost} - {""}
+    there = sum(1 for _ in folder.glob("*.dcm"))
+    if there < len(reported):
+        raise InputError(
+            f"{out} is finished, but {folder} has {there} of its {len(reported)} DICOM reports: give the "
+            f"folder that they were written to, or delete {out.name}* to write them again"
+        )
 
 
 class _Run:
