@@ -9,20 +9,17 @@ The frozen model is that of a run, and the images are the run's test images; or 
 with a head fitted to the training split, as foundation models are used, and the images are all others. It
 looks at every image once. Each method has the same number of settings, the same images to fit to and to
 choose on, and the same budget: in each fold that setting is applied which does best in the other folds
-(`fairdx.study.within.with_choices`). `corrector (defaults)` chooses for itself. `--beside STUDY` puts
-methods that are trained into the same table: runs on the same split, tested on the same images. Writes
-`within.csv` and `within.md`, and prints them; then what the corrector's masks are like, and a learning curve
-with its cost.
+(`fairdx.study.within.with_choices`). `corrector (defaults)` chooses for itself. Writes `within.csv` and
+`within.md`, and prints them; then what the corrector's masks are like, and a learning curve with its cost.
 """
 
 import argparse
 import io
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +45,12 @@ from fairdx.models.networks import Diagnoser, Encoder
 from fairdx.models.runtime import TrainerSettings, make_fabric
 from fairdx.models.views import Views
 from fairdx.runs.data import open_data
-from fairdx.runs.files import PREDICTIONS, RESULTS, STAGES
-from fairdx.runs.folder import read_predictions
+from fairdx.runs.files import STAGES
 from fairdx.runs.reopen import read_settings
 from fairdx.runs.seen import SeenImages
 from fairdx.runs.trained import StageFolders, obtain_model
-from fairdx.study.plan import plan_runs
 from fairdx.study.pool import shifted
-from fairdx.study.run import FILE
-from fairdx.study.settings import load_study
-from fairdx.study.within import Lines, Scored, line_of, with_choices, within_table, within_text
+from fairdx.study.within import Lines, Scored, with_choices, within_table, within_text
 
 FOLDS = 5
 SETTINGS: dict[str, tuple[str, list[Any]]] = {
@@ -190,17 +183,12 @@ def _probabilities(method: Method, features: Features) -> Array:
         return made.softmax(1).double().numpy()
 
 
-def in_folds(
-    scored: Callable[[NDArray[np.bool_]], tuple[Array, float]],
-    features: Features,
-    fold: NDArray[np.int64],
-    groups: int,
-) -> Scored:
-    """All folds together, of the scores of one and where it decides, which was chosen on the others."""
+def line(method: Method, features: Features, fold: NDArray[np.int64], groups: int) -> Scored:
+    """A method fitted to four folds and tested on the fifth, five times."""
     score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
     for number in range(FOLDS):
         rows = fold == number
-        new, threshold = scored(rows)
+        new, threshold = scores_of(method, part(features, ~rows), part(features, rows))
         score[rows], decision[rows] = shifted(new, threshold), new >= threshold
     assert features.patient is not None
     return Scored.of(
@@ -212,15 +200,6 @@ def in_folds(
         groups=groups,
         fold=fold,
     )
-
-
-def line(method: Method, features: Features, fold: NDArray[np.int64], groups: int) -> Scored:
-    """A method fitted to four folds and tested on the fifth, five times."""
-
-    def scored(rows: NDArray[np.bool_]) -> tuple[Array, float]:
-        return scores_of(method, part(features, ~rows), part(features, rows))
-
-    return in_folds(scored, features, fold, groups)
 
 
 def every_line(
@@ -243,25 +222,6 @@ def every_line(
                     given["steps"] = 320
                 varied = f"{key}={value}" if len(values) > 1 else ""
                 yield (data, name, varied), own(built(name, held, **given))
-
-
-def trained(study: Path, held: Held) -> Iterator[tuple[tuple[str, str, str], Scored]]:
-    """The runs of a study on the same split that are done: what they make of the images tested here."""
-    features, data = held.features("none"), held.images.dataset.root.name
-    fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
-    names = held.images.dataset.table["image"].to_numpy()[held.indices]
-    for run in plan_runs(load_study(study / FILE, "ablate"), study / FILE):
-        place, name = study / "runs" / run.key, run.settings.method_name
-        if not (place / RESULTS).exists():
-            continue
-        table = read_predictions(place / PREDICTIONS)
-        table = table[(table["split"] == "test") & (table["method"] == name)].set_index("image").loc[names]
-        score = table["score"].to_numpy(float)
-
-        def scored(rows: NDArray[np.bool_], score: Array = score) -> tuple[Array, float]:
-            return score[rows], youden_threshold(features.label[~rows], score[~rows])
-
-        yield (data, *line_of(run)[1:]), in_folds(scored, features, fold, held.spec.groups)
 
 
 def masks(held: Held, features: Features, count: int) -> str:
@@ -345,7 +305,6 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--views", nargs="*", default=["none"])
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--beside", type=Path, help="a study's folder: its runs join the single view")
     parser.add_argument("--masks", type=int, default=200, help="images to realise masks on")
     parser.add_argument("--curve", type=int, nargs="*", default=[300, 600, 1200, 2400])
     parser.add_argument("--out", type=Path, required=True)
@@ -354,8 +313,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     held = of_encoder(arguments, out) if arguments.run is None else of_run(arguments.run, out)
     scored: dict[str, dict[tuple[str, str, str], list[Scored]]] = {}
-    lines = every_line(held, arguments.views, arguments.only)
-    for key, one in chain(lines, trained(arguments.beside, held) if arguments.beside else ()):
+    for key, one in every_line(held, arguments.views, arguments.only):
         scored.setdefault(key[0], {})[key] = [one]
         print(key, np.round(one.figures()[:4], 4), flush=True)
     features = held.features("none")

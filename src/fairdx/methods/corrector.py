@@ -12,7 +12,7 @@ Everything that is chosen is chosen on patients that were not fitted to. It need
 import logging
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Any, Final, NamedTuple, final
+from typing import Annotated, Any, Final, NamedTuple, final
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from fairdx.models.realised import Realisation
 
 logger = logging.getLogger(__name__)
 
+WEIGHTS: Final = (0.5, 0.8, 1.3, 2.0, 3.3, 5.0, 8.0, 13.0, 20.0, 33.0, 50.0, 80.0)
+"""Of the gap. The network is led from each to the next: at a large one from the start it does not learn the
+order in the steps that it has."""
 PENALTIES: Final = (1e-4, 1e-3, 1e-2)
 """Inverse penalties of the regression that are tried; out of fold the least surprised one is taken."""
 REPLICATES: Final = 200
@@ -52,11 +55,9 @@ class CorrectorConfig(MethodConfig):
 
     budget: float = Field(0.01, ge=0, le=1)
     """What the correction may cost in AUROC within groups, out of fold, as a fraction."""
-    weights: tuple[float, ...] = Field(
-        (0.5, 0.8, 1.3, 2.0, 3.3, 5.0, 8.0, 13.0, 20.0, 33.0, 50.0, 80.0), min_length=1
-    )
-    """Weights of the gap that are tried, in this order, each from where the last one came to. One alone is
-    taken whatever it costs."""
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(WEIGHTS, min_length=1)
+    """Weights of the gap that are tried, the smallest first. One alone is taken whatever it costs. To each
+    the network comes through all smaller ones, and through those of the default."""
     fidelity: float = Field(0.3, ge=0)
     """Weight of the squared change of the log-odds, in units of their variance."""
     width: int = Field(16, ge=1)
@@ -174,14 +175,15 @@ class Corrector(ClosedForm):
         return found
 
     def _path(self, network: Residual, seen: Tensor, odds: Array, images: Features) -> Iterator[float]:
-        """Trains the network's last two layers at each weight in turn, and yields it when that is done."""
+        """Trains the network's last two layers along the weights, and yields each that is tried."""
         config, groups = self.config, self.spec.groups
         parameters = [*network.hidden.parameters(), *network.out.parameters()]
         label, group = torch.from_numpy(images.label), torch.from_numpy(images.group)
         own = torch.from_numpy(odds).float()
         spread = own.var().clamp_min(1e-6)
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-        for weight in config.weights:
+        largest = max(config.weights)
+        for weight in sorted({*config.weights, *(weight for weight in WEIGHTS if weight < largest)}):
             for _ in range(config.steps):
                 rows = torch.randperm(len(own))[:BATCH]
                 y, s = label[rows], group[rows]
@@ -198,7 +200,8 @@ class Corrector(ClosedForm):
                     loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             network.requires_grad_(False)
-            yield weight
+            if weight in config.weights:
+                yield weight
 
     def _choose(
         self, scores: Mapping[float, Array], before: Judged, odds: Array, images: Features

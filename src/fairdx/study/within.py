@@ -158,7 +158,7 @@ def write_within(plan: Sequence[PlannedRun], folder: Path) -> pd.DataFrame | Non
 def _without(plan: Sequence[PlannedRun], frame: pd.DataFrame) -> str:
     """Says which lines the table lacks, since some of their runs are missing."""
     there = set(zip(frame["data"], frame["method"], frame["varied"], strict=True))
-    missing = [key for key in dict.fromkeys(map(line_of, plan)) if key not in there]
+    missing = [key for key in dict.fromkeys(map(_line_of, plan)) if key not in there]
     if not missing:
         return ""
     names = [f"{method} ({varied})" if varied else method for _, method, varied in missing]
@@ -167,8 +167,7 @@ def _without(plan: Sequence[PlannedRun], frame: pd.DataFrame) -> str:
     return f"\nNot in the table, {why}: {markdown_text(listed)}.\n"
 
 
-def line_of(run: PlannedRun) -> LineKey:
-    """The line of the tables in which a run stands."""
+def _line_of(run: PlannedRun) -> LineKey:
     varied = ", ".join(f"{k.removeprefix('method.')}={v}" for k, v in run.varied.items() if v is not None)
     return run.data, run.method, varied
 
@@ -176,7 +175,7 @@ def line_of(run: PlannedRun) -> LineKey:
 def _lines(plan: Sequence[PlannedRun], folder: Path) -> Lines | None:
     runs: dict[LineKey, list[PlannedRun]] = {}
     for run in plan:
-        runs.setdefault(line_of(run), []).append(run)
+        runs.setdefault(_line_of(run), []).append(run)
     done = {
         key: each
         for key, each in runs.items()

@@ -40,12 +40,13 @@ from fairdx.training.pauses import Pauses, Position
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 7
+RECIPE = 8
 """Raised whenever the same settings come to train, or keep, other weights: finished and half-finished stages
 of an older recipe are then left alone. 2: fairness of an epoch judged on training images too.
 3: the method is built after its model. 4: a mask generator without a checkerboard. 5: images learnt by heart
 judge no epoch. 6: an encoder with step sizes of its own learns (it did not).
-7: features that are constant, and cells without images, weigh nothing in a correction."""
+7: features that are constant, and cells without images, weigh nothing in a correction.
+8: a corrector comes to a weight that is given through the smaller ones."""
 CHECK_EVERY = 16
 """Batches between two checks for NaN; each check waits for the device."""
 FAIRNESS_IMAGES = 8192
