@@ -9,8 +9,9 @@ The frozen model is that of a run, and the images are the run's test images; or 
 with a head fitted to the training split, as foundation models are used, and the images are all others. It
 looks at every image once. Each method has the same number of settings, the same images to fit to and to
 choose on, and the same budget: in each fold that setting is applied which does best in the other folds
-(`fairdx.study.within.with_choices`). `corrector (defaults)` chooses for itself. Writes `within.csv` and
-`within.md`, and prints them; then what the corrector's masks are like, and a learning curve with its cost.
+(`fairdx.study.within.with_choices`). The corrector's setting is its own budget; the first is the default.
+Writes `within.csv` and `within.md`, and prints them; then what the corrector's masks are like, and a learning
+curve with its cost.
 """
 
 import argparse
@@ -54,7 +55,7 @@ from fairdx.study.within import Lines, Scored, with_choices, within_table, withi
 
 FOLDS = 5
 SETTINGS: dict[str, tuple[str, list[Any]]] = {
-    "corrector": ("weights", [[4.0], [15.0], [60.0]]),
+    "corrector": ("budget", [0.01, 0.02, 0.04]),
     "score_shift": ("strength", [0.5, 1.0, 2.0]),
     "guessed_transport": ("strength", [0.3, 0.6, 1.0]),
     "linear_post": ("tolerance", [0.1, 0.04, 0.0]),
@@ -86,13 +87,14 @@ class Held:
     seen: SeenImages
     spec: Spec
 
-    def features(self, views: Views) -> Features:
-        """What the model makes of the images."""
-        found, task = self.seen.of(views, self.indices), self.images.task
-        assert found.embedding is not None
+    def features(self, views: Views, method: Method | None = None) -> Features:
+        """What the model makes of the images, and what a method looks at beside."""
+        layers = () if method is None else method.fair.layers
+        found, task = self.seen.of(views, self.indices, layers), self.images.task
+        shown = [part for part in (found.embedding, found.statistics) if part is not None]
         patient = np.unique(task.patient[self.indices], return_inverse=True)[1]
         return Features(
-            found.embedding.astype(np.float64),
+            np.concatenate(shown, axis=1).astype(np.float64),
             found.logit.astype(np.float64),
             task.label[self.indices],
             task.group[self.indices],
@@ -144,6 +146,8 @@ def _fit_head(model: Diagnoser, seen: SeenImages, task: Task, spec: Spec) -> Non
     model.head.weight.data.copy_(head.head.weight)
     model.head.bias.data.copy_(head.head.bias)
     for stored in seen._known.values():  # the embeddings stay, the logits are those of the new head
+        if "logit" not in stored:
+            continue
         embedding = torch.from_numpy(stored["embedding"])
         stored["logit"] = (embedding @ model.head.weight.T + model.head.bias).numpy()
 
@@ -183,8 +187,9 @@ def _probabilities(method: Method, features: Features) -> Array:
         return made.softmax(1).double().numpy()
 
 
-def line(method: Method, features: Features, fold: NDArray[np.int64], groups: int) -> Scored:
+def line(method: Method, held: Held, view: Views, fold: NDArray[np.int64], groups: int) -> Scored:
     """A method fitted to four folds and tested on the fifth, five times."""
+    features = held.features(view, method)
     score, decision = np.empty(len(fold)), np.empty(len(fold), dtype=np.int64)
     for number in range(FOLDS):
         rows = fold == number
@@ -209,28 +214,23 @@ def every_line(
     groups = held.spec.groups
     for view in views:
         data = held.images.dataset.root.name + ("" if view == "none" else f", {view}")
-        features = held.features(view)
         fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
-        own = partial(line, features=features, fold=fold, groups=groups)
+        own = partial(line, held=held, view=view, fold=fold, groups=groups)
         yield (data, "vanilla", ""), own(built("vanilla", held))
-        yield (data, "corrector (defaults)", ""), own(built("corrector", held))
         for name in only:
             key, values = SETTINGS[name]
             for value in values:
-                given: dict[str, Any] = {key: value}
-                if name == "corrector":
-                    given["steps"] = 320
                 varied = f"{key}={value}" if len(values) > 1 else ""
-                yield (data, name, varied), own(built(name, held, **given))
+                yield (data, name, varied), own(built(name, held, **{key: value}))
 
 
-def masks(held: Held, features: Features, count: int) -> str:
+def masks(held: Held, count: int) -> str:
     """What masks of the corrector are like: fitted to all but `count` images, realised on these."""
-    rng = np.random.default_rng(0)
+    method = built("corrector", held, realise=True)
+    features, rng = held.features("none", method), np.random.default_rng(0)
     rows = np.zeros(len(features.label), dtype=bool)
     rows[rng.permutation(len(rows))[:count]] = True
     rows = np.isin(features.patient, features.patient[rows]) if features.patient is not None else rows
-    method = built("corrector", held, realise=True)
     _, threshold = scores_of(method, part(features, ~rows), part(features, rows))
     image = held.images.batch(held.indices[rows], torch.device("cpu")).image
     fair, wanted = method.fair, _probabilities(method, part(features, rows))[:, 1]
@@ -269,8 +269,9 @@ def _through_png(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(again.copy()).permute(2, 0, 1) / 255
 
 
-def curve(features: Features, held: Held, counts: list[int]) -> Iterator[str]:
+def curve(held: Held, counts: list[int]) -> Iterator[str]:
     """The corrector by the number of images that it is fitted to; always the same fifth is tested."""
+    features = held.features("none", built("corrector", held))
     fold = patient_folds(held.images.task.patient[held.indices], FOLDS, seed=0)
     new, rest = part(features, fold == 0), np.flatnonzero(fold != 0)
     order = np.random.default_rng(0).permutation(rest)
@@ -328,8 +329,8 @@ def main() -> None:
     (out / "within.md").write_text(within_text(frame))
     print(within_text(frame))
     if arguments.masks:
-        print(masks(held, features, arguments.masks), flush=True)
-    for text in curve(features, held, arguments.curve):
+        print(masks(held, arguments.masks), flush=True)
+    for text in curve(held, arguments.curve):
         print(text, flush=True)
 
 

@@ -25,6 +25,7 @@ from fairdx.data.phantom import Phantom, PhantomSettings
 from fairdx.data.prepare import prepare
 from fairdx.methods import METHODS, Spec
 from fairdx.methods.base import Features, Stage
+from fairdx.methods.corrector import Corrector, CorrectorConfig
 from fairdx.methods.pretraining import PretrainingConfig, pretraining
 from fairdx.models.loading import TaskImages
 from fairdx.models.runtime import TrainerSettings, make_fabric
@@ -79,8 +80,11 @@ def operations(stage: Stage, images: TaskImages) -> float:
     return float(counter.get_total_flops())
 
 
-def corrector_seconds(count: int, features: int = 1280) -> tuple[float, float]:
-    """Wall and processor seconds of the corrector's fit to embeddings that show disease and group."""
+def corrector_seconds(count: int) -> tuple[float, float]:
+    """Wall and processor seconds of the corrector's fit to numbers that show disease and group."""
+    model, _ = pretraining(PretrainingConfig(encoder="tf_efficientnet_lite0"), SPEC, seed=0)
+    method = Corrector.build(CorrectorConfig(), SPEC, model.eval().requires_grad_(False), seed=0)
+    features = method.residual.features  # the embedding, and the statistics of maps
     rng = np.random.default_rng(0)
     group, label = rng.integers(0, 2, count), rng.integers(0, 2, count)
     embedding = rng.normal(size=(count, features))
@@ -88,10 +92,6 @@ def corrector_seconds(count: int, features: int = 1280) -> tuple[float, float]:
     embedding[:, 4:16] += 0.4 * group[:, None]
     odds = embedding[:, :8].sum(1) / 2
     known = Features(embedding, np.stack([-odds / 2, odds / 2], 1), label, group)
-    model, _ = pretraining(PretrainingConfig(encoder="tf_efficientnet_lite0"), SPEC, seed=0)
-    method = METHODS["corrector"].build(
-        METHODS["corrector"].config_class(), SPEC, model.eval().requires_grad_(False), seed=0
-    )
     (stage,) = method.stages()
     assert stage.solve is not None
     start, used = time.perf_counter(), time.process_time()

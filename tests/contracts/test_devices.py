@@ -85,8 +85,8 @@ def test_every_method_stays_on_its_device(name):
             play(stage)
         assert method.fair(batch().image).device.type == "cuda"
         if method.fair.correction is not None:
-            size = method.model.encoder.features
-            seen = Diagnosis(torch.empty(5, size, device="cuda"), torch.empty(5, 2, device="cuda"))
+            seen = method.fair.plain(batch().image)
+            assert {part.device.type for part in seen.parts().values()} == {"cuda"}
             assert method.fair.corrected(seen).device.type == "cuda"
 
 

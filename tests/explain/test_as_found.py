@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fairdx.explain import capture, layers, looking, mapped, maps, regions, subject
+from fairdx.explain import looking, mapped, maps, regions, subject
 from fairdx.explain.counterfactual import label_preserving
 from fairdx.explain.explain import explain
 from fairdx.explain.figure import draw_figure
 from fairdx.explain.settings import ExplainSettings
 from fairdx.explain.subject import Subject
+from fairdx.models import capture, layers
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.fair import FairModel, Mask
 from fairdx.models.networks import Discriminator, MaskGenerator

@@ -9,12 +9,12 @@ from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import nn
 
 from fairdx.core.errors import InputError
-from fairdx.explain.capture import gradients_at
-from fairdx.explain.layers import Reading, SpatialLayer, choose_layer
 from fairdx.explain.maps import as_mass, enlarged, grad_cam, integrated_gradients, occlusion, rectified
+from fairdx.models.capture import gradients_at
 from fairdx.models.contract import Contract
 from fairdx.models.diagnosis import weights_hash
 from fairdx.models.frozen import FrozenModel
+from fairdx.models.layers import Reading, SpatialLayer, choose_layer
 from fairdx.models.networks import Diagnoser, Encoder
 from fairdx.models.sources import GivenModel, load_given
 

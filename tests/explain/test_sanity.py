@@ -10,12 +10,12 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import avg_pool2d, conv2d
 
 from fairdx.explain.findings import assess
-from fairdx.explain.layers import Reading, SpatialLayer
 from fairdx.explain.mapped import gradient_maps
 from fairdx.explain.maps import grad_cam, occlusion
 from fairdx.explain.overlap import MEASURES, rank_correlation
 from fairdx.explain.probe import dealt_groups
 from fairdx.explain.subject import DIAGNOSIS, GROUP, LOT, answer
+from fairdx.models.layers import Reading, SpatialLayer
 
 PARTS = ("head", "stages.3", "stages.2", "stages.1", "stages.0")
 """From the output to the input, in the order in which Adebayo et al. randomise them."""

@@ -13,6 +13,7 @@ from fairdx.models.corrections import Erasure, Head, LinearRule, Residual, Shift
 from fairdx.models.fair import FairModel, Mask
 from fairdx.models.networks import Diagnoser, Encoder, MaskGenerator
 from fairdx.models.sources import GivenModel, frozen_card, load_given
+from fairdx.models.statistics import find_maps
 from fairdx.models.store import our_frozen_card, save_model
 
 SIZE = 32
@@ -56,7 +57,8 @@ def random_mask(channels, *, steps=1):
     return Mask(generator, eta=0.2, steps=steps)
 
 
-def random_correction(kind, features, classes=2):
+def random_correction(kind, model, channels, classes=2):
+    features = model.features
     if kind == "erasure":
         correction = Erasure(features)
         correction.projection.copy_(torch.randn(features, features) / features**0.5)
@@ -73,7 +75,9 @@ def random_correction(kind, features, classes=2):
         correction.weight.normal_()
         correction.price.normal_()
     elif kind == "residual":
-        correction = Residual(features, 5, 8)
+        layers, statistics = find_maps(model, channels=channels, size=SIZE)
+        assert layers
+        correction = Residual(features + statistics, 5, 8, layers)
         for layer in (correction.project, correction.out):
             nn.init.normal_(layer.weight)
     else:
@@ -154,7 +158,7 @@ def store(folder, pair, *, channels=1, mask=True, correction=None, steps=1, **en
     model, frozen = pair
     torch.manual_seed(13)
     made = random_mask(channels, steps=steps) if mask else None
-    changed = random_correction(correction, model.features) if correction else None
+    changed = random_correction(correction, model, channels) if correction else None
     fair = FairModel(model, mask=made, correction=changed, temperature=entries.get("temperature", 1.0))
     shape = MaskCard(eta=0.2, steps=steps, channels=channels, width=8, depth=2)
     content = {

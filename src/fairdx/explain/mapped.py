@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairdx.explain.layers import SpatialLayer, choose_layer
 from fairdx.explain.maps import grad_cam, occlusion
 from fairdx.explain.subject import ADVERSARY, DIAGNOSIS, GROUP, LOT, Answers, Asked, Subject
 from fairdx.methods.fair_diagnosis import log_odds
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.models.layers import SpatialLayer, choose_layer
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fairdx.core.errors import InputError
-from fairdx.explain.capture import as_found, gradients_at
-from fairdx.explain.layers import SpatialLayer
+from fairdx.models.capture import as_found, gradients_at
+from fairdx.models.layers import SpatialLayer
 
 Score = Callable[[Tensor], Tensor]
 """Maps images (N, C, H, W) in [0, 1] to one score each, (N,)."""

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from fairdx.core.config import Config, override, validate
-from fairdx.explain.layers import SMALLEST_SIDE
+from fairdx.models.layers import SMALLEST_SIDE
 
 
 class ExplainSettings(Config):

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fairdx.explain.capture import as_found
 from fairdx.explain.probe import Probe, dealt_groups, fit_probes
 from fairdx.metrics.inputs import Floats, Ints
+from fairdx.models.capture import as_found
 from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.fair import FairModel
 from fairdx.models.loading import TaskImages, to_unit_range

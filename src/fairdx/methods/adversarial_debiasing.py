@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Gradients, Losses, Player, Spec, Stage
-from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.methods.retraining import Choice, Retraining, RetrainingConfig
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 Projection = Literal["whole", "tensor"]
 
@@ -133,11 +133,11 @@ class AdversarialDebiasing(Retraining):
         learner = self._learner(loss=self.model_losses, through_shared=True, combine=self._combine)
         return (self._duel("adversarial_debiasing", opponent, learner, self.adversary),)
 
-    def adversary_loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def adversary_loss(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """L_A: cross-entropy of the guessed group."""
         return {"total": cross_entropy(self.adversary(diagnosed.logit, batch.label), batch.group)}
 
-    def model_losses(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def model_losses(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """L_P, the cross-entropy of the diagnosis, and L_A by its name in `Player.combine`."""
         return {
             "total": cross_entropy(diagnosed.logit, batch.label),

@@ -54,7 +54,8 @@ class Features(NamedTuple):
     """What a diagnosis model makes of a split, for stages that are fitted in closed form."""
 
     embedding: NDArray[np.float64] | None
-    """E, shape (n, D); None where the model shows none."""
+    """E, shape (n, D), and beside it the statistics of the maps that the method watches, (n, M); None where
+    the model shows neither."""
     logit: NDArray[np.float64]
     """Class logits, shape (n, classes)."""
     label: NDArray[np.int64]

@@ -2,9 +2,12 @@
 
 The score and P(S, Y given E), the group and the disease as the embedding shows them, are all that a fair
 score needs of an image (for one operating point: Xian and Zhao, "A unified post-processing framework for
-group fairness", 2024). A small network makes the corrected log-odds of them, on three terms: it orders the
-patients within each group, stays near the model's own score, and takes out the gap between groups within a
-label.
+group fairness", 2024). A small network makes the corrected log-odds of them, on two terms: it stays near the
+model's own score, and takes out the gap between groups within a label. E is the embedding, and beside it the
+statistics of maps on the way to it, which show more of the group.
+
+A third term, that orders the patients within each group, is left out: of few patients it learns an order by
+heart that others do not have.
 
 Everything that is chosen is chosen on patients that were not fitted to. It needs no S at test time.
 """
@@ -12,6 +15,7 @@ Everything that is chosen is chosen on patients that were not fitted to. It need
 import logging
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from itertools import pairwise
 from typing import Annotated, Any, Final, NamedTuple, final
 
 import numpy as np
@@ -29,23 +33,23 @@ from fairdx.metrics.pairs import within_group_auroc
 from fairdx.metrics.scores import mean_approximate_diagnosis_fairness
 from fairdx.models.corrections import Residual
 from fairdx.models.diagnosis import DiagnosisModel
-from fairdx.models.information import ranking_loss, separation_gap
+from fairdx.models.information import separation_gap
 from fairdx.models.realised import Realisation
+from fairdx.models.statistics import find_maps
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS: Final = (0.5, 0.8, 1.3, 2.0, 3.3, 5.0, 8.0, 13.0, 20.0, 33.0, 50.0, 80.0)
-"""Of the gap. The network is led from each to the next: at a large one from the start it does not learn the
-order in the steps that it has."""
-PENALTIES: Final = (1e-4, 1e-3, 1e-2)
-"""Inverse penalties of the regression that are tried; out of fold the least surprised one is taken."""
+"""Of the gap. The network is led from each to the next: at a large one from the start it does not learn to
+stay near the score in the steps that it has."""
+PENALTIES: Final = (1e-3, 1e-2)
+"""Inverse penalties of the regression that are tried. Taken is that behind which the network does best: of a
+guess that is less sure of the cells it can make more."""
 REPLICATES: Final = 200
 """Draws of patients, for how sure a gain is."""
 SURE: Final = 0.05
 """A correction is kept where at most this share of the draws shows no gain."""
 BATCH: Final = 1024
-PAIRED: Final = 384
-"""Of them, in whose order all pairs are looked at: the gap needs large batches, the order does not."""
 
 Array = NDArray[np.float64]
 
@@ -58,7 +62,7 @@ class CorrectorConfig(MethodConfig):
     weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(WEIGHTS, min_length=1)
     """Weights of the gap that are tried, the smallest first. One alone is taken whatever it costs. To each
     the network comes through all smaller ones, and through those of the default."""
-    fidelity: float = Field(0.3, ge=0)
+    fidelity: float = Field(0.5, ge=0)
     """Weight of the squared change of the log-odds, in units of their variance."""
     width: int = Field(16, ge=1)
     """Hidden units."""
@@ -66,6 +70,9 @@ class CorrectorConfig(MethodConfig):
     """Steps at each weight."""
     learning_rate: float = Field(1e-2, gt=0)
     """Of Adam."""
+    maps: bool = True
+    """Whether the group is also looked for in maps of the frozen model's earlier layers, not in its embedding
+    alone."""
     realise: bool = False
     """Whether the corrected score becomes a mask on the image, by steps along the frozen model's gradient."""
     realise_steps: int = Field(3, ge=1)
@@ -99,7 +106,7 @@ class Corrector(ClosedForm):
         model: The frozen model.
 
     Raises:
-        InputError: The label has more than two classes, or the model shows no embedding.
+        InputError: The label has more than two classes, or the model shows neither embedding nor maps.
     """
 
     name = "corrector"
@@ -108,8 +115,11 @@ class Corrector(ClosedForm):
 
     def __init__(self, config: CorrectorConfig, spec: Spec, model: DiagnosisModel) -> None:
         require_one_score(self.name, spec)
-        features = require_embedding(self.name, model)
-        self.residual = Residual(features, 2 * spec.groups + 1, config.width)
+        layers, statistics = (
+            find_maps(model, channels=spec.channels, size=spec.size) if config.maps else ((), 0)
+        )
+        features = 0 if statistics and model.features is None else require_embedding(self.name, model)
+        self.residual = Residual(features + statistics, 2 * spec.groups + 1, config.width, layers)
         super().__init__(config, spec, model, self.residual)
         if config.realise:
             self.fair.realisation = Realisation(config.realise_steps, config.realise_levels)
@@ -130,52 +140,51 @@ class Corrector(ClosedForm):
         forced = len(self.config.weights) == 1
         if not forced and before.unfairness <= within_chance(self.spec.groups, 2, len(odds)):
             return {**record, "note": _said(f"{found}: the model is left alone")}
-        seen, penalty = self._guess(pool, odds)
+        ways = [self._way(penalty, pool, odds) for penalty in PENALTIES]
+        way = min(ways, key=lambda one: one.least(before, self.config.budget))
         if forced:
-            self._learn(self.config.weights[0], seen, odds, images)
-            return {**record, "weight": self.config.weights[0], "penalty": penalty}
-        scores = self._out_of_fold(seen, odds, images)
-        best = self._choose(scores, before, odds, images)
-        if best is None:
+            self._learn(way, self.config.weights[0], pool, odds)
+            return {**record, "weight": self.config.weights[0], "penalty": way.penalty}
+        best = way.best(before, self.config)
+        if best is None or not _sure(way.scores[best.weight], odds, images):
             cost = f"no correction that costs at most {self.config.budget:g} of AUC within groups"
             return {**record, "note": _said(f"{found}; {cost} surely lowers it: the model is left alone")}
-        self._learn(best.weight, seen, odds, images)
+        self._learn(way, best.weight, pool, odds)
         return {
             **record,
             "weight": best.weight,
-            "penalty": penalty,
+            "penalty": way.penalty,
             "after/within_group_auroc": best.auroc,
             "after/unfairness": best.unfairness,
         }
 
-    def _learn(self, until: float, seen: Tensor, odds: Array, images: Features) -> None:
-        """Trains the network on all images, along the weights up to one of them."""
-        for weight in self._path(self.residual, seen, odds, images):
-            if weight == until:
-                break
-
-    def _guess(self, pool: out_of_fold.Pool, odds: Array) -> tuple[Tensor, float]:
-        """Fits the guess of the cells; returns what the network sees of the pool, and the penalty."""
-        groups = self.spec.groups
-        penalty = out_of_fold.best_penalty(pool, groups, PENALTIES)
-        cells = out_of_fold.out_of_fold_cells(pool, groups, penalty=penalty)
-        weight, bias = out_of_fold.fit_cells(pool.everything, groups, penalty=penalty)
-        return _standardise(self.residual, weight, bias, odds, cells), penalty
-
-    def _out_of_fold(self, seen: Tensor, odds: Array, images: Features) -> dict[float, Array]:
-        """Corrected log-odds at each weight, each patient's by a network that was not fitted to them."""
-        found = {weight: np.empty(len(odds)) for weight in self.config.weights}
+    def _way(self, penalty: float, pool: out_of_fold.Pool, odds: Array) -> "_Way":
+        """Goes along all weights behind a guess of the cells, with each patient out of fold."""
+        images, groups = pool.images, self.spec.groups
+        raw = _inputs(odds, out_of_fold.out_of_fold_cells(pool, groups, penalty=penalty))
+        way = _Way(penalty, raw.mean(0), np.maximum(raw.std(0), 1e-6), raw, {}, [])
+        seen = way.seen(self.residual)
         for fitted, judged in out_of_fold.splits(images, seed=1):
             network = deepcopy(self.residual)
             known = out_of_fold.part(images, fitted)
             for weight in self._path(network, seen[torch.from_numpy(fitted)], odds[fitted], known):
+                score = way.scores.setdefault(weight, np.empty(len(odds)))
                 with torch.no_grad():
                     change = network.change(seen[torch.from_numpy(judged)]).double().numpy()
-                found[weight][judged] = odds[judged] + change
-        return found
+                score[judged] = odds[judged] + change
+        way.tried.extend(_judged(weight, score, images) for weight, score in way.scores.items())
+        return way
+
+    def _learn(self, way: "_Way", until: float, pool: out_of_fold.Pool, odds: Array) -> None:
+        """Fits the guess to all images, and the network along the weights up to one of them."""
+        weight, bias = out_of_fold.fit_cells(pool.everything, self.spec.groups, penalty=way.penalty)
+        way.write(self.residual, weight, bias)
+        for reached in self._path(self.residual, way.seen(self.residual), odds, pool.images):
+            if reached == until:
+                break
 
     def _path(self, network: Residual, seen: Tensor, odds: Array, images: Features) -> Iterator[float]:
-        """Trains the network's last two layers along the weights, and yields each that is tried."""
+        """Trains the network's last two layers along the weights, and yields each."""
         config, groups = self.config, self.spec.groups
         parameters = [*network.hidden.parameters(), *network.out.parameters()]
         label, group = torch.from_numpy(images.label), torch.from_numpy(images.group)
@@ -186,31 +195,67 @@ class Corrector(ClosedForm):
         for weight in sorted({*config.weights, *(weight for weight in WEIGHTS if weight < largest)}):
             for _ in range(config.steps):
                 rows = torch.randperm(len(own))[:BATCH]
-                y, s = label[rows], group[rows]
                 for parameter in parameters:
                     parameter.requires_grad_(True)
                 with torch.enable_grad():
-                    score = own[rows] + network.change(seen[rows])
-                    change = (score - own[rows]).square().mean() / spread
-                    gap = separation_gap(score, y, s, groups=groups)
-                    few = slice(PAIRED)
-                    order = ranking_loss(score[few], y[few] == 1, s[few], groups=groups)
-                    loss = order + config.fidelity * change + weight * gap
+                    change = network.change(seen[rows])
+                    gap = separation_gap(own[rows] + change, label[rows], group[rows], groups=groups)
+                    loss = config.fidelity * change.square().mean() / spread + weight * gap
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             network.requires_grad_(False)
-            if weight in config.weights:
-                yield weight
+            yield weight
 
-    def _choose(
-        self, scores: Mapping[float, Array], before: Judged, odds: Array, images: Features
-    ) -> Judged | None:
-        """The weight that leaves the least ADF within the budget; None where no gain is sure."""
-        tried = [_judged(weight, score, images) for weight, score in scores.items()]
-        within = [one for one in tried if one.auroc >= before.auroc - self.config.budget]
-        best = min(within, key=lambda one: one.unfairness, default=None)
-        return best if best is not None and _sure(scores[best.weight], odds, images) else None
+
+class _Way(NamedTuple):
+    """What all weights make of the scores, out of fold, behind one guess of the cells."""
+
+    penalty: float
+    """Of the guess."""
+    centre: Array
+    """Mean of each input of the network."""
+    spread: Array
+    """Standard deviation of each."""
+    raw: Array
+    """The inputs, of guesses out of fold, shape (n, 2 K + 1)."""
+    scores: dict[float, Array]
+    """Corrected log-odds by weight, each patient's by a network that was not fitted to them."""
+    tried: list[Judged]
+    """How they do, the smallest weight first."""
+
+    def seen(self, network: Residual) -> Tensor:
+        """What the network sees of the images."""
+        limit = float(network.limit)
+        return torch.from_numpy(((self.raw - self.centre) / self.spread).clip(-limit, limit)).float()
+
+    def write(self, network: Residual, weight: Array, bias: Array) -> None:
+        """Writes a guess of the cells into the network's first layer."""
+        weight, bias = weight - weight.mean(0), bias - bias.mean()
+        first = np.zeros((len(self.centre), weight.shape[1] + 1))
+        first[0, 0] = 1
+        first[1:, 1:] = weight
+        offset = np.concatenate([[0.0], bias])
+        with torch.no_grad():
+            network.project.weight.copy_(torch.from_numpy(first / self.spread[:, None]))
+            network.project.bias.copy_(torch.from_numpy((offset - self.centre) / self.spread))
+
+    def least(self, before: Judged, budget: float) -> float:
+        """The least ADF within the budget, between two weights in a straight line."""
+        floor, found = before.auroc - budget, before.unfairness
+        for last, one in pairwise([before, *self.tried]):
+            if one.auroc >= floor:
+                found = min(found, one.unfairness)
+            elif last.auroc > floor:
+                part = (last.auroc - floor) / (last.auroc - one.auroc)
+                found = min(found, last.unfairness + part * (one.unfairness - last.unfairness))
+        return found
+
+    def best(self, before: Judged, config: CorrectorConfig) -> Judged | None:
+        """Of the weights that are to be tried, the one that leaves the least ADF within the budget."""
+        floor = before.auroc - config.budget
+        within = [one for one in self.tried if one.weight in config.weights and one.auroc >= floor]
+        return min(within, key=lambda one: one.unfairness, default=None)
 
 
 def _require_patients(images: Features) -> None:
@@ -229,20 +274,8 @@ def _said(note: str) -> str:
     return note
 
 
-def _standardise(residual: Residual, weight: Array, bias: Array, odds: Array, cells: Array) -> Tensor:
-    """Writes the first layer, and returns what it would make of the images from guesses out of fold."""
-    weight, bias = weight - weight.mean(0), bias - bias.mean()
-    raw = np.concatenate([odds[:, None], cells - cells.mean(1, keepdims=True)], axis=1)
-    centre, spread = raw.mean(0), np.maximum(raw.std(0), 1e-6)
-    first = np.zeros((len(centre), weight.shape[1] + 1))
-    first[0, 0] = 1
-    first[1:, 1:] = weight
-    offset = np.concatenate([[0.0], bias])
-    with torch.no_grad():
-        residual.project.weight.copy_(torch.from_numpy(first / spread[:, None]))
-        residual.project.bias.copy_(torch.from_numpy((offset - centre) / spread))
-    limit = float(residual.limit)
-    return torch.from_numpy(((raw - centre) / spread).clip(-limit, limit)).float()
+def _inputs(odds: Array, cells: Array) -> Array:
+    return np.concatenate([odds[:, None], cells - cells.mean(1, keepdims=True)], axis=1)
 
 
 def _judged(weight: float, score: Array, images: Features) -> Judged:

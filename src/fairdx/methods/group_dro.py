@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
-from fairdx.methods.retraining import Diagnosed, Retraining, RetrainingConfig
+from fairdx.methods.retraining import Retraining, RetrainingConfig
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 
@@ -92,11 +92,12 @@ class GroupDRO(Retraining):
         modules = {"retrained": self.worst_case}
         return (self._stage("group_dro", (learner,), modules, shared=self.forward),)
 
-    def forward(self, batch: Batch) -> Diagnosed:
+    def forward(self, batch: Batch) -> Diagnosis:
         """Diagnoses a batch by the model that is kept with its weights."""
-        return Diagnosed(*self.worst_case(batch.image))
+        found: Diagnosis = self.worst_case(batch.image)
+        return found
 
-    def loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def loss(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """The loss weighted by q; the plain cross-entropy and the largest weight are reported beside it."""
         each = cross_entropy(diagnosed.logit, batch.label, reduction="none")
         total = self.worst_case.robust_loss(each, batch.label, batch.group, self.config.step_size)

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Player, Spec, Stage
-from fairdx.methods.retraining import Choice, Diagnosed, Retraining, RetrainingConfig, require_all_cells
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.methods.retraining import Choice, Retraining, RetrainingConfig, require_all_cells
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.networks import Discriminator
 
 
@@ -78,11 +78,11 @@ class LAFTR(Retraining):
         learner = self._learner(loss=self.model_loss, through_shared=True)
         return (self._duel("laftr", opponent, learner, self.auditor),)
 
-    def auditor_loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def auditor_loss(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """Minus the objective: the auditor comes as near to S as it can."""
         return {"total": -self.objective(batch, diagnosed)}
 
-    def model_loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def model_loss(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """L_C + gamma L: the diagnosis, and an auditor that is far from S."""
         losses = {
             "cross_entropy": cross_entropy(diagnosed.logit, batch.label),
@@ -91,7 +91,7 @@ class LAFTR(Retraining):
         losses["total"] = losses["cross_entropy"] + self.config.gamma * losses["auditor_objective"]
         return losses
 
-    def objective(self, batch: Batch, diagnosed: Diagnosed) -> Tensor:
+    def objective(self, batch: Batch, diagnosed: Diagnosis) -> Tensor:
         """L: 0 for an auditor that guesses each group alike, `chance` for one that is always right."""
         guess = self.auditor(batch.image, diagnosed, batch.label).float().softmax(1)
         distance = 1 - guess.gather(1, batch.group[:, None])[:, 0]

@@ -1,6 +1,6 @@
 """Figures of what is fitted, on patients that it was not fitted to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -109,25 +109,5 @@ def out_of_fold_cells(pool: Pool, groups: int, *, penalty: float) -> Array:
     return found
 
 
-def best_penalty(pool: Pool, groups: int, penalties: Sequence[float]) -> float:
-    """Returns the penalty whose fit to four fifths of the patients is least surprised by the others."""
-    fitted, judged = next(splits(pool.images))
-    known, new = part(pool.images, fitted), part(pool.images, judged)
-    assert new.embedding is not None
-    found = {}
-    for penalty in penalties:
-        weight, bias = fit_cells(_with_others(known, pool), groups, penalty=penalty)
-        found[penalty] = surprise(new.embedding @ weight.T + bias, new)
-    return min(penalties, key=lambda penalty: found[penalty])
-
-
 def _with_others(known: Features, pool: Pool) -> Features:
     return known if pool.others is None else joined(known, pool.others)
-
-
-def surprise(logit: Array, features: Features) -> float:
-    """Mean of -log P(S, Y given E) of what is, in nats: the lower, the better the guess."""
-    cell = features.group * 2 + features.label
-    peak = logit.max(1, keepdims=True)
-    total = peak[:, 0] + np.log(np.exp(logit - peak).sum(1))
-    return float((total - logit[np.arange(len(cell)), cell]).mean())

@@ -5,16 +5,16 @@ Stage 1 is run all the same: what it leaves is `vanilla`, beside which every met
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from fairdx.core.errors import InputError
 from fairdx.data.base import Batch
 from fairdx.methods.base import Method, MethodConfig, Player, Schedule, Spec, Stage
 from fairdx.methods.pretraining import PretrainingConfig
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 from fairdx.models.fair import FairModel
 from fairdx.models.networks import Diagnoser
 
@@ -57,15 +57,6 @@ class RetrainingConfig(MethodConfig):
         return self.model_copy(update=missing)
 
 
-class Diagnosed(NamedTuple):
-    """What the model that is trained anew makes of a batch; one forward pass serves both players."""
-
-    embedding: Tensor | None
-    """E, shape (N, D); None where the model shows none."""
-    logit: Tensor
-    """Y^ before the softmax, shape (N, classes)."""
-
-
 class Retraining(Method):
     """A method that delivers a model which it trained itself.
 
@@ -88,9 +79,10 @@ class Retraining(Method):
         self.retrained = deepcopy(model) if model.renew is None else model.renew()
         self.fair = FairModel(self.retrained)
 
-    def forward(self, batch: Batch) -> Diagnosed:
+    def forward(self, batch: Batch) -> Diagnosis:
         """Diagnoses a batch, once for both players."""
-        return Diagnosed(*self.retrained(batch.image))
+        found: Diagnosis = self.retrained(batch.image)
+        return found
 
     def _learner(self, **changes: Any) -> Player:
         """The player who trains the diagnosis model anew, with the step size of the settings."""

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from fairdx.data.base import Batch
 from fairdx.methods.base import METHODS, Losses, Spec, Stage
-from fairdx.methods.retraining import Diagnosed, Retraining, RetrainingConfig, require_all_cells
-from fairdx.models.diagnosis import DiagnosisModel
+from fairdx.methods.retraining import Retraining, RetrainingConfig, require_all_cells
+from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
 
 
 @final
@@ -48,7 +48,7 @@ class Reweighting(Retraining):
         modules = {"retrained": self.retrained}
         return (self._stage("reweighting", (learner,), modules, shared=self.forward),)
 
-    def loss(self, batch: Batch, diagnosed: Diagnosed) -> Losses:
+    def loss(self, batch: Batch, diagnosed: Diagnosis) -> Losses:
         """The weighted cross-entropy; the plain one is reported beside it."""
         each = cross_entropy(diagnosed.logit, batch.label, reduction="none")
         weight = self.weights.to(each.device)[batch.label, batch.group]

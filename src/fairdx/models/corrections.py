@@ -1,5 +1,6 @@
 """Changes between embedding and diagnosis, as modules of plain numbers."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.fair import Correction
+from fairdx.models.statistics import MapLayer
 
 
 class Erasure(Correction):
@@ -155,15 +157,17 @@ class Head(Correction):
 
 
 class Residual(Correction):
-    """Log-odds plus what a small network makes of them and of linear functions of the embedding.
+    """Log-odds plus what a small network makes of them and of linear functions of what the model shows.
 
+    With E the embedding, and beside it the statistics of the maps that are watched:
     u = clip(A [odds, E] + a), odds + B tanh(C u + c) + b. What lies outside of anything that was seen is
     treated as its edge.
 
     Args:
-        features: Length of the embedding, D.
+        features: Length of E, with the statistics.
         inputs: Length of u.
         width: Hidden units.
+        layers: Layers whose maps are watched, as `MapLayer` has them.
 
     Attributes:
         limit: How large the entries of u can be.
@@ -171,9 +175,10 @@ class Residual(Correction):
 
     limit: Tensor
 
-    def __init__(self, features: int, inputs: int, width: int) -> None:
+    def __init__(self, features: int, inputs: int, width: int, layers: Iterable[Iterable[Any]] = ()) -> None:
         super().__init__()
         self.features, self.inputs, self.width = features, inputs, width
+        self.layers = tuple(MapLayer(*layer) for layer in layers)
         self.project = nn.Linear(features + 1, inputs)
         self.hidden = nn.Linear(inputs, width)
         self.out = nn.Linear(width, 1)
@@ -184,10 +189,11 @@ class Residual(Correction):
 
     def shape(self) -> dict[str, Any]:
         """Returns kind and sizes."""
-        return {"kind": "residual", "features": self.features, "inputs": self.inputs, "width": self.width}
+        sizes = {"features": self.features, "inputs": self.inputs, "width": self.width}
+        return {"kind": "residual", **sizes, "layers": [list(layer) for layer in self.layers]}
 
     def seen(self, embedding: Tensor, odds: Tensor) -> Tensor:
-        """Returns u, shape (N, inputs), of embeddings (N, D) and log-odds (N,)."""
+        """Returns u, shape (N, inputs), of what is shown, (N, features), and log-odds (N,)."""
         u: Tensor = self.project(torch.cat([odds[:, None], embedding], dim=1))
         return torch.minimum(torch.maximum(u, -self.limit), self.limit)
 
@@ -198,9 +204,9 @@ class Residual(Correction):
 
     def forward(self, diagnosis: Diagnosis) -> Tensor:
         """Returns corrected logits (N, 2): 0 and the log-odds."""
-        assert diagnosis.embedding is not None
+        shown = [part for part in (diagnosis.embedding, diagnosis.statistics) if part is not None]
         odds = diagnosis.logit[:, 1] - diagnosis.logit[:, 0]
-        found = odds + self.change(self.seen(diagnosis.embedding, odds))
+        found = odds + self.change(self.seen(torch.cat(shown, dim=1), odds))
         return torch.stack([torch.zeros_like(found), found], dim=1)
 
 

@@ -2,9 +2,9 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,17 @@ class Diagnosis(NamedTuple):
     """E = f_theta(X), float of shape (N, D); None where the model shows none."""
     logit: Tensor
     """Y^ before the softmax, f_h(E), float of shape (N, classes)."""
+    statistics: Tensor | None = None
+    """Of the maps of layers on the way, shape (N, M); None unless somebody watches them."""
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor]) -> Self:
+        """Returns the diagnosis that has these parts, by name."""
+        return cls(parts.get("embedding"), parts["logit"], parts.get("statistics"))
+
+    def parts(self) -> dict[str, Tensor]:
+        """Returns what there is of it, by name."""
+        return {name: part for name, part in self._asdict().items() if part is not None}
 
 
 class DiagnosisModel(nn.Module, ABC):

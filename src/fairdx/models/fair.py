@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, full_precision
 from fairdx.models.networks import MaskGenerator, apply_mask
 from fairdx.models.realised import Realisation, log_odds, realised
+from fairdx.models.statistics import MapLayer, Watched, watched
 from fairdx.models.views import Views, averaged
 
 
@@ -39,9 +40,11 @@ class Correction(nn.Module, ABC):
 
     Attributes:
         edits: Whether it changes the embedding.
+        layers: Layers of the model whose maps it looks at, beside the embedding.
     """
 
     edits: bool = False
+    layers: tuple[MapLayer, ...] = ()
 
     @abstractmethod
     def shape(self) -> dict[str, Any]:
@@ -84,6 +87,15 @@ class FairModel(nn.Module):
         self.temperature, self.views, self.realisation = temperature, views, realisation
 
     @property
+    def layers(self) -> tuple[MapLayer, ...]:
+        """Layers of the diagnosis model whose maps the correction looks at."""
+        return () if self.correction is None else self.correction.layers
+
+    @property
+    def _watched(self) -> DiagnosisModel | Watched:
+        return watched(self.model, self.layers)
+
+    @property
     def changes_image(self) -> bool:
         """Whether the diagnosis model is shown another image than it is given."""
         return self.mask is not None or self.realisation is not None
@@ -93,11 +105,13 @@ class FairModel(nn.Module):
         masked: Tensor = image if self.mask is None else self.mask(image)
         if self.realisation is None:
             return masked
-        return realised(self.model, masked, self._target(masked), self.realisation)
+        # With one view the target is made of the pass that is made anyway, so that has to show all it needs.
+        model = self._watched if self.views == "none" else self.model
+        return realised(model, masked, self._target(masked), self.realisation)
 
     def plain(self, image: Tensor) -> Diagnosis:
         """Returns what the diagnosis model itself makes of images, averaged over their views."""
-        return averaged(self.model, image, self.views)
+        return averaged(self._watched, image, self.views)
 
     def corrected(self, plain: Diagnosis) -> Tensor:
         """Returns the logits that the correction makes of `plain`; of one that changes no embedding."""
@@ -134,5 +148,5 @@ class FairModel(nn.Module):
             found: Diagnosis = self.model(masked)
             return found
         edit = correction.edit if correction is not None and correction.edits else None
-        found = averaged(self.model, masked, self.views, edit)
+        found = averaged(self._watched, masked, self.views, edit)
         return found._replace(logit=self.corrected(found))

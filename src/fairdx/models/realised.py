@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairdx.core.errors import InputError
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel
+from fairdx.models.statistics import Watched
 
 GREY: Final = 255.0
 """Grey levels of the range [0, 1]."""
@@ -44,7 +45,7 @@ class Realisation:
 
 
 def realised(
-    model: DiagnosisModel, image: Tensor, target: Callable[[Diagnosis], Tensor], plan: Realisation
+    model: DiagnosisModel | Watched, image: Tensor, target: Callable[[Diagnosis], Tensor], plan: Realisation
 ) -> Tensor:
     """Returns images whose diagnosis by `model` has the log-odds that a correction asks for.
 
@@ -84,7 +85,9 @@ def realised(
 
 
 @torch.no_grad()
-def _step(model: DiagnosisModel, path: "_Path", before: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+def _step(
+    model: DiagnosisModel | Watched, path: "_Path", before: Tensor, goal: Tensor
+) -> tuple[Tensor, Tensor]:
     """Goes along a path from log-odds to others; returns the images, and which need no other step."""
     sign, need = (goal - before).sign(), (goal - before).abs()
     bend, rows = _Bend.usual(need), torch.arange(len(need), device=need.device)
@@ -183,7 +186,7 @@ def log_odds(logit: Tensor) -> Tensor:
     return logit[:, 1] - logit[:, 0]
 
 
-def _gradient(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
+def _gradient(model: DiagnosisModel | Watched, image: Tensor) -> tuple[Diagnosis, Tensor]:
     """The diagnosis, without its graph, and the gradient of its log-odds by the image."""
     pixels = image.shape[2] * image.shape[3]
     count = max(PART // pixels, 1) if image.device.type == "cpu" else len(image)
@@ -191,12 +194,13 @@ def _gradient(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
     if len(parts) == 1:
         return parts[0]
     found, gradients = zip(*parts, strict=True)
-    embeddings = [one.embedding for one in found if one.embedding is not None]
-    embedding = torch.cat(embeddings) if embeddings else None
-    return Diagnosis(embedding, torch.cat([one.logit for one in found])), torch.cat(gradients)
+    shown = [one.parts() for one in found]
+    return Diagnosis.of({name: torch.cat([one[name] for one in shown]) for name in shown[0]}), torch.cat(
+        gradients
+    )
 
 
-def _gradient_of(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tensor]:
+def _gradient_of(model: DiagnosisModel | Watched, image: Tensor) -> tuple[Diagnosis, Tensor]:
     leaf = image.clone().requires_grad_(True)
     with torch.enable_grad():
         found = model(leaf)
@@ -206,8 +210,8 @@ def _gradient_of(model: DiagnosisModel, image: Tensor) -> tuple[Diagnosis, Tenso
             "reaches the image; set method.realise=false, which corrects the score itself"
         )
     (gradient,) = torch.autograd.grad(log_odds(found.logit.float()).sum(), leaf)
-    embedding = None if found.embedding is None else found.embedding.detach()
-    return Diagnosis(embedding, found.logit.detach().float()), gradient
+    plain = {name: part.detach() for name, part in found.parts().items()}
+    return Diagnosis.of({**plain, "logit": plain["logit"].float()}), gradient
 
 
 @cache

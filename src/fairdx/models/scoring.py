@@ -117,6 +117,8 @@ class Seen(NamedTuple):
     """E, shape (n, D); None where the model shows none."""
     logit: NDArray[np.float32]
     """Class logits, shape (n, classes)."""
+    statistics: NDArray[np.float32] | None = None
+    """Of the maps of layers on the way, shape (n, M); None where nobody watched them."""
 
 
 def diagnose(
@@ -125,18 +127,21 @@ def diagnose(
     """Diagnoses images in order; every process has to call it.
 
     Args:
-        diagnosis: Maps images (N, C, H, W) in [0, 1] to embedding and logits.
+        diagnosis: Maps images (N, C, H, W) in [0, 1] to a diagnosis.
         images: Where the images are.
         indices: Which of them, shape (n,); at least one.
         place: Device and precision.
     """
+    shown: list[str] = []
 
     def columns(image: Tensor) -> tuple[Tensor, ...]:
-        found = diagnosis(image)
-        return (found.logit,) if found.embedding is None else (found.logit, found.embedding)
+        parts = diagnosis(image).parts()
+        shown[:] = parts
+        return tuple(parts.values())
 
-    logit, *rest = apply_to(columns, images, indices, place)
-    return Seen(rest[0].astype(np.float32) if rest else None, logit.astype(np.float32))
+    found = apply_to(columns, images, indices, place)
+    made = {name: column.astype(np.float32) for name, column in zip(shown, found, strict=True)}
+    return Seen(made.get("embedding"), made["logit"], made.get("statistics"))
 
 
 def check_numbers(
@@ -183,8 +188,8 @@ def predict_seen(corrected: Callable[[Diagnosis], Tensor], seen: Seen, place: Pl
     parts = []
     with torch.inference_mode(), place.autocast():
         for start in range(0, len(seen.logit), BATCH):
-            embedding = None if seen.embedding is None else tensor(seen.embedding, start)
-            logit = corrected(Diagnosis(embedding, tensor(seen.logit, start)))
+            shown = {name: tensor(rows, start) for name, rows in seen._asdict().items() if rows is not None}
+            logit = corrected(Diagnosis.of(shown))
             parts.append(logit.float().softmax(1).cpu())
     return torch.cat(parts).double().numpy()
 

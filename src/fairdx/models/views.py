@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fairdx.models.diagnosis import Diagnosis, DiagnosisModel, Edit
+from fairdx.models.statistics import Watched
 
 Views = Literal["none", "mirror", "turns"]
 """`none`: the image as it is. `mirror`: it and its mirror image, left to right. `turns`: the eight mirrored
@@ -27,13 +28,12 @@ def views_of(image: Tensor, views: Views) -> Iterator[Tensor]:
             yield flipped.contiguous(memory_format=torch.channels_last)
 
 
-def averaged(model: DiagnosisModel, image: Tensor, views: Views, edit: Edit | None = None) -> Diagnosis:
-    """Returns embedding and logits of images (N, C, H, W), averaged over their views."""
+def averaged(
+    model: DiagnosisModel | Watched, image: Tensor, views: Views, edit: Edit | None = None
+) -> Diagnosis:
+    """Returns what the model makes of images (N, C, H, W), averaged over their views."""
     if views == "none":
         single: Diagnosis = model(image, edit=edit)
         return single
-    seen = [model(view, edit=edit) for view in views_of(image, views)]
-    logit = torch.stack([one.logit for one in seen]).mean(0)
-    if seen[0].embedding is None:
-        return Diagnosis(None, logit)
-    return Diagnosis(torch.stack([one.embedding for one in seen]).mean(0), logit)
+    parts = [model(view, edit=edit).parts() for view in views_of(image, views)]
+    return Diagnosis.of({name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]})

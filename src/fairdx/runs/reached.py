@@ -37,7 +37,7 @@ def note_of_masks(current: RunData, obtained: Obtained, fair: FairModel, measure
     if fair.realisation is None:
         return None
     test, table = current.images.task.indices("test"), measured.table
-    seen = obtained.seen.of(fair.views, test)
+    seen = obtained.seen_by(fair, test)
     own = (seen.logit[:, 1] - seen.logit[:, 0]).astype(np.float64)
     wanted = _log_odds(predict_seen(fair.corrected, seen, obtained.seen.fabric)[:, 1])
     came = _log_odds(table.loc[table["split"] == "test", "score"].to_numpy(np.float64))

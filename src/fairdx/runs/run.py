@@ -189,10 +189,10 @@ def _measured(current: RunData, place: StageFolders, network: nn.Module | None, 
     obtained = obtain_model(current, place, network)
     measured: dict[str, Measured] = {}
     name = current.settings.method_name
-    if beside and name != "vanilla":
+    method, history = train_method(current, place, obtained)
+    if beside and name != "vanilla":  # later than the method, which may want more seen in the same pass
         plain = FairModel(obtained.model)
         measured["vanilla"] = measure(current, "vanilla", plain, scores=obtained.scores(plain))
-    method, history = train_method(current, place, obtained)
     scores = obtained.scores(method.fair)
     measured[name] = measure(current, name, method.fair, method.adjust, scores=scores)
     history = [*obtained.history, *history]

@@ -26,7 +26,7 @@ from fairdx.models.diagnosis import DiagnosisModel, weights_hash
 from fairdx.models.fair import FairModel
 from fairdx.models.frozen import FrozenModel
 from fairdx.models.runtime import precision_of
-from fairdx.models.scoring import predict_seen
+from fairdx.models.scoring import Seen, predict_seen
 from fairdx.models.sources import GivenModel, load_given, onnx_difference
 from fairdx.runs.data import RunData
 from fairdx.runs.files import as_before, decisive
@@ -145,7 +145,11 @@ class Obtained:
         if fair.model is not self.model or fair.changes_image or edits or fair.temperature != 1:
             return None
         fabric = self.seen.fabric
-        return lambda indices: predict_seen(fair.corrected, self.seen.of(fair.views, indices), fabric)
+        return lambda indices: predict_seen(fair.corrected, self.seen_by(fair, indices), fabric)
+
+    def seen_by(self, fair: FairModel, indices: NDArray[np.int64]) -> Seen:
+        """Returns what the model makes of images, as a finished or unfinished fair model looks at them."""
+        return self.seen.of(fair.views, indices, fair.layers)
 
 
 def obtain_model(current: RunData, place: StageFolders, network: nn.Module | None = None) -> Obtained:
@@ -233,7 +237,7 @@ def train_method(current: RunData, place: StageFolders, obtained: Obtained) -> t
     )
     before, key = weights_hash(obtained.model), obtained.key
     behind, history = before, list[Record]()
-    seen = partial(obtained.seen.of, method.fair.views)
+    seen = partial(obtained.seen_by, method.fair)
     for stage in method.stages():
         key, records = _trained(stage, current, place, key, seen if stage.solve else None, behind)
         behind = hash_of(behind, *(weights_hash(stage.modules[name]) for name in stage.learning))

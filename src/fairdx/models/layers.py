@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fairdx.core.errors import InputError
-from fairdx.explain.capture import as_found, gradients_at, hooked
+from fairdx.models.capture import as_found, gradients_at, hooked
 
 Forward = Callable[[Tensor], Tensor]
 """Runs the network on images (N, C, H, W) in [0, 1]; returns what is to be explained, (N, scores)."""
@@ -123,6 +123,39 @@ def choose_layer(
         "no layer of the model is spatial: of none does the output change where the image changes (a program "
         "of TorchScript shows no layers at all); take occlusion, which needs none"
     )
+
+
+def layers_on_the_way(network: nn.Module, forward: Forward, images: Tensor) -> list[SpatialLayer]:
+    """Returns the layers whose maps together show what a network sees on the way to its embedding.
+
+    They are the last layer of each resolution, the outermost where several end together, but not of the
+    smallest one, of which the embedding is made. Where all maps are of one resolution, as in a ViT, they are
+    the blocks at a quarter, a half and three quarters of the way.
+
+    Args:
+        network: Where to look.
+        forward: Runs it.
+        images: A few images to find out with, shape (N, C, H, W), in [0, 1].
+    """
+    with as_found(network):
+        looked = [layer for layer in _survey(network, forward, images) if layer.locality >= LOCAL]
+    sizes = sorted({layer.shape for layer in looked}, reverse=True)
+    if len(sizes) == 1:
+        return _quarters(looked)
+    return [_outermost([layer for layer in looked if layer.shape == size])[-1] for size in sizes[:-1]]
+
+
+def _outermost(layers: Sequence[SpatialLayer]) -> list[SpatialLayer]:
+    """Those that are parts of the fewest others, as names tell."""
+    depth = min(layer.name.count(".") for layer in layers)
+    return [layer for layer in layers if layer.name.count(".") == depth]
+
+
+def _quarters(layers: Sequence[SpatialLayer]) -> list[SpatialLayer]:
+    """Three of them: of the outermost numbered ones, where there are blocks, or else of all."""
+    numbered = [layer for layer in layers if layer.name.rpartition(".")[2].isdigit()]
+    blocks = _outermost(numbered) if numbered else list(layers)
+    return [blocks[place] for place in sorted({len(blocks) * quarter // 4 for quarter in (1, 2, 3)})]
 
 
 def _refuse(name: str, looked: Sequence[SpatialLayer]) -> list[SpatialLayer]:
