@@ -19,7 +19,7 @@ from fairdx.models.diagnosis import Diagnosis
 from fairdx.models.networks import Diagnoser
 
 SPEC = Spec(1, 32, 2, 2, group_names=("a", "b"))
-QUICK = CorrectorConfig(weights=(4.0, 16.0, 64.0), steps=20, maps=False)
+QUICK = CorrectorConfig(weights=(4.0, 16.0), steps=15, maps=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_gap_that_tells_nothing_of_the_disease_goes_on_new_patients(model, for
 @pytest.mark.parametrize("maps", [True, False])
 def test_a_group_that_only_maps_show_is_taken_out_where_they_are_looked_at(model, maps):
     """The embedding tells of the group no more than the score does: without maps order has to pay."""
-    method = Corrector.build(CorrectorConfig(budget=1.0, steps=10, maps=maps), SPEC, model, seed=0)
+    method = Corrector.build(CorrectorConfig(budget=1.0, weights=(8.0, 20.0), steps=10, maps=maps), SPEC, model, seed=0)
 
     def images(n, seed):
         rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_guesses_are_of_patients_that_were_not_fitted_to(model):
 
 def test_three_groups_and_a_given_weight(model):
     spec = SPEC._replace(groups=3)
-    method = Corrector.build(CorrectorConfig(weights=(32.0,), steps=20, maps=False), spec, model, seed=0)
+    method = Corrector.build(CorrectorConfig(weights=(20.0,), steps=15, maps=False), spec, model, seed=0)
     rng = np.random.default_rng(7)
     features = population(model, 3000, gap=0.0)
     group = rng.integers(0, 3, 3000)
@@ -160,7 +160,7 @@ def test_a_weight_that_is_given_is_not_begun_with(model, monkeypatch):
 
     def after():
         torch.manual_seed(0)
-        method = Corrector.build(CorrectorConfig(weights=(15.0,), maps=False), SPEC, model, seed=0)
+        method = Corrector.build(CorrectorConfig(weights=(15.0,), steps=15, maps=False), SPEC, model, seed=0)
         method.solve(features, features)
         return judged(corrected(method, new), new)
 

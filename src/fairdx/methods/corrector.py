@@ -43,8 +43,8 @@ WEIGHTS: Final = (0.5, 0.8, 1.3, 2.0, 3.3, 5.0, 8.0, 13.0, 20.0, 33.0, 50.0, 80.
 """Of the gap. The network is led from each to the next: at a large one from the start it does not learn to
 stay near the score in the steps that it has."""
 PENALTIES: Final = (1e-3, 1e-2)
-"""Inverse penalties of the regression that are tried. Taken is that behind which the network does best: of a
-guess that is less sure of the cells it can make more."""
+"""Inverse penalties of the regression that are tried. The one is taken behind which the network does best; it
+is seldom the one with the best guess."""
 REPLICATES: Final = 200
 """Draws of patients, for how sure a gain is."""
 SURE: Final = 0.05
