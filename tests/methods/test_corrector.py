@@ -79,7 +79,9 @@ def test_a_gap_that_tells_nothing_of_the_disease_goes_on_new_patients(model, for
 @pytest.mark.parametrize("maps", [True, False])
 def test_a_group_that_only_maps_show_is_taken_out_where_they_are_looked_at(model, maps):
     """The embedding tells of the group no more than the score does: without maps order has to pay."""
-    method = Corrector.build(CorrectorConfig(budget=1.0, weights=(8.0, 20.0), steps=10, maps=maps), SPEC, model, seed=0)
+    method = Corrector.build(
+        CorrectorConfig(budget=1.0, weights=(8.0, 20.0), steps=10, maps=maps), SPEC, model, seed=0
+    )
 
     def images(n, seed):
         rng = np.random.default_rng(seed)
