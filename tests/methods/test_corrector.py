@@ -167,12 +167,15 @@ def test_a_weight_that_is_given_is_not_begun_with(model, monkeypatch):
 
     def after():
         torch.manual_seed(0)
-        method = Corrector.build(CorrectorConfig(weights=(15.0,), steps=15, maps=False), SPEC, model, seed=0)
+        method = Corrector.build(
+            CorrectorConfig(weights=(15.0,), fidelity=0.3, maps=False), SPEC, model, seed=0
+        )
         method.solve(features, features)
         return judged(corrected(method, new), new)
 
     ramped = after()
     monkeypatch.setattr(corrector, "WEIGHTS", ())
+    assert ramped[1] < judged(new.logit[:, 1], new)[1] / 50
     assert ramped[1] < after()[1] / 2
     assert ramped[0] > judged(new.embedding[:, 1], new)[0] - 0.005
 
